@@ -1,0 +1,18 @@
+//! Stamps the binary with a build time: the floor under a clock that wakes up in 1970.
+//! `SOURCE_DATE_EPOCH` keeps builds reproducible; without it the age of Cargo.lock stands in.
+
+use std::time::UNIX_EPOCH;
+
+fn main() {
+    println!("cargo:rerun-if-changed=Cargo.lock");
+    println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    let seconds = std::env::var("SOURCE_DATE_EPOCH")
+        .ok()
+        .and_then(|value| value.parse::<u64>().ok())
+        .or_else(|| {
+            let modified = std::fs::metadata("Cargo.lock").ok()?.modified().ok()?;
+            Some(modified.duration_since(UNIX_EPOCH).ok()?.as_secs())
+        })
+        .unwrap_or(0);
+    println!("cargo:rustc-env=FOREBAY_BUILD_UNIX={seconds}");
+}

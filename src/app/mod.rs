@@ -1,0 +1,1 @@
+//! The roof: configuration, build, run and drain, the command line.

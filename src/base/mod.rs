@@ -1,0 +1,20 @@
+//! Nouns that every room may name: identity, time, digests, tensors, receipts.
+//!
+//! No async, no policy, no I/O but the durable replacement of a small file. Nothing here knows what a
+//! sensor, a model or a broker is.
+
+mod backoff;
+mod clock;
+mod digest;
+mod file;
+mod id;
+mod receipt;
+mod tensor;
+
+pub use backoff::Backoff;
+pub use clock::{BootId, Clock, ClockState, ManualClock, Stamp, SystemClock};
+pub use digest::{Digest, row_checksum};
+pub use file::{FileError, replace_file};
+pub use id::{Epoch, Name, NameError, Seq};
+pub use receipt::{Outcome, Receipt, Refusal};
+pub use tensor::{Tensor, TensorError};

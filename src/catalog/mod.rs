@@ -1,0 +1,1 @@
+//! Models on this box: manifests, versions, digests.

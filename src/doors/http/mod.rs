@@ -1,0 +1,1 @@
+//! HTTP: health, metrics, streams, ingest, inference, and the live page.

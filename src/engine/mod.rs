@@ -1,0 +1,1 @@
+//! Run a model here, on threads of its own, behind one trait.

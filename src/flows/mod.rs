@@ -1,0 +1,1 @@
+//! The stories: which room is called in which order, and nothing else.

@@ -1,0 +1,1 @@
+//! The durable, ordered queue of opaque envelopes, and the ledger of what was lost.

@@ -1,0 +1,1 @@
+//! Scores become verdicts: thresholds, hysteresis, hold time, quiet periods. Pure.

@@ -1,0 +1,1 @@
+//! Samples become windows, windows become features, features become tensors. Pure.

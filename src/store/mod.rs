@@ -1,0 +1,1 @@
+//! The one SQLite file: open, migrate, one writer with group commit, readers.

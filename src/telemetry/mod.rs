@@ -1,0 +1,1 @@
+//! Start-up of tracing and of the metric registry.

@@ -1,0 +1,5 @@
+//! One integration binary: real brokers, real database files, real clients, real browsers.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
+
+mod arrows;
