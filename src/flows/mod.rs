@@ -1,1 +1,4 @@
 //! The stories: which room is called in which order, and nothing else.
+
+pub mod board;
+pub mod query;
