@@ -1,1 +1,3 @@
 //! The roof: configuration, build, run and drain, the command line.
+
+pub mod config;

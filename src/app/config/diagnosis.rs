@@ -1,0 +1,120 @@
+//! What is wrong in a configuration file, where, and what would be right.
+
+use std::fmt;
+use std::ops::Range;
+
+/// One finding, with the place it points at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// File name as the user gave it.
+    pub file: String,
+    /// Line and column from 1; absent when the finding has no place in the file.
+    pub place: Option<(usize, usize)>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+    /// The line itself and the width to underline.
+    excerpt: Option<(String, usize)>,
+}
+
+impl Diagnosis {
+    /// A finding about bytes `span` of `text`.
+    pub fn at(file: &str, text: &str, span: Range<usize>, message: String, hint: Option<String>) -> Self {
+        let start = span.start.min(text.len());
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+        let line = text[..line_start].matches('\n').count() + 1;
+        let column = text[line_start..start].chars().count() + 1;
+        let underlined = text[start..span.end.clamp(start, line_end)].chars().count().max(1);
+        let excerpt = Some((text[line_start..line_end].to_owned(), underlined));
+        Self { file: file.to_owned(), place: Some((line, column)), message, hint, excerpt }
+    }
+
+    /// A finding without a place.
+    pub fn whole(file: &str, message: String, hint: Option<String>) -> Self {
+        Self { file: file.to_owned(), place: None, message, hint, excerpt: None }
+    }
+
+    /// What `toml` says of `text`, with a suggestion where a name was misspelt.
+    pub fn of_toml(file: &str, text: &str, error: &toml::de::Error) -> Self {
+        let message = error.message().trim().to_owned();
+        let hint = suggestion(&message);
+        match error.span() {
+            Some(span) => Self::at(file, text, span, message, hint),
+            None => Self::whole(file, message, hint),
+        }
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.file, self.message)?,
+            None => write!(f, "{}: {}", self.file, self.message)?,
+        }
+        if let (Some((line, column)), Some((text, width))) = (self.place, &self.excerpt) {
+            let number = line.to_string();
+            let margin = " ".repeat(number.len());
+            let indent = " ".repeat(column - 1);
+            write!(f, "\n {number} | {text}\n {margin} | {indent}{}", "^".repeat(*width))?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// For "unknown field `x`, expected one of `a`, `b`": the nearest name, if one is near.
+fn suggestion(message: &str) -> Option<String> {
+    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
+        return None;
+    }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let given = quoted.next()?;
+    nearest(given, quoted).map(|name| format!("did you mean `{name}`?"))
+}
+
+/// The candidate most like `given`, if any is like it at all.
+pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |name: &&str| strsim::jaro_winkler(given, name);
+    candidates.into_iter().filter(|name| likeness(name) > 0.75).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[allow(dead_code, reason = "only parsed")]
+        queue_rows: u32,
+    }
+
+    fn diagnose(text: &str) -> String {
+        let error = toml::from_str::<Sample>(text).unwrap_err();
+        Diagnosis::of_toml("box.toml", text, &error).to_string()
+    }
+
+    #[test]
+    fn a_misspelt_key_is_shown_with_its_place_and_the_right_name() {
+        let said = diagnose("# the queue\nqueue_row = 3\n");
+        assert!(said.starts_with("box.toml:2:1: unknown field `queue_row`"), "{said}");
+        assert!(said.contains(" 2 | queue_row = 3\n   | ^^^^^^^^^\n"), "{said}");
+        assert!(said.ends_with("did you mean `queue_rows`?"), "{said}");
+    }
+
+    #[test]
+    fn a_wrong_type_points_at_the_value() {
+        let said = diagnose("queue_rows = \"many\"\n");
+        assert!(said.starts_with("box.toml:1:14: invalid type: string \"many\", expected u32"), "{said}");
+    }
+
+    #[test]
+    fn a_torn_file_says_where_it_tears() {
+        let said = diagnose("queue_rows = ");
+        assert!(said.starts_with("box.toml:1:"), "{said}");
+    }
+}
