@@ -1,0 +1,120 @@
+//! What this box has seen lately: readings with their verdicts, summary windows, alarms, rejected payloads,
+//! and what each stream must remember over a restart.
+//!
+//! Bounded by count, oldest first. It is for people, for refilling windows after a restart, and for nothing
+//! else: what the cloud must get waits in the outbox, and dropping history is no loss.
+
+mod read;
+mod write;
+
+pub use read::{alerts, curve, memory, open_alert, readings, rejected, tail, windows};
+pub use write::{History, SCHEMA, StreamNo};
+
+use serde::Deserialize;
+
+/// How much is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Readings kept a stream.
+    pub readings: u64,
+    /// Summary windows kept a stream.
+    pub windows: u64,
+    /// Alarms kept in all.
+    pub alerts: u64,
+    /// Rejected payloads kept in all.
+    pub rejected: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { readings: 50_000, windows: 5_000, alerts: 10_000, rejected: 1_000 }
+    }
+}
+
+/// One committed reading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Position in its stream.
+    pub seq: u64,
+    /// Source time, ms since 1970, UTC.
+    pub time_ms: i64,
+    /// The source's own identity of it, if it gives one.
+    pub id: Option<String>,
+    /// Values in field order; NaN where it was not a number.
+    pub values: Vec<f64>,
+    /// The model's score.
+    pub score: Option<f64>,
+    /// What the model expected for the first field, in its unit.
+    pub expected: Option<f64>,
+    /// The verdict's state as the flow numbers it.
+    pub state: u8,
+}
+
+/// One alarm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alert {
+    /// Number on this box, from 1.
+    pub id: i64,
+    /// Stream name.
+    pub stream: String,
+    /// Severity in words.
+    pub severity: String,
+    /// Source time of the raise, ms since 1970.
+    pub raised_ms: i64,
+    /// The reading that raised it.
+    pub raised_seq: u64,
+    /// Source time of the clear.
+    pub cleared_ms: Option<i64>,
+    /// Highest score so far.
+    pub peak_score: f64,
+    /// Raised in a quiet period.
+    pub suppressed: bool,
+}
+
+/// One summary window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// First reading in it.
+    pub first_seq: u64,
+    /// Last reading in it.
+    pub last_seq: u64,
+    /// Source time of the first, ms since 1970.
+    pub start_ms: i64,
+    /// Source time of the last, ms since 1970.
+    pub end_ms: i64,
+    /// Readings in it.
+    pub count: u64,
+    /// Highest score in it.
+    pub peak_score: Option<f64>,
+    /// What the flow wrote about its fields; opaque here.
+    pub body: Vec<u8>,
+}
+
+/// The extremes of neighbouring readings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bucket {
+    /// Source time of the first reading, ms since 1970.
+    pub time_ms: i64,
+    /// Lowest first value.
+    pub low: f64,
+    /// Highest first value.
+    pub high: f64,
+    /// Highest score.
+    pub score: Option<f64>,
+    /// Expected value of the last reading.
+    pub expected: Option<f64>,
+}
+
+/// A payload that could not be read, kept so that nothing vanishes in silence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejected {
+    /// Stream name.
+    pub stream: String,
+    /// When it came, ms since 1970.
+    pub wall_ms: i64,
+    /// What was wrong with it.
+    pub reason: String,
+    /// Its first bytes.
+    pub payload: Vec<u8>,
+}

@@ -1,0 +1,169 @@
+//! Reading history from a read-only connection.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::{Alert, Bucket, Reading, Rejected, StreamNo, Window};
+use crate::store::Error;
+
+const READING: &str = "SELECT seq, time_ms, id, value, more, score, expected, state FROM history_reading";
+
+fn reading(row: &Row<'_>) -> rusqlite::Result<Reading> {
+    let mut values = vec![row.get::<_, Option<f64>>(3)?.unwrap_or(f64::NAN)];
+    if let Some(more) = row.get::<_, Option<Vec<u8>>>(4)? {
+        let (numbers, _) = more.as_chunks::<8>();
+        values.extend(numbers.iter().map(|bytes| f64::from_le_bytes(*bytes)));
+    }
+    Ok(Reading {
+        seq: row.get::<_, i64>(0)? as u64,
+        time_ms: row.get(1)?,
+        id: row.get(2)?,
+        values,
+        score: row.get(5)?,
+        expected: row.get(6)?,
+        state: row.get(7)?,
+    })
+}
+
+/// The newest `count` readings, oldest first.
+pub fn tail(conn: &Connection, stream: StreamNo, count: usize) -> Result<Vec<Reading>, Error> {
+    let sql = format!("{READING} WHERE stream_no = ?1 ORDER BY seq DESC LIMIT ?2");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![stream.0, count as i64], reading)?;
+    let mut readings = rows.collect::<Result<Vec<_>, _>>()?;
+    readings.reverse();
+    Ok(readings)
+}
+
+/// Readings after `after_seq` in order, at most `limit`.
+pub fn readings(conn: &Connection, stream: StreamNo, after_seq: u64, limit: usize) -> Result<Vec<Reading>, Error> {
+    let sql = format!("{READING} WHERE stream_no = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![stream.0, after_seq as i64, limit as i64], reading)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The readings between two source times in at most `buckets` groups of neighbours.
+///
+/// Source times rise with the position but for a clock that was set back, so the range is found by bisection and
+/// needs no index of its own.
+pub fn curve(
+    conn: &Connection,
+    stream: StreamNo,
+    from_ms: Option<i64>,
+    to_ms: Option<i64>,
+    buckets: usize,
+) -> Result<Vec<Bucket>, Error> {
+    let ends = "SELECT min(seq), max(seq) FROM history_reading WHERE stream_no = ?1";
+    let (first, last) = conn.prepare_cached(ends)?.query_row([stream.0], |row| {
+        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
+    })?;
+    let (Some(mut first), Some(mut last)) = (first, last) else { return Ok(Vec::new()) };
+    if let Some(from_ms) = from_ms {
+        first = bisect(conn, stream, first, last, from_ms)?;
+    }
+    if let Some(to_ms) = to_ms {
+        last = bisect(conn, stream, first, last, to_ms)?;
+    }
+    let per_bucket = (last - first + 1).div_ceil(buckets.max(1) as i64).max(1);
+    let mut statement = conn.prepare_cached(
+        "SELECT min(time_ms), min(value), max(value), max(score), expected, max(seq) FROM history_reading
+         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 AND value IS NOT NULL GROUP BY (seq - ?2) / ?4",
+    )?;
+    let rows = statement.query_map(params![stream.0, first, last, per_bucket], |row| {
+        Ok(Bucket {
+            time_ms: row.get(0)?,
+            low: row.get(1)?,
+            high: row.get(2)?,
+            score: row.get(3)?,
+            expected: row.get(4)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The first position in `[first, last]` whose time is at or after `time_ms`; `last` if there is none.
+fn bisect(conn: &Connection, stream: StreamNo, first: i64, last: i64, time_ms: i64) -> Result<i64, Error> {
+    // Positions may be missing after a restart: look at the next one there is.
+    let sql = "SELECT seq, time_ms FROM history_reading WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let (mut low, mut high) = (first, last);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let (seq, time): (i64, i64) =
+            statement.query_row(params![stream.0, middle], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if time < time_ms {
+            low = seq.max(middle) + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low.min(last))
+}
+
+/// Summary windows, newest first.
+pub fn windows(conn: &Connection, stream: StreamNo, limit: usize) -> Result<Vec<Window>, Error> {
+    let mut statement = conn.prepare_cached(
+        "SELECT first_seq, last_seq, start_ms, end_ms, count, peak_score, body FROM history_window
+         WHERE stream_no = ?1 ORDER BY first_seq DESC LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![stream.0, limit as i64], |row| {
+        Ok(Window {
+            first_seq: row.get::<_, i64>(0)? as u64,
+            last_seq: row.get::<_, i64>(1)? as u64,
+            start_ms: row.get(2)?,
+            end_ms: row.get(3)?,
+            count: row.get::<_, i64>(4)? as u64,
+            peak_score: row.get(5)?,
+            body: row.get(6)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+const ALERT: &str = "SELECT a.id, s.name, a.severity, a.raised_ms, a.raised_seq, a.cleared_ms, a.peak_score, a.suppressed
+    FROM history_alert a JOIN history_stream s ON s.no = a.stream_no";
+
+fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
+    Ok(Alert {
+        id: row.get(0)?,
+        stream: row.get(1)?,
+        severity: row.get(2)?,
+        raised_ms: row.get(3)?,
+        raised_seq: row.get::<_, i64>(4)? as u64,
+        cleared_ms: row.get(5)?,
+        peak_score: row.get(6)?,
+        suppressed: row.get(7)?,
+    })
+}
+
+/// Alarms of one stream or of all, newest first.
+pub fn alerts(conn: &Connection, stream: Option<StreamNo>, limit: usize) -> Result<Vec<Alert>, Error> {
+    let sql = format!("{ALERT} WHERE ?1 IS NULL OR a.stream_no = ?1 ORDER BY a.id DESC LIMIT ?2");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![stream.map(|no| no.0), limit as i64], alert)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The alarm that stands on this stream.
+pub fn open_alert(conn: &Connection, stream: StreamNo) -> Result<Option<Alert>, Error> {
+    let sql = format!("{ALERT} WHERE a.stream_no = ?1 AND a.cleared_ms IS NULL ORDER BY a.id DESC LIMIT 1");
+    Ok(conn.prepare_cached(&sql)?.query_row([stream.0], alert).optional()?)
+}
+
+/// What the stream remembered last.
+pub fn memory(conn: &Connection, stream: StreamNo) -> Result<Option<Vec<u8>>, Error> {
+    let sql = "SELECT memory FROM history_stream WHERE no = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([stream.0], |row| row.get(0)).optional()?.flatten())
+}
+
+/// Rejected payloads, newest first.
+pub fn rejected(conn: &Connection, limit: usize) -> Result<Vec<Rejected>, Error> {
+    let mut statement = conn.prepare_cached(
+        "SELECT s.name, r.wall_ms, r.reason, r.payload FROM history_rejected r
+         JOIN history_stream s ON s.no = r.stream_no ORDER BY r.id DESC LIMIT ?1",
+    )?;
+    let rows = statement.query_map([limit as i64], |row| {
+        Ok(Rejected { stream: row.get(0)?, wall_ms: row.get(1)?, reason: row.get(2)?, payload: row.get(3)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,168 @@
+//! Writing history inside the flow's transaction.
+
+use rusqlite::params;
+
+use super::{Alert, Config, Reading, Rejected, Window};
+use crate::store::{Error, Schema, Tx};
+
+/// Readings between two trims: a delete of many costs less than many deletes of one.
+const TRIM_EVERY: u64 = 256;
+/// Bytes of a rejected payload that are kept.
+const MAX_REJECTED_BYTES: usize = 4096;
+
+/// This room's tables.
+pub const SCHEMA: Schema = Schema {
+    room: "history",
+    steps: &["
+        CREATE TABLE history_stream (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, memory BLOB);
+        CREATE TABLE history_reading (
+            stream_no INTEGER NOT NULL, seq INTEGER NOT NULL, time_ms INTEGER NOT NULL, value REAL, more BLOB,
+            id TEXT, score REAL, expected REAL, state INTEGER NOT NULL, PRIMARY KEY (stream_no, seq)
+        ) WITHOUT ROWID;
+        CREATE TABLE history_window (
+            stream_no INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, start_ms INTEGER NOT NULL,
+            end_ms INTEGER NOT NULL, count INTEGER NOT NULL, peak_score REAL, body BLOB NOT NULL,
+            PRIMARY KEY (stream_no, first_seq)
+        ) WITHOUT ROWID;
+        CREATE TABLE history_alert (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, stream_no INTEGER NOT NULL, severity TEXT NOT NULL,
+            raised_ms INTEGER NOT NULL, raised_seq INTEGER NOT NULL, cleared_ms INTEGER, peak_score REAL NOT NULL,
+            suppressed INTEGER NOT NULL
+        );
+        CREATE INDEX history_alert_open ON history_alert (stream_no) WHERE cleared_ms IS NULL;
+        CREATE TABLE history_rejected (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, stream_no INTEGER NOT NULL, wall_ms INTEGER NOT NULL, reason TEXT NOT NULL,
+            payload BLOB NOT NULL
+        );
+    "],
+};
+
+/// A stream's number in these tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamNo(pub i64);
+
+/// The writing side.
+#[derive(Debug, Clone)]
+pub struct History {
+    config: Config,
+}
+
+impl History {
+    /// Keeps as much as `config` says.
+    pub fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    /// The number of the stream called `name`, given once and kept.
+    pub fn stream(&self, tx: &Tx, name: &str) -> Result<StreamNo, Error> {
+        tx.execute("INSERT OR IGNORE INTO history_stream (name) VALUES (?1)", [name])?;
+        tx.query_row("SELECT no FROM history_stream WHERE name = ?1", [name], |row| row.get(0)).map(StreamNo)
+    }
+
+    /// Adds a reading and forgets the oldest beyond the bound.
+    pub fn append(&self, tx: &Tx, stream: StreamNo, reading: &Reading) -> Result<(), Error> {
+        let more: Option<Vec<u8>> = (reading.values.len() > 1)
+            .then(|| reading.values[1..].iter().flat_map(|value| value.to_le_bytes()).collect());
+        // NaN is stored as NULL by SQLite itself.
+        tx.execute(
+            "INSERT INTO history_reading (stream_no, seq, time_ms, value, more, id, score, expected, state)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![
+                stream.0,
+                reading.seq as i64,
+                reading.time_ms,
+                reading.values.first(),
+                more,
+                reading.id,
+                reading.score,
+                reading.expected,
+                reading.state,
+            ],
+        )?;
+        if reading.seq.is_multiple_of(TRIM_EVERY) {
+            let oldest = reading.seq.saturating_sub(self.config.readings);
+            tx.execute("DELETE FROM history_reading WHERE stream_no = ?1 AND seq <= ?2", params![stream.0, oldest as i64])?;
+        }
+        Ok(())
+    }
+
+    /// Adds a summary window and forgets the oldest beyond the bound.
+    pub fn append_window(&self, tx: &Tx, stream: StreamNo, window: &Window) -> Result<(), Error> {
+        tx.execute(
+            "INSERT OR REPLACE INTO history_window (stream_no, first_seq, last_seq, start_ms, end_ms, count, peak_score, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                stream.0,
+                window.first_seq as i64,
+                window.last_seq as i64,
+                window.start_ms,
+                window.end_ms,
+                window.count as i64,
+                window.peak_score,
+                window.body,
+            ],
+        )?;
+        tx.execute(
+            "DELETE FROM history_window WHERE stream_no = ?1 AND first_seq <=
+               (SELECT first_seq FROM history_window WHERE stream_no = ?1 ORDER BY first_seq DESC LIMIT 1 OFFSET ?2)",
+            params![stream.0, self.config.windows as i64],
+        )?;
+        Ok(())
+    }
+
+    /// A new alarm; returns its number. `alert.id` is not read.
+    pub fn raise(&self, tx: &Tx, stream: StreamNo, alert: &Alert) -> Result<i64, Error> {
+        tx.execute(
+            "INSERT INTO history_alert (stream_no, severity, raised_ms, raised_seq, peak_score, suppressed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                stream.0,
+                alert.severity,
+                alert.raised_ms,
+                alert.raised_seq as i64,
+                alert.peak_score,
+                alert.suppressed
+            ],
+        )?;
+        let id = tx.query_row("SELECT last_insert_rowid()", [], |row| row.get::<_, i64>(0))?;
+        tx.execute("DELETE FROM history_alert WHERE id <= ?1", [id.saturating_sub(self.config.alerts as i64)])?;
+        Ok(id)
+    }
+
+    /// The alarm that stands on this stream has changed: its peak, its severity, or it is over.
+    pub fn update_alert(
+        &self,
+        tx: &Tx,
+        stream: StreamNo,
+        severity: &str,
+        peak_score: f64,
+        cleared_ms: Option<i64>,
+    ) -> Result<(), Error> {
+        tx.execute(
+            "UPDATE history_alert SET severity = ?2, peak_score = max(peak_score, ?3), cleared_ms = ?4
+             WHERE stream_no = ?1 AND cleared_ms IS NULL",
+            params![stream.0, severity, peak_score, cleared_ms],
+        )?;
+        Ok(())
+    }
+
+    /// What the stream must remember over a restart.
+    pub fn remember(&self, tx: &Tx, stream: StreamNo, memory: &[u8]) -> Result<(), Error> {
+        tx.execute("UPDATE history_stream SET memory = ?2 WHERE no = ?1", params![stream.0, memory])?;
+        Ok(())
+    }
+
+    /// Keeps the start of a payload that could not be read.
+    pub fn reject(&self, tx: &Tx, stream: StreamNo, rejected: &Rejected) -> Result<(), Error> {
+        let payload = &rejected.payload[..rejected.payload.len().min(MAX_REJECTED_BYTES)];
+        tx.execute(
+            "INSERT INTO history_rejected (stream_no, wall_ms, reason, payload) VALUES (?1, ?2, ?3, ?4)",
+            params![stream.0, rejected.wall_ms, rejected.reason, payload],
+        )?;
+        tx.execute(
+            "DELETE FROM history_rejected WHERE id <= last_insert_rowid() - ?1",
+            [self.config.rejected as i64],
+        )?;
+        Ok(())
+    }
+}
