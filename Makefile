@@ -1,0 +1,65 @@
+# Forebay. `make demo` shows the main job, `make test` proves it; both install what they need and say so.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET ?= x86_64-unknown-linux-musl
+TARGET_DIR := $(shell cargo metadata --format-version 1 --no-deps --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+TARGET_DIR := $(or $(TARGET_DIR),target)
+# Without the ONNX engine: FEATURES=--no-default-features
+FEATURES ?=
+TOOLS := $(TARGET_DIR)/tools
+PYTHON := $(TOOLS)/python/bin/python
+
+.PHONY: help demo test check bench doc clean deny release static tools-test tools-bench tools-release
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: ## build, then show a reading become a verdict with the cable cut on the way (ONCE=1 ends by itself)
+	@echo "== building (release; the first time takes some minutes)"
+	cargo build --release --locked
+	$(TARGET_DIR)/release/forebay demo --dir $(TARGET_DIR)/demo $(if $(ONCE),--once)
+
+test: tools-test ## every test, with real brokers, clients, disks and a real browser
+	@echo "== cargo test"
+	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo test --locked
+
+check: ## formatting and lints, warnings are errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+
+bench: tools-bench ## the numbers in the README, side by side with mosquitto
+	cargo bench --locked --bench durable
+	cargo bench --locked --bench broker
+	cargo bench --locked --bench gateway
+
+doc: ## API documentation
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+deny: ## licences, bans and sources of every dependency
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check licenses bans sources
+
+release: tools-release ## one static file: TARGET=x86_64-unknown-linux-musl or aarch64-unknown-linux-musl
+	rustup target add $(TARGET)
+	PATH="$(abspath $(TOOLS))/python/bin:$$PATH" cargo zigbuild --profile dist --locked --target $(TARGET) $(FEATURES)
+	@file=$(TARGET_DIR)/$(TARGET)/dist/forebay; \
+	  printf '%s\n  %s bytes, %s as xz\n' "$$file" "$$(stat -c %s $$file)" "$$(xz -9 --stdout $$file | wc -c)"; \
+	  file $$file | grep -oE '(statically linked|static-pie linked)'
+
+static: ## both static files, tried: x86 runs the demo in an empty chroot, ARM answers under emulation
+	bash tests/static.sh $(TARGET_DIR)
+
+clean: ## remove what was built
+	cargo clean
+
+tools-test:
+	bash tests/tools.sh test $(TOOLS)
+
+tools-bench:
+	bash tests/tools.sh bench $(TOOLS)
+
+tools-release:
+	bash tests/tools.sh release $(TOOLS)

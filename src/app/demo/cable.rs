@@ -1,0 +1,99 @@
+//! The cable to the cloud: a TCP forwarder that can be cut.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Connections through the cable at one time.
+const MAX_CONNECTIONS: usize = 64;
+
+/// A cable between a local port and `to`. Dropping it cuts it for good.
+#[derive(Debug)]
+pub struct Cable {
+    address: SocketAddr,
+    plugged: watch::Sender<bool>,
+    _forwarding: JoinSet<()>,
+}
+
+impl Cable {
+    /// Listens on a free loopback port and forwards to `to`.
+    pub async fn plug(to: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (plugged, state) = watch::channel(true);
+        let mut forwarding = JoinSet::new();
+        forwarding.spawn(forward(listener, to, state));
+        Ok(Self { address, plugged, _forwarding: forwarding })
+    }
+
+    /// Where the gateway finds its end.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Breaks every connection; new ones are closed at once.
+    pub fn cut(&self) {
+        self.plugged.send_replace(false);
+    }
+
+    /// New connections pass again.
+    pub fn restore(&self) {
+        self.plugged.send_replace(true);
+    }
+}
+
+async fn forward(listener: TcpListener, to: SocketAddr, plugged: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((near, _)) = listener.accept().await else { return };
+        while connections.try_join_next().is_some() {}
+        if *plugged.borrow() && connections.len() < MAX_CONNECTIONS {
+            connections.spawn(carry(near, to, plugged.clone()));
+        }
+    }
+}
+
+async fn carry(mut near: TcpStream, to: SocketAddr, mut plugged: watch::Receiver<bool>) {
+    let Ok(mut far) = TcpStream::connect(to).await else { return };
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        _ = plugged.wait_for(|plugged| !plugged) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn a_cut_cable_breaks_connections_and_a_restored_one_carries_again() {
+        let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = echo.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            loop {
+                let (mut stream, _) = echo.accept().await.unwrap();
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            }
+        });
+        let cable = Cable::plug(to).await.unwrap();
+        let mut stream = TcpStream::connect(cable.address()).await.unwrap();
+        stream.write_all(b"ping").await.unwrap();
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).await.unwrap();
+        cable.cut();
+        assert_eq!(stream.read(&mut answer).await.unwrap_or(0), 0);
+        let mut refused = TcpStream::connect(cable.address()).await.unwrap();
+        assert_eq!(refused.read(&mut answer).await.unwrap_or(0), 0);
+        cable.restore();
+        let mut again = TcpStream::connect(cable.address()).await.unwrap();
+        again.write_all(b"pong").await.unwrap();
+        again.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"pong");
+    }
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Installs by name what the tests, the benchmarks or a release need and the machine lacks, and says what it does.
+#   tests/tools.sh test|bench|release FOLDER
+set -euo pipefail
+what=$1 folder=$2
+
+packages() {
+  local missing=()
+  for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null || [ -x "${pair%%=*}" ] || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  local sudo=""
+  [ "$(id -u)" = 0 ] || sudo="sudo"
+  echo "== installing from Debian: ${missing[*]}"
+  $sudo apt-get -o DPkg::Lock::Timeout=300 update -qq
+  # A broker of the system's own on port 1883 is not wanted: packages are installed, services are not started.
+  $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
+    --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+python() {
+  python3 -c 'import ensurepip' 2>/dev/null || packages /usr/lib/python3/venv-is-missing=python3-venv
+  [ -x "$folder/python/bin/python" ] || python3 -m venv "$folder/python"
+  "$folder/python/bin/python" - "$@" <<'PY' && return
+import sys
+from importlib import metadata
+for want in sys.argv[1:]:
+    name, version = want.split("==")
+    try:
+        if metadata.version(name) != version:
+            sys.exit(1)
+    except metadata.PackageNotFoundError:
+        sys.exit(1)
+PY
+  echo "== installing from PyPI into $folder/python: $*"
+  "$folder/python/bin/pip" install --quiet --disable-pip-version-check "$@"
+}
+
+mkdir -p "$folder"
+case $what in
+  test)
+    packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium \
+      chromedriver=chromium-driver python3=python3
+    python paho-mqtt==2.1.0
+    ;;
+  bench) packages cc=gcc /usr/sbin/mosquitto=mosquitto ;;
+  release)
+    packages xz=xz-utils file=file python3=python3
+    python ziglang==0.15.2 cargo-zigbuild==0.24.0
+    ;;
+  static) packages qemu-aarch64-static=qemu-user-static mosquitto_pub=mosquitto-clients curl=curl ;;
+  *) echo "usage: $0 test|bench|release|static FOLDER" >&2; exit 2 ;;
+esac
