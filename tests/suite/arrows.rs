@@ -16,12 +16,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rules", &["base"]),
     ("catalog", &["base"]),
     ("engine", &["base"]),
+    ("history", &["base", "store"]),
     ("outbox", &["base", "store"]),
     ("inbox", &["base", "store"]),
     ("uplink", &["base"]),
     (
         "flows",
-        &["base", "store", "access", "broker", "signal", "rules", "catalog", "engine", "outbox", "inbox", "uplink"],
+        &[
+            "base", "store", "access", "broker", "signal", "rules", "catalog", "engine", "history", "outbox", "inbox",
+            "uplink",
+        ],
     ),
     ("doors", &["base", "access", "broker", "flows"]),
     (
