@@ -40,6 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rules",
             "catalog",
             "engine",
+            "history",
             "outbox",
             "inbox",
             "uplink",

@@ -1,0 +1,155 @@
+//! The command line: what there is to do, said so that `--help` teaches it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// MQTT broker, local inference and a durable queue to the cloud, in one file.
+///
+/// Sensors publish to it, a model judges what they say, alarms rise, and the cloud gets every result once, also
+/// when the cable was cut in between. What it has acknowledged is on the disk.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, max_term_width = 100, after_help = "Begin with:  forebay demo")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve sensors and apps until told to stop (SIGTERM or Ctrl-C).
+    Run(ConfigArgs),
+    /// Read the configuration, say what is wrong with line and column, and what an operator should know.
+    ///
+    /// Also reads the models it names and the certificates it points at. Changes nothing. Exit code 0 if the gateway
+    /// would start, 1 if not.
+    Check(ConfigArgs),
+    /// Show the whole thing on this machine: a real machine's readings, a cable that is cut, a process that is killed.
+    Demo(DemoArgs),
+    /// Publish a recording (CSV of `timestamp,value`) over MQTT, and wait until every reading is acknowledged.
+    ///
+    /// Each reading goes out as {"n":1,"time":"2013-12-02 21:15:00","value":73.97} with QoS 1. After a broken connection
+    /// everything without an acknowledgement is sent again in order, so use `n` as the stream's identity
+    /// (decoder.id = "n", intake.duplicate_key = "id").
+    Replay(ReplayArgs),
+    /// Receive what gateways send to a broker and keep it in a SQLite file, each row exactly once.
+    Collect(CollectArgs),
+    /// Models on this box.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Look at this machine and say what the gateway can rely on: disk, clock, ports, memory, engines.
+    Doctor(ConfigArgs),
+    /// Make a key for an app or a sensor, and the line that lets it in.
+    Key {
+        /// Its name: the MQTT user name and the name in logs and audit.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/forebay/forebay.toml", env = "FOREBAY_CONFIG")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Folder for configuration files, databases and logs. It must be empty, absent, or from an earlier demo.
+    #[arg(long, value_name = "FOLDER", default_value = "forebay-demo")]
+    pub dir: PathBuf,
+    /// End after the report instead of leaving the page up.
+    #[arg(long)]
+    pub once: bool,
+    /// Readings a second; the recording is 79 days long.
+    #[arg(long, value_name = "N", default_value_t = 1200.0)]
+    pub rate: f64,
+    /// Only the first N readings.
+    #[arg(long, value_name = "N")]
+    pub readings: Option<usize>,
+    /// Port of the live page; another free one is taken if it is in use.
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub http_port: u16,
+    /// Port of the local broker; another free one is taken if it is in use.
+    #[arg(long, value_name = "PORT", default_value_t = 1883)]
+    pub mqtt_port: u16,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// The recording.
+    pub file: PathBuf,
+    /// Broker, HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    pub broker: String,
+    /// Topic of every reading.
+    #[arg(long, default_value = "plant/machine/temperature")]
+    pub topic: String,
+    /// Readings a second; as fast as they are acknowledged if absent.
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// Readings under way without an acknowledgement.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub window: u16,
+    /// Client id.
+    #[arg(long, default_value = "forebay-replay")]
+    pub client_id: String,
+    /// User name; the password or key is read from FOREBAY_PASSWORD.
+    #[arg(long)]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CollectArgs {
+    /// Broker, HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub broker: String,
+    /// SQLite file for rows and high-water marks.
+    #[arg(long, value_name = "FILE", default_value = "collect.db")]
+    pub database: PathBuf,
+    /// Tenant whose gateways are received.
+    #[arg(long, default_value = "default")]
+    pub tenant: String,
+    /// Client id: the session under which the broker keeps what arrives while nobody receives.
+    #[arg(long, default_value = "forebay-collect")]
+    pub client_id: String,
+    /// User name; the password or key is read from FOREBAY_PASSWORD.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Certificate authority (PEM) that signed the broker's certificate: turns TLS on.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Client certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "key", requires = "ca")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+    /// Instead of receiving: say what each gateway's streams have and miss, and exit with 1 if anything is missing.
+    #[arg(long)]
+    pub report: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ModelCommand {
+    /// One line a model: name, version, format, size, quality, problems.
+    List(ModelsArgs),
+    /// Everything a manifest says.
+    Show {
+        /// Model name.
+        name: String,
+        /// Version; the newest if absent.
+        #[arg(long, value_name = "N")]
+        version: Option<u32>,
+        #[command(flatten)]
+        models: ModelsArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ModelsArgs {
+    /// Folder with `<name>/<version>/manifest.toml`.
+    #[arg(long, value_name = "FOLDER", default_value = "models")]
+    pub models: PathBuf,
+}

@@ -1,0 +1,203 @@
+//! From the catalog into the engines: which models of this box serve, and why the others do not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::base::{Name, Tensor, TensorError};
+use crate::catalog::{Catalog, Golden, Manifest, Model, NormaliseMethod, Port};
+use crate::engine::{self, Handle, LoadSpec, NamedTensor, Pool, Sample, TensorSpec};
+use crate::signal::Normalise;
+
+/// One version of a model that serves.
+pub struct Loaded {
+    /// What its maker says of it.
+    pub manifest: Manifest,
+    /// Where to ask it.
+    pub handle: Handle,
+}
+
+/// One version of a model as people see it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelView {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: u32,
+    /// True if it answers.
+    pub serving: bool,
+    /// What computes it.
+    pub engine: Option<String>,
+    /// Why it does not serve.
+    pub problem: Option<String>,
+}
+
+/// Why a model cannot be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotServing {
+    /// Nothing of that name or version.
+    #[error("no model {0:?}; GET /api/v1/models lists them")]
+    Unknown(String),
+    /// It is there and was refused.
+    #[error("model {name} does not serve: {reason}")]
+    Refused {
+        /// `name/version`.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Every model of the box, loaded or with the reason why not.
+#[derive(Default)]
+pub struct Models {
+    versions: BTreeMap<Name, BTreeMap<u32, Result<Arc<Loaded>, String>>>,
+    problems: Vec<String>,
+}
+
+impl Models {
+    /// Loads everything in the catalog. Takes as long as the models need: not for an async thread.
+    pub fn load(catalog: &Catalog, pool: &Pool) -> Self {
+        let mut models = Self::default();
+        for problem in catalog.problems() {
+            tracing::error!(problem = %problem, "a model folder is not usable");
+            models.problems.push(problem.to_string());
+        }
+        for model in catalog.models() {
+            let about = &model.manifest.model;
+            let loaded = load_one(model, pool);
+            match &loaded {
+                Ok(loaded) => {
+                    tracing::info!(model.name = %about.name, model.version = about.version, model.engine = loaded.handle.engine(), "model serves");
+                }
+                Err(reason) => {
+                    tracing::error!(model.name = %about.name, model.version = about.version, reason, "model does not serve");
+                }
+            }
+            models.versions.entry(about.name.clone()).or_default().insert(about.version, loaded);
+        }
+        models
+    }
+
+    /// A version that serves; without a version the newest that does.
+    pub fn serving(&self, name: &str, version: Option<u32>) -> Result<&Arc<Loaded>, NotServing> {
+        let unknown = || NotServing::Unknown(version.map_or_else(|| name.to_owned(), |v| format!("{name}/{v}")));
+        let versions = self.versions.get(name).ok_or_else(unknown)?;
+        let refused = |(version, reason): (&u32, &String)| NotServing::Refused {
+            name: format!("{name}/{version}"),
+            reason: reason.clone(),
+        };
+        match version {
+            Some(wanted) => match versions.get(&wanted).ok_or_else(unknown)? {
+                Ok(loaded) => Ok(loaded),
+                Err(reason) => Err(refused((&wanted, reason))),
+            },
+            None => {
+                let newest_first = || versions.iter().rev();
+                if let Some(loaded) = newest_first().find_map(|(_, loaded)| loaded.as_ref().ok()) {
+                    return Ok(loaded);
+                }
+                let newest = newest_first().find_map(|(version, loaded)| Some((version, loaded.as_ref().err()?)));
+                Err(newest.map_or_else(unknown, refused))
+            }
+        }
+    }
+
+    /// Versions of a model, ascending; empty if there is none.
+    pub fn versions(&self, name: &str) -> Vec<u32> {
+        self.versions.get(name).map_or_else(Vec::new, |versions| versions.keys().copied().collect())
+    }
+
+    /// All of them, by name and version.
+    pub fn views(&self) -> Vec<ModelView> {
+        let view = |name: &Name, version: &u32, loaded: &Result<Arc<Loaded>, String>| ModelView {
+            name: name.to_string(),
+            version: *version,
+            serving: loaded.is_ok(),
+            engine: loaded.as_ref().ok().map(|loaded| loaded.handle.engine().to_owned()),
+            problem: loaded.as_ref().err().cloned(),
+        };
+        let rows = self.versions.iter().flat_map(|(name, versions)| versions.iter().map(move |(v, l)| view(name, v, l)));
+        rows.collect()
+    }
+
+    /// Folders that hold no usable model.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+fn load_one(model: &Model, pool: &Pool) -> Result<Arc<Loaded>, String> {
+    let bytes = model.read().map_err(|error| chain(&error))?;
+    let manifest = model.manifest.clone();
+    let spec = load_spec(&manifest, bytes).map_err(|error| chain(&error))?;
+    let handle = pool.load(&spec).map_err(|error: engine::Error| chain(&error))?;
+    Ok(Arc::new(Loaded { manifest, handle }))
+}
+
+fn load_spec(manifest: &Manifest, bytes: Vec<u8>) -> Result<LoadSpec, TensorError> {
+    let port = |port: &Port| TensorSpec {
+        name: port.name.as_str().into(),
+        datatype: port.datatype.as_str().to_owned(),
+        shape: port.shape.clone(),
+    };
+    let samples = manifest.golden.iter().map(|golden| sample(manifest, golden)).collect::<Result<_, _>>()?;
+    Ok(LoadSpec {
+        name: manifest.model.name.clone(),
+        version: manifest.model.version,
+        format: manifest.model.format.clone(),
+        bytes: bytes.into(),
+        inputs: manifest.inputs.iter().map(port).collect(),
+        outputs: manifest.outputs.iter().map(port).collect(),
+        samples,
+        allow_non_finite: false,
+    })
+}
+
+fn sample(manifest: &Manifest, golden: &Golden) -> Result<Sample, TensorError> {
+    let tensors = |ports: &[Port], values: &BTreeMap<String, crate::catalog::Values>| {
+        let named = ports.iter().filter_map(|port| Some((port, values.get(&port.name)?.to_f32())));
+        let tensor = |(port, data): (&Port, Vec<f32>)| {
+            let shape = port.sample_shape(data.len()).unwrap_or_else(|| vec![data.len()]);
+            Ok(NamedTensor::new(port.name.as_str(), Tensor::new(shape, data)?))
+        };
+        named.map(tensor).collect::<Result<Vec<_>, TensorError>>()
+    };
+    Ok(Sample {
+        inputs: tensors(&manifest.inputs, &golden.inputs)?,
+        outputs: tensors(&manifest.outputs, &golden.outputs)?,
+        tolerance: golden.tolerance as f32,
+    })
+}
+
+/// How the manifest says that features were scaled in training.
+pub fn normalisation(manifest: &Manifest) -> Normalise {
+    let list = |values: &Option<crate::catalog::Values>| {
+        values.as_ref().map_or_else(Vec::new, |values| values.as_slice().to_vec())
+    };
+    match &manifest.normalise {
+        None => Normalise::None,
+        Some(normalise) => match normalise.method {
+            NormaliseMethod::None => Normalise::None,
+            NormaliseMethod::Zscore => Normalise::Zscore { mean: list(&normalise.mean), std: list(&normalise.std) },
+            NormaliseMethod::Minmax => Normalise::MinMax { min: list(&normalise.min), max: list(&normalise.max) },
+        },
+    }
+}
+
+/// An error with its causes on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}
+
+/// How long an inference over HTTP may take when nobody says.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
