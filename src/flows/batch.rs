@@ -442,14 +442,14 @@ mod tests {
         let mut outside = sample();
         outside.last = Seq(10);
         for batch in [swapped, outside] {
-            assert!(matches!(Batch::decode(&&batch.encode().into(), &Limits::default()), Err(BatchError::Shape(_))));
+            assert!(matches!(Batch::decode(&batch.encode().into(), &Limits::default()), Err(BatchError::Shape(_))));
         }
     }
 
     #[test]
     fn more_rows_than_the_receiver_takes_are_refused() {
         let limits = Limits { rows: 1, ..Limits::default() };
-        assert_eq!(Batch::decode(&&sample().encode().into(), &limits), Err(BatchError::Shape("too many rows")));
+        assert_eq!(Batch::decode(&sample().encode().into(), &limits), Err(BatchError::Shape("too many rows")));
     }
 
     #[test]

@@ -244,7 +244,7 @@ mod tests {
     fn a_length_beyond_the_bytes_is_refused_before_memory_is_taken() {
         for bytes in ["9bffffffffffffffff", "9a7fffffff", "5bffffffffffffffff01"] {
             let bytes = hex::decode(bytes).unwrap();
-            assert_eq!(Decoder::new(&bytes).array().err().or(Decoder::new(&bytes).bytes().err()).is_some(), true);
+            assert!(Decoder::new(&bytes).array().err().or(Decoder::new(&bytes).bytes().err()).is_some());
         }
     }
 }
