@@ -17,6 +17,9 @@ use super::link::{LinkState, Lost, StateKeeper};
 use super::metrics::Metrics;
 use super::session::{Client, EventLoop, Heard};
 
+/// How long acknowledgements and a DISCONNECT may take to leave.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// The receiver's settings beside those of the link.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -65,7 +68,7 @@ pub struct Receiver {
 }
 
 struct Connection {
-    client: Arc<Client>,
+    client: Client,
     deliveries: mpsc::Receiver<Event>,
     _tasks: JoinSet<()>,
 }
@@ -147,7 +150,7 @@ impl Receiver {
             Ok(None) | Err(_) => return Err(self.lose(format!("{far_side} did not answer the subscription"))),
         }
         self.connections += 1;
-        self.connection = Some(Connection { client: Arc::new(client), deliveries, _tasks: tasks });
+        self.connection = Some(Connection { client, deliveries, _tasks: tasks });
         self.metrics.connections.inc();
         self.state.connected();
         Ok(())
@@ -176,6 +179,16 @@ impl Receiver {
         if token.connection == self.connections && connection.client.acknowledge(token.packet_id).is_ok() {
             self.metrics.acknowledged.inc();
         }
+    }
+
+    /// Ends the connection in good order: acknowledgements leave first. The session stays at the broker.
+    pub async fn close(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if connection.client.disconnect().is_ok() {
+            let goodbye = async { while connection.deliveries.recv().await.is_some() {} };
+            let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        }
+        self.state.lost("closed");
     }
 
     /// Drops the connection, so that what is unacknowledged comes again on the next one.
@@ -210,6 +223,7 @@ async fn serve(
                 let _ = granted.try_send(Ok(()));
                 continue;
             }
+            Ok(Heard::Disconnected) => return,
             Ok(_) => continue,
             Err(ended) => {
                 let reason = format!("{far_side} {}", ended.reason());

@@ -279,9 +279,9 @@ fn reason_v3(error: &rumqttc::ConnectionError) -> String {
 
 fn reason_tls(error: &rumqttc::TlsError) -> String {
     let told = error.to_string();
-    let hint = if told.contains("UnknownIssuer") {
+    let hint = if told.contains("UnknownIssuer") || told.contains("BadSignature") {
         ": tls.ca_file is not of the authority that signed its certificate"
-    } else if told.contains("NotValidForName") {
+    } else if told.contains("not valid for name") {
         ": its certificate is for another name; see tls.server_name"
     } else {
         ""

@@ -67,6 +67,7 @@ async fn messages_arrive_in_order_and_each_is_answered() {
         }
         assert_eq!(*uplink.state().borrow(), LinkState::Up);
         uplink.close().await;
+        receiver.close().await;
     }
 }
 

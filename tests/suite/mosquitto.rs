@@ -62,10 +62,11 @@ fn binary() -> PathBuf {
 
 /// `None` if it ended instead of running (the port was taken).
 fn spawn(folder: &Path, port: u16, settings: &str) -> Option<Child> {
+    // With `max_queued_messages 0` (no limit) 2.0.11 ends a connection instead of refusing one message.
     let config = folder.join("mosquitto.conf");
     let text = format!(
         "listener {port} 127.0.0.1\nuser root\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
-         max_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n{settings}\n",
+         max_queued_messages 1000000\nmax_inflight_messages 0\nset_tcp_nodelay true\n{settings}\n",
         folder.display()
     );
     std::fs::write(&config, text).unwrap();
