@@ -43,8 +43,8 @@ async fn send(uplink: &mut MqttUplink, payload: impl Into<Bytes>) -> Answer {
 
 #[tokio::test]
 async fn messages_arrive_in_order_and_each_is_answered() {
-    let broker = Mosquitto::start("");
     for protocol in [Protocol::V5, Protocol::V3] {
+        let broker = Mosquitto::start("");
         let config = Config { protocol, ..config(broker.port()) };
         let mut receiver = receiver(config.clone());
         receiver.connect().await.unwrap();
