@@ -1,1 +1,27 @@
-//! The link to the cloud.
+//! The link to the cloud: messages out with an answer for each, messages in with an acknowledgement for each.
+//!
+//! The link remembers nothing. After every error it is opened afresh, and whoever sends has to send again what was
+//! not answered; so a message may arrive twice and is never lost here. An answer says what the far side said:
+//! [`Answer::Acknowledged`] means that a broker took the message *for somebody*; a broker that has no subscriber
+//! for it says so under MQTT 5 ([`Answer::NoSubscriber`]), and under 3.1.1 nobody can tell.
+//!
+//! It never reads the queue, never decides when to try again and never deletes. Limits: a window of unanswered
+//! messages, a packet size each way, a time for connecting and for every answer (a half-open link ends by it).
+
+mod config;
+mod dial;
+mod fake;
+mod link;
+mod metrics;
+mod mqtt;
+mod probe;
+mod receiver;
+mod session;
+mod tls;
+
+pub use config::{Config, Error, Protocol, TlsConfig};
+pub use fake::{FailingUplink, FakeUplink, Fault};
+pub use link::{Answer, LinkState, Lost, Message, Ticket, Uplink};
+pub use metrics::Metrics;
+pub use mqtt::MqttUplink;
+pub use receiver::{AckToken, Delivery, Receiver, ReceiverConfig};

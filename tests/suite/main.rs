@@ -3,3 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod arrows;
+mod chaos;
+mod link_mqtt;
+mod mosquitto;

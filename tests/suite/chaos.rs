@@ -1,0 +1,187 @@
+//! A TCP proxy that fails as told: what a bad line does to a connection, on purpose and by a seed.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What happens to one connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// Accepted and closed at once.
+    Refuse,
+    /// Accepted, and then silence in both directions.
+    HalfOpen,
+    /// Silence in both directions after so many bytes from the client; both ends stay open.
+    HoldAfter(usize),
+    /// Closed after so many bytes from the client: in good order, or by RST.
+    CutAfter { bytes: usize, reset: bool },
+    /// After so many bytes from the client, what the server says is thrown away until `more` have passed; then cut.
+    /// The server acted on messages whose answers never arrive, so they come again.
+    SwallowAnswers { after: usize, more: usize },
+    /// Every piece is late by this much.
+    Delay(Duration),
+}
+
+impl Fault {
+    /// Any of them, with sizes on the scale of `bytes`.
+    pub(crate) fn any(rng: &mut impl Rng, bytes: usize) -> Self {
+        let after = rng.random_range(0..bytes);
+        match rng.random_range(0..8) {
+            0 => Self::Refuse,
+            1 => Self::HalfOpen,
+            2 => Self::HoldAfter(after),
+            3 => Self::CutAfter { bytes: after, reset: false },
+            4 => Self::CutAfter { bytes: after, reset: true },
+            5 | 6 => Self::SwallowAnswers { after, more: rng.random_range(1..bytes) },
+            _ => Self::Delay(Duration::from_millis(rng.random_range(1..10))),
+        }
+    }
+}
+
+pub(crate) struct Chaos {
+    port: u16,
+    script: Arc<Mutex<VecDeque<Fault>>>,
+    connections: Arc<AtomicUsize>,
+    /// Changes cut every connection.
+    cuts: watch::Sender<u64>,
+    _accepting: JoinSet<()>,
+}
+
+impl Chaos {
+    /// Listens on a free port and passes on to `upstream` on loopback.
+    pub(crate) async fn before(upstream: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (script, connections) = (Arc::new(Mutex::new(VecDeque::new())), Arc::new(AtomicUsize::new(0)));
+        let cuts = watch::Sender::new(0);
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(listener, upstream, script.clone(), connections.clone(), cuts.subscribe()));
+        Self { port, script, connections, cuts, _accepting: accepting }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The next connections take these faults, one each; those after them none.
+    pub(crate) fn plan(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.script.lock().unwrap().extend(faults);
+    }
+
+    /// Ends every connection now.
+    pub(crate) fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Connections accepted so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    upstream: u16,
+    script: Arc<Mutex<VecDeque<Fault>>>,
+    connections: Arc<AtomicUsize>,
+    cuts: watch::Receiver<u64>,
+) {
+    let mut running = JoinSet::new();
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        connections.fetch_add(1, Ordering::SeqCst);
+        let fault = script.lock().unwrap().pop_front().unwrap_or(Fault::None);
+        let mut cuts = cuts.clone();
+        cuts.mark_unchanged();
+        running.spawn(async move {
+            tokio::select! {
+                () = pass(client, upstream, fault) => {}
+                _ = cuts.changed() => {}
+            }
+        });
+    }
+}
+
+async fn pass(client: TcpStream, upstream: u16, fault: Fault) {
+    if matches!(fault, Fault::Refuse) {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    if let Fault::CutAfter { reset: true, .. } = fault {
+        // Closing with a linger of zero sends RST.
+        let _ = (client.set_zero_linger(), server.set_zero_linger());
+    }
+    let (client_read, client_write) = client.into_split();
+    let (server_read, server_write) = server.into_split();
+    let passed = watch::Sender::new(0_usize);
+    let seen = passed.subscribe();
+    tokio::select! {
+        () = upwards(client_read, server_write, fault, passed) => {}
+        () = downwards(server_read, client_write, fault, seen) => {}
+    }
+}
+
+async fn upwards(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: Fault, passed: watch::Sender<usize>) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let Ok(read) = from.read(&mut buffer).await else { return };
+        if read == 0 {
+            return;
+        }
+        let before = *passed.borrow();
+        let (limit, then_hold) = match fault {
+            Fault::HalfOpen => (0, true),
+            Fault::HoldAfter(bytes) => (bytes, true),
+            Fault::CutAfter { bytes, .. } => (bytes, false),
+            Fault::SwallowAnswers { after, more } => (after + more, false),
+            Fault::None | Fault::Refuse | Fault::Delay(_) => (usize::MAX, false),
+        };
+        if let Fault::Delay(by) = fault {
+            tokio::time::sleep(by).await;
+        }
+        let allowed = read.min(limit - before);
+        // Told before it is written, so that no answer overtakes the order to swallow it.
+        passed.send_replace(before + allowed);
+        if to.write_all(&buffer[..allowed]).await.is_err() {
+            return;
+        }
+        if allowed < read {
+            if then_hold {
+                std::future::pending::<()>().await;
+            }
+            return;
+        }
+    }
+}
+
+async fn downwards(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: Fault, passed: watch::Receiver<usize>) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let Ok(read) = from.read(&mut buffer).await else { return };
+        if read == 0 {
+            return;
+        }
+        let upwards = *passed.borrow();
+        match fault {
+            Fault::HalfOpen => continue,
+            Fault::HoldAfter(bytes) if upwards >= bytes => continue,
+            Fault::SwallowAnswers { after, .. } if upwards > after => continue,
+            Fault::Delay(by) => tokio::time::sleep(by).await,
+            _ => {}
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
