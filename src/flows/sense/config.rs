@@ -1,0 +1,123 @@
+//! `[[stream]]`: which topic feeds it, how its payloads are read, what judges it.
+
+use serde::Deserialize;
+
+use crate::base::Name;
+use crate::{rules, signal};
+
+/// One stream.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Its name in the API, in metrics and in the cloud.
+    pub name: Name,
+    /// MQTT topic filter. A topic that matches several streams feeds the first of them.
+    pub topic: String,
+    /// What an acknowledgement means.
+    #[serde(default)]
+    pub durability: Durability,
+    /// Payloads that may wait to be judged. Beyond it QoS 0 is dropped and counted, and other publishers wait.
+    #[serde(default = "default_queue")]
+    pub queue_payloads: usize,
+    /// How payloads are read, what is let in, windows and features.
+    #[serde(default)]
+    pub signal: signal::Config,
+    /// The model that scores each window.
+    #[serde(default)]
+    pub model: Option<ModelConfig>,
+    /// When a score or a value becomes an alarm. A stream with a model whose manifest has thresholds has a rule without
+    /// this section, too.
+    #[serde(default)]
+    pub rule: Option<rules::Config>,
+    /// What the rule looks at; the score where there is a model, otherwise the first value.
+    #[serde(default)]
+    pub rule_on: Option<RuleOn>,
+    /// Summaries for the cloud.
+    #[serde(default)]
+    pub summary: SummaryConfig,
+}
+
+fn default_queue() -> usize {
+    1024
+}
+
+/// What an acknowledgement means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The reading is on the disk.
+    #[default]
+    Disk,
+    /// The reading is in memory and will be on the disk soon; a power cut may take it. HTTP answers say so.
+    Memory,
+}
+
+/// What a rule looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleOn {
+    /// The model's score.
+    Score,
+    /// The first field's value.
+    Value,
+}
+
+/// `[stream.model]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Name in the catalog.
+    pub name: Name,
+    /// Version; the newest that serves if absent.
+    #[serde(default)]
+    pub version: Option<u32>,
+    /// Output that holds the score.
+    #[serde(default = "default_score")]
+    pub score: String,
+    /// Output that holds what the model expected of the first field, normalised; shown on the page.
+    #[serde(default = "default_expected")]
+    pub expected: String,
+    /// How long a score may take before the reading goes on without one, in milliseconds.
+    #[serde(default = "default_timeout")]
+    pub timeout_ms: u64,
+    /// Failures in a row after which the model is left alone for `rest_ms`.
+    #[serde(default = "default_failures")]
+    pub failures: u32,
+    /// How long it is left alone, in milliseconds.
+    #[serde(default = "default_rest")]
+    pub rest_ms: u64,
+}
+
+fn default_score() -> String {
+    "score".to_owned()
+}
+
+fn default_expected() -> String {
+    "expected".to_owned()
+}
+
+fn default_timeout() -> u64 {
+    500
+}
+
+fn default_failures() -> u32 {
+    3
+}
+
+fn default_rest() -> u64 {
+    10_000
+}
+
+/// `[stream.summary]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SummaryConfig {
+    /// Readings in one summary; 0 for none.
+    pub readings: usize,
+}
+
+impl Default for SummaryConfig {
+    fn default() -> Self {
+        Self { readings: 60 }
+    }
+}
