@@ -15,6 +15,7 @@ pub mod access;
 pub mod broker;
 pub mod catalog;
 pub mod engine;
+pub mod history;
 pub mod inbox;
 pub mod outbox;
 pub mod rules;

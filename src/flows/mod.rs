@@ -3,7 +3,5 @@
 pub mod batch;
 pub mod board;
 mod cbor;
-pub mod inference;
-pub mod models;
 pub mod query;
 pub mod record;

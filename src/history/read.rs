@@ -64,7 +64,7 @@ pub fn curve(
     if let Some(to_ms) = to_ms {
         last = bisect(conn, stream, first, last, to_ms)?;
     }
-    let per_bucket = (last - first + 1).div_ceil(buckets.max(1) as i64).max(1);
+    let per_bucket = ((last - first + 1) as u64).div_ceil(buckets.max(1) as u64).max(1) as i64;
     let mut statement = conn.prepare_cached(
         "SELECT min(time_ms), min(value), max(value), max(score), expected, max(seq) FROM history_reading
          WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 AND value IS NOT NULL GROUP BY (seq - ?2) / ?4",
@@ -123,7 +123,12 @@ pub fn windows(conn: &Connection, stream: StreamNo, limit: usize) -> Result<Vec<
 const ALERT: &str = "SELECT a.id, s.name, a.severity, a.raised_ms, a.raised_seq, a.cleared_ms, a.peak_score, a.suppressed
     FROM history_alert a JOIN history_stream s ON s.no = a.stream_no";
 
-fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
+pub(super) const OPEN_ALERT: &str =
+    "SELECT a.id, s.name, a.severity, a.raised_ms, a.raised_seq, a.cleared_ms, a.peak_score, a.suppressed
+    FROM history_alert a JOIN history_stream s ON s.no = a.stream_no
+    WHERE a.stream_no = ?1 AND a.cleared_ms IS NULL ORDER BY a.id DESC LIMIT 1";
+
+pub(super) fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
     Ok(Alert {
         id: row.get(0)?,
         stream: row.get(1)?,
@@ -146,8 +151,7 @@ pub fn alerts(conn: &Connection, stream: Option<StreamNo>, limit: usize) -> Resu
 
 /// The alarm that stands on this stream.
 pub fn open_alert(conn: &Connection, stream: StreamNo) -> Result<Option<Alert>, Error> {
-    let sql = format!("{ALERT} WHERE a.stream_no = ?1 AND a.cleared_ms IS NULL ORDER BY a.id DESC LIMIT 1");
-    Ok(conn.prepare_cached(&sql)?.query_row([stream.0], alert).optional()?)
+    Ok(conn.prepare_cached(OPEN_ALERT)?.query_row([stream.0], alert).optional()?)
 }
 
 /// What the stream remembered last.

@@ -1,7 +1,8 @@
 //! Writing history inside the flow's transaction.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 
+use super::read::{OPEN_ALERT, alert};
 use super::{Alert, Config, Reading, Rejected, Window};
 use crate::store::{Error, Schema, Tx};
 
@@ -144,6 +145,15 @@ impl History {
             params![stream.0, severity, peak_score, cleared_ms],
         )?;
         Ok(())
+    }
+
+    /// The alarm that stands on this stream, as this transaction sees it.
+    pub fn standing(&self, tx: &Tx, stream: StreamNo) -> Result<Option<Alert>, Error> {
+        let found = tx
+            .prepare_cached(OPEN_ALERT)?
+            .query_row([stream.0], alert)
+            .optional()?;
+        Ok(found)
     }
 
     /// What the stream must remember over a restart.

@@ -1,0 +1,297 @@
+//! What one payload's readings become in one transaction, and what is told when it is on the disk.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::config::Config;
+use super::judge::{Judge, Judged, Summed, show_id, write_id};
+use super::scorer::Score;
+use super::stream::Saved;
+use crate::base::Stamp;
+use crate::flows::board::{self, Board, Point, StreamBoard};
+use crate::flows::intake::Ingested;
+use crate::flows::record::{self, AlarmRecord, SummaryRecord, VerdictRecord, finite};
+use crate::history::{self, History, StreamNo};
+use crate::outbox::{Envelope, Outbox, StreamHandle};
+use crate::rules::{self, Rule, Transition, Verdict};
+use crate::signal::{Id, Reading};
+use crate::store::{Error, Tx};
+
+/// A judged reading.
+pub(super) struct Row {
+    pub reading: Reading,
+    pub id: Option<Id>,
+    pub score: Option<Score>,
+    pub judged: Judged,
+}
+
+/// What the next transaction of a stream must know of the last one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Committing {
+    /// First reading that no summary holds; 0 for none.
+    pub first_unsummed: u64,
+}
+
+/// Something to say on the local broker. It is on the disk.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A reading's verdict.
+    Verdict {
+        stream: Arc<str>,
+        id: Option<String>,
+        point: Point,
+    },
+    /// An alarm was raised, escalated or cleared.
+    Alert { alert: board::Alert, kind: &'static str },
+}
+
+/// The fixed part of a stream's commits.
+pub(super) struct Committed {
+    pub name: Arc<str>,
+    pub config: Config,
+    pub rule: Option<(Rule, super::config::RuleOn)>,
+    pub model: Option<String>,
+    pub no: StreamNo,
+    pub history: History,
+    pub outbox: Outbox,
+    pub verdicts: StreamHandle,
+    pub summaries: StreamHandle,
+    pub alarms: StreamHandle,
+    pub board: Arc<Board>,
+    pub stream: Arc<StreamBoard>,
+    /// Bounded by the jobs under way: each says a few things once.
+    pub news: mpsc::UnboundedSender<News>,
+}
+
+impl Committed {
+    /// A judge that has seen nothing.
+    pub(super) fn fresh_judge(&self) -> Judge {
+        let (rule, rule_on) = match &self.rule {
+            Some((rule, on)) => (Some(rule.clone()), *on),
+            None => (None, super::config::RuleOn::Value),
+        };
+        Judge::new(&self.config, rule, rule_on).expect("the same settings were accepted when the stream was built")
+    }
+}
+
+/// What a transaction wrote, for those who are told.
+#[derive(Default)]
+struct Written {
+    done: bool,
+    seqs: Vec<u64>,
+    alerts: Vec<(board::Alert, &'static str)>,
+}
+
+/// One payload's rows.
+pub(super) struct Job {
+    committed: Arc<Committed>,
+    committing: Arc<Mutex<Committing>>,
+    stamp: Stamp,
+    rows: Vec<Row>,
+    memory: Option<Vec<u8>>,
+    written: Mutex<Written>,
+}
+
+impl Job {
+    pub(super) fn new(
+        committed: Arc<Committed>,
+        committing: Arc<Mutex<Committing>>,
+        stamp: Stamp,
+        rows: Vec<Row>,
+        memory: Option<Vec<u8>>,
+    ) -> Self {
+        Self { committed, committing, stamp, rows, memory, written: Mutex::default() }
+    }
+
+    /// True once [`write`](Self::write) ran to its end.
+    pub(super) fn is_written(&self) -> bool {
+        self.lock().done
+    }
+
+    /// Writes everything; on the writer thread.
+    pub(super) fn write(&self, tx: &Tx<'_>) -> Result<(), Error> {
+        let shared = &*self.committed;
+        let mut written = Written::default();
+        let mut committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in &self.rows {
+            let verdict = VerdictRecord {
+                id: row.id.as_ref().map(show_id),
+                time_ms: row.reading.time_ms,
+                values: finite(&row.reading.values),
+                score: row.score.map(|score| score.score),
+                state: row.judged.state.as_str().to_owned(),
+                notes: row.reading.notes.iter().map(|note| note.as_str().to_owned()).collect(),
+            };
+            let seq = shared.outbox.append(tx, &shared.verdicts, &self.envelope(record::encode(&verdict)))?.0;
+            if committing.first_unsummed == 0 {
+                committing.first_unsummed = seq;
+            }
+            let reading = history::Reading {
+                seq,
+                time_ms: row.reading.time_ms,
+                id: row.id.as_ref().map(write_id),
+                values: row.reading.values.to_vec(),
+                score: row.score.map(|score| score.score),
+                expected: row.score.and_then(|score| score.expected),
+                state: row.judged.state as u8,
+            };
+            shared.history.append(tx, shared.no, &reading)?;
+            if let Some(verdict) = &row.judged.verdict {
+                self.write_alarm(tx, row, verdict, seq, &mut written)?;
+            }
+            if let Some(summed) = &row.judged.summed {
+                self.write_summary(tx, summed, std::mem::take(&mut committing.first_unsummed), seq)?;
+            }
+            written.seqs.push(seq);
+        }
+        if let (Some(memory), Some(&seq)) = (&self.memory, written.seqs.last()) {
+            shared.history.remember(tx, shared.no, &Saved::write(seq, committing.first_unsummed, memory))?;
+        }
+        written.done = true;
+        *self.lock() = written;
+        Ok(())
+    }
+
+    fn write_alarm(
+        &self,
+        tx: &Tx<'_>,
+        row: &Row,
+        verdict: &Verdict,
+        seq: u64,
+        written: &mut Written,
+    ) -> Result<(), Error> {
+        let shared = &*self.committed;
+        let number = row.judged.looked_at.unwrap_or(0.0);
+        let severity = verdict.severity.map_or("warning", rules::Severity::as_str);
+        let Some(transition) = verdict.transition else {
+            // The peak of a standing alarm is kept without an event.
+            return match verdict.state {
+                rules::State::Alarm => shared.history.update_alert(tx, shared.no, severity, number, None),
+                _ => Ok(()),
+            };
+        };
+        let time_ms = row.reading.time_ms;
+        let kind = match transition {
+            Transition::Raised => {
+                let alert = history::Alert {
+                    id: 0,
+                    stream: String::new(),
+                    severity: severity.to_owned(),
+                    raised_ms: time_ms,
+                    raised_seq: seq,
+                    cleared_ms: None,
+                    peak_score: number,
+                    suppressed: verdict.suppressed,
+                };
+                shared.history.raise(tx, shared.no, &alert)?;
+                "raised"
+            }
+            Transition::Escalated => {
+                shared.history.update_alert(tx, shared.no, severity, number, None)?;
+                "escalated"
+            }
+            Transition::Cleared => "cleared",
+        };
+        let Some(standing) = shared.history.standing(tx, shared.no)? else { return Ok(()) };
+        let alert = board::Alert {
+            id: standing.id,
+            stream: shared.name.to_string(),
+            severity: standing.severity.clone(),
+            raised_ms: standing.raised_ms,
+            cleared_ms: (transition == Transition::Cleared).then_some(time_ms),
+            raised_seq: standing.raised_seq,
+            peak_score: standing.peak_score.max(number),
+            suppressed: standing.suppressed,
+        };
+        if transition == Transition::Cleared {
+            shared.history.update_alert(tx, shared.no, &standing.severity, number, Some(time_ms))?;
+        }
+        let alarm = AlarmRecord {
+            alarm: alert.id,
+            kind: kind.to_owned(),
+            severity: alert.severity.clone(),
+            time_ms,
+            seq,
+            score: row.judged.looked_at,
+            values: finite(&row.reading.values),
+            suppressed: alert.suppressed,
+            model: shared.model.clone(),
+        };
+        shared.outbox.append(tx, &shared.alarms, &self.envelope(record::encode(&alarm)))?;
+        written.alerts.push((alert, kind));
+        Ok(())
+    }
+
+    fn write_summary(&self, tx: &Tx<'_>, summed: &Summed, first: u64, last: u64) -> Result<(), Error> {
+        let shared = &*self.committed;
+        let summary = &summed.summary;
+        let numbers = |field: &crate::signal::FieldSummary| {
+            [field.min, field.max, field.mean, field.std].map(|number| number.unwrap_or(f64::NAN))
+        };
+        let cloud = SummaryRecord {
+            first,
+            last,
+            start_ms: summary.first_ms,
+            end_ms: summary.last_ms,
+            count: summary.count as u64,
+            fields: summary.fields.iter().map(numbers).collect(),
+            peak: summed.peak,
+            model: shared.model.clone(),
+        };
+        let body = record::encode(&cloud);
+        shared.outbox.append(tx, &shared.summaries, &self.envelope(body.clone()))?;
+        let window = history::Window {
+            first_seq: first,
+            last_seq: last,
+            start_ms: summary.first_ms,
+            end_ms: summary.last_ms,
+            count: summary.count as u64,
+            peak_score: summed.peak,
+            body,
+        };
+        shared.history.append_window(tx, shared.no, &window)
+    }
+
+    /// Tells everybody; on the writer thread after the commit returned from the disk.
+    pub(super) fn announce(&self, verdict_us: u32, commit_us: u32, duplicates: u64, durable: bool) -> Ingested {
+        let shared = &*self.committed;
+        let written = std::mem::take(&mut *self.lock());
+        for (seq, row) in written.seqs.iter().zip(&self.rows) {
+            let point = Point {
+                seq: *seq,
+                time_ms: row.reading.time_ms,
+                values: finite(&row.reading.values),
+                score: row.score.map(|score| score.score),
+                expected: row.score.and_then(|score| score.expected),
+                state: row.judged.state.as_str(),
+            };
+            shared.board.committed(&shared.stream, point.clone(), verdict_us, commit_us);
+            let id = row.id.as_ref().map(show_id);
+            let _ = shared.news.send(News::Verdict { stream: Arc::clone(&shared.name), id, point });
+        }
+        for (alert, kind) in written.alerts {
+            if kind == "raised" {
+                shared.stream.count(|tally| tally.alerts += 1);
+            }
+            shared.board.alert(alert.clone());
+            let _ = shared.news.send(News::Alert { alert, kind });
+        }
+        Ingested {
+            stream: shared.stream.name().clone(),
+            first_seq: written.seqs.first().copied().unwrap_or(0),
+            seq: written.seqs.last().copied().unwrap_or(0),
+            count: written.seqs.len() as u64,
+            duplicates,
+            durable,
+        }
+    }
+
+    fn envelope(&self, body: Vec<u8>) -> Envelope {
+        Envelope { body, stamp: self.stamp }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

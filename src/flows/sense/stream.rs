@@ -1,0 +1,369 @@
+//! One stream's task: payloads in order, each judged, written and answered.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::commit::{Committed, Committing, Job, Row};
+use super::config::Durability;
+use super::judge::{Admitted, Judge, Memory};
+use super::scorer::Scorer;
+use crate::base::{Clock, Receipt, Refusal};
+use crate::broker::Within;
+use crate::flows::board::StreamBoard;
+use crate::flows::intake::{IngestError, Ingested};
+use crate::flows::record;
+use crate::history::{self, History, StreamNo};
+use crate::signal::{self, Admission, Decoder, Note, Sample};
+use crate::store::{CommitError, Reader, Writer};
+
+/// Readings between two saved memories: a restart judges at most about so many again.
+const SAVE_EVERY: usize = 64;
+/// Wait between two tries to read the memory back after a failed commit.
+const RELOAD_AGAIN: Duration = Duration::from_millis(200);
+/// Most readings after a memory: one payload's worth on top of `SAVE_EVERY`, with room.
+const MAX_AFTER: usize = 20_000;
+
+/// A payload on its way in.
+pub(super) struct Work {
+    pub payload: Bytes,
+    /// Time since boot at which it reached the door.
+    pub arrived: Duration,
+    pub receipt: Receipt,
+    /// The broker's rows for QoS 2, to be written in the same transaction.
+    pub within: Option<Within>,
+    pub reply: Option<oneshot::Sender<Result<Ingested, IngestError>>>,
+}
+
+/// What the task shares with commits that are under way.
+#[derive(Default)]
+pub(super) struct Flight {
+    /// Jobs submitted and not answered.
+    jobs: AtomicUsize,
+    /// A commit failed: what was computed since stands on readings that are not on the disk.
+    pub poisoned: AtomicBool,
+    landed: Notify,
+}
+
+impl Flight {
+    fn take_off(&self) {
+        self.jobs.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn land(&self) {
+        if self.jobs.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.landed.notify_one();
+        }
+    }
+
+    async fn all_landed(&self) {
+        while self.jobs.load(Ordering::Acquire) > 0 {
+            self.landed.notified().await;
+        }
+    }
+}
+
+/// One stream with everything it needs.
+pub(super) struct Stream {
+    pub decoder: Decoder,
+    pub judge: Judge,
+    pub scorer: Option<Scorer>,
+    pub durability: Durability,
+    pub no: StreamNo,
+    pub board: Arc<StreamBoard>,
+    pub metrics: signal::Metrics,
+    pub clock: Arc<dyn Clock>,
+    pub history: History,
+    pub writer: Writer,
+    pub reader: Reader,
+    pub committed: Arc<Committed>,
+    pub committing: Arc<Mutex<Committing>>,
+    pub flight: Arc<Flight>,
+    pub since_save: usize,
+    /// Wakes publishers that wait for room.
+    pub room: Arc<Notify>,
+}
+
+impl Stream {
+    /// Serves until `stop` and the mailbox is empty.
+    pub(super) async fn run(mut self, mut mailbox: mpsc::Receiver<Work>, stop: CancellationToken) {
+        let mut samples = Vec::new();
+        loop {
+            let work = tokio::select! {
+                biased;
+                work = mailbox.recv() => work,
+                () = stop.cancelled() => {
+                    mailbox.close();
+                    mailbox.recv().await
+                }
+            };
+            let Some(work) = work else { break };
+            self.room.notify_waiters();
+            if self.flight.poisoned.load(Ordering::Acquire) {
+                self.reload().await;
+            }
+            self.take(work, &mut samples).await;
+        }
+        self.flight.all_landed().await;
+    }
+
+    async fn take(&mut self, work: Work, samples: &mut Vec<Sample>) {
+        samples.clear();
+        let arrival_ms = self.clock.wall_ms();
+        if let Err(error) = self.decoder.decode(&work.payload, arrival_ms, samples) {
+            self.reject(work, arrival_ms, &error).await;
+            return;
+        }
+        let mut rows = Vec::with_capacity(samples.len());
+        let mut duplicates = 0;
+        for sample in samples.drain(..) {
+            let (admission, admitted) = self.judge.admit(sample, arrival_ms);
+            self.metrics.count(&admission);
+            self.tally(&admission, &mut duplicates);
+            if let Some(admitted) = admitted {
+                rows.push(self.judged(admitted).await);
+            }
+        }
+        let memory = self.memory_if_due(rows.len());
+        let verdict_us = self.micros_since(work.arrived);
+        self.submit(work, rows, duplicates, memory, verdict_us).await;
+    }
+
+    async fn judged(&mut self, admitted: Admitted) -> Row {
+        let Admitted { reading, id, features } = admitted;
+        let window = features.is_some();
+        let score = match (&mut self.scorer, features) {
+            (Some(scorer), Some(features)) => {
+                let score = scorer.score(features).await;
+                if score.is_none() {
+                    self.board.count(|tally| tally.unscored += 1);
+                }
+                score
+            }
+            _ => None,
+        };
+        let judged = self.judge.judge(&reading, score, window);
+        Row { reading, id, score, judged }
+    }
+
+    /// A payload that cannot be read is kept, and its sender is told.
+    async fn reject(&mut self, work: Work, wall_ms: i64, error: &signal::Error) {
+        let reason = crate::flows::models::chain(error);
+        tracing::warn!(stream = %self.board.name(), reason, "payload rejected");
+        self.metrics.count_refused();
+        let rejected = history::Rejected {
+            stream: String::new(),
+            wall_ms,
+            reason: reason.clone(),
+            payload: work.payload.to_vec(),
+        };
+        let (history, no, within) = (self.history.clone(), self.no, work.within);
+        let (board, flight) = (Arc::clone(&self.board), Arc::clone(&self.flight));
+        let (receipt, reply) = (work.receipt, work.reply);
+        self.flight.take_off();
+        let sent = self.writer.submit(
+            work.payload.len() + 256,
+            move |tx| {
+                history.reject(tx, no, &rejected)?;
+                within.map_or(Ok(()), |within| within.run(tx))
+            },
+            move |outcome| {
+                let refusal = outcome.as_ref().err().map_or(Refusal::Payload, refusal);
+                if outcome.is_ok() {
+                    board.count(|tally| tally.rejected += 1);
+                }
+                receipt.refuse(refusal);
+                if let Some(reply) = reply {
+                    let _ = reply.send(Err(match outcome {
+                        Ok(()) => IngestError::Payload { detail: reason },
+                        Err(error) => error.into(),
+                    }));
+                }
+                flight.land();
+            },
+        );
+        if sent.await.is_err() {
+            self.flight.land();
+        }
+    }
+
+    async fn submit(&mut self, work: Work, rows: Vec<Row>, duplicates: u64, memory: Option<Memory>, verdict_us: u32) {
+        let Work { arrived, mut receipt, within, reply, .. } = work;
+        if self.durability == Durability::Memory {
+            std::mem::replace(&mut receipt, Receipt::unwatched()).kept();
+        }
+        let bytes = rows.iter().map(|row| 128 + 8 * row.reading.values.len()).sum::<usize>() + 64;
+        let job = Arc::new(Job::new(
+            Arc::clone(&self.committed),
+            Arc::clone(&self.committing),
+            self.clock.stamp(),
+            rows,
+            memory.map(|memory| record::encode(&memory)),
+        ));
+        let (flight, written) = (Arc::clone(&self.flight), Arc::clone(&job));
+        let (landing, clock) = (Arc::clone(&self.flight), Arc::clone(&self.clock));
+        let durable = self.durability == Durability::Disk;
+        self.flight.take_off();
+        let sent = self.writer.submit(
+            bytes,
+            move |tx| {
+                // After a failed commit of this stream nothing that was computed on top of it may be written.
+                if flight.poisoned.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+                written.write(tx)?;
+                within.map_or(Ok(()), |within| within.run(tx))
+            },
+            move |outcome| {
+                let outcome = match outcome {
+                    Ok(()) if job.is_written() => Ok(()),
+                    Ok(()) => Err(Refusal::Disk),
+                    Err(error) => Err(refusal(&error)),
+                };
+                if outcome.is_err() {
+                    landing.poisoned.store(true, Ordering::Release);
+                }
+                receipt.answer(outcome);
+                let commit_us = micros(clock.since_boot().saturating_sub(arrived));
+                let ingested = outcome.map(|()| job.announce(verdict_us, commit_us, duplicates, durable));
+                if let Some(reply) = reply {
+                    let _ = reply.send(ingested.map_err(IngestError::from));
+                }
+                landing.land();
+            },
+        );
+        if sent.await.is_err() {
+            self.flight.land();
+        }
+    }
+
+    /// Forgets what was computed since the last commit and reads the stream's memory back from the disk, so that the
+    /// repeat of a refused reading is a new reading.
+    async fn reload(&mut self) {
+        loop {
+            self.flight.all_landed().await;
+            match self.read_back().await {
+                Ok(()) => {
+                    self.flight.poisoned.store(false, Ordering::Release);
+                    tracing::warn!(stream = %self.board.name(), "a commit failed; the stream goes on from what is on the disk");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(stream = %self.board.name(), error = crate::flows::models::chain(&error), "failed to read the stream's memory back");
+                    tokio::time::sleep(RELOAD_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Takes up where the disk says the stream stands.
+    pub(super) async fn read_back(&mut self) -> Result<(), crate::store::Error> {
+        let (no, capacity) = (self.no, self.judge.capacity());
+        let (saved, before, after) = self
+            .reader
+            .read(move |conn| {
+                let saved = history::memory(conn, no)?;
+                let seq = saved.as_deref().map_or(0, Saved::seq);
+                // Without a memory the newest readings fill the windows.
+                let after = match seq {
+                    0 => history::tail(conn, no, capacity + SAVE_EVERY)?,
+                    _ => history::readings(conn, no, seq, MAX_AFTER)?,
+                };
+                let mut before = history::tail(conn, no, capacity + after.len())?;
+                before.retain(|reading| reading.seq <= seq);
+                Ok((saved, before, after))
+            })
+            .await?;
+        let parsed = saved.as_deref().and_then(Saved::parse);
+        let fresh = self.committed.fresh_judge();
+        self.judge = fresh;
+        let first_unsummed = match parsed {
+            Some(Saved { memory, first_unsummed, .. }) => {
+                self.judge.restore(memory, &before, &after);
+                first_unsummed
+            }
+            None => {
+                self.judge.judge_again(&after);
+                0
+            }
+        };
+        *self.committing.lock().unwrap_or_else(PoisonError::into_inner) = Committing { first_unsummed };
+        self.since_save = after.len();
+        Ok(())
+    }
+
+    fn memory_if_due(&mut self, rows: usize) -> Option<Memory> {
+        self.since_save += rows;
+        (self.since_save >= SAVE_EVERY).then(|| {
+            self.since_save = 0;
+            self.judge.save()
+        })
+    }
+
+    fn tally(&self, admission: &Admission, duplicates: &mut u64) {
+        let notes = admission.notes();
+        let missing = admission.gap().map_or(0, |gap| gap.missing);
+        let is_duplicate = matches!(admission, Admission::Dropped { reason: Note::Duplicate, .. });
+        let is_dropped = matches!(admission, Admission::Dropped { .. }) && !is_duplicate;
+        *duplicates += u64::from(is_duplicate);
+        if !notes.is_empty() || missing > 0 {
+            self.board.count(|tally| {
+                tally.duplicates += u64::from(is_duplicate);
+                tally.dropped += u64::from(is_dropped);
+                tally.flagged += u64::from(!is_duplicate && !is_dropped);
+                tally.missing += missing;
+            });
+        }
+    }
+
+    fn micros_since(&self, arrived: Duration) -> u32 {
+        micros(self.clock.since_boot().saturating_sub(arrived))
+    }
+}
+
+/// A stream's memory as its row holds it: the position it was taken at, the first reading of the unfinished summary,
+/// and the memory itself.
+pub(super) struct Saved {
+    pub memory: Memory,
+    pub first_unsummed: u64,
+}
+
+impl Saved {
+    const HEAD: usize = 16;
+
+    /// As a row.
+    pub(super) fn write(seq: u64, first_unsummed: u64, memory: &[u8]) -> Vec<u8> {
+        [&seq.to_le_bytes(), &first_unsummed.to_le_bytes(), memory].concat()
+    }
+
+    fn numbers(row: &[u8]) -> Option<(u64, u64, &[u8])> {
+        let (head, memory) = row.split_at_checked(Self::HEAD)?;
+        let (seq, first) = head.split_at(8);
+        Some((u64::from_le_bytes(seq.try_into().ok()?), u64::from_le_bytes(first.try_into().ok()?), memory))
+    }
+
+    fn seq(row: &[u8]) -> u64 {
+        Self::numbers(row).filter(|(_, _, memory)| record::decode::<Memory>("memory", memory).is_ok()).map_or(0, |n| n.0)
+    }
+
+    fn parse(row: &[u8]) -> Option<Self> {
+        let (_, first_unsummed, memory) = Self::numbers(row)?;
+        Some(Self { memory: record::decode("memory", memory).ok()?, first_unsummed })
+    }
+}
+
+fn refusal(error: &CommitError) -> Refusal {
+    match error {
+        CommitError::Full(_) => Refusal::Full,
+        CommitError::Disk(_) => Refusal::Disk,
+        CommitError::Closed => Refusal::Dropped,
+    }
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
