@@ -3,3 +3,5 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod arrows;
+#[cfg(feature = "tract")]
+mod models;
