@@ -82,6 +82,11 @@ impl Handle {
         Self { lane: Lane::Sensor, ..self.clone() }
     }
 
+    /// `name/version` of the model.
+    pub fn title(&self) -> &str {
+        &self.model.title
+    }
+
     /// Declared inputs.
     pub fn inputs(&self) -> &[TensorSpec] {
         &self.model.inputs

@@ -14,6 +14,7 @@ use tract_onnx::tract_core::plan::{SimplePlan, SimpleState};
 use tract_onnx::tract_hir::infer::Factoid;
 
 use super::error::Error;
+use super::handle::caught;
 use super::session::{Engine, Session};
 use super::spec::{LoadSpec, NamedTensor, TensorSpec};
 use crate::base::Tensor;
@@ -51,7 +52,9 @@ impl Engine for Tract {
         declare(&mut model, spec)?;
         let one = plan(&model, spec, Free::One).map_err(|error| failed(format!("{error:#}")))?;
         let is_free = spec.inputs.iter().any(|input| input.shape.contains(&-1));
-        let any = if is_free { plan(&model, spec, Free::Any).ok() } else { None };
+        // A file that knows one row only may fail or panic here; it still serves, row by row.
+        let any = || caught(&spec.title(), || plan(&model, spec, Free::Any).map_err(|error| failed(error.to_string())));
+        let any = if is_free { any().ok() } else { None };
         let session = TractSession {
             model: spec.title(),
             outputs: spec.outputs.iter().map(|output| Arc::clone(&output.name)).collect(),
