@@ -1,1 +1,37 @@
 //! Run a model here, on threads of its own, behind one trait.
+//!
+//! [`Pool::load`] gives a model's bytes to the engines of this build in order. The first one that reads the format,
+//! agrees with the declared inputs and outputs and reproduces the samples serves it; the [`Handle`] that comes back
+//! queues inferences for the pool's threads. Nothing is ever computed on the caller's thread.
+//!
+//! Held here: a bounded queue in two lanes (sensors before everybody else), a deadline per request, requests whose
+//! caller has gone are dropped before they are computed, a panic in a model is that request's error, and numbers that
+//! are not finite are refused on both sides unless the model is declared to deal in them.
+//!
+//! Never here: manifests, folders, thresholds, sockets. A running inference cannot be interrupted;
+//! [`Pool::longest_running`] tells a watchdog.
+//!
+//! Limits: `queue_requests`, `queue_bytes`, `tensor_bytes_max`; elements are 32-bit floats (`FP32`).
+
+mod config;
+mod error;
+mod fake;
+mod handle;
+mod metrics;
+mod pool;
+mod queue;
+mod session;
+mod spec;
+#[cfg(feature = "tract")]
+mod tract;
+
+pub use config::Config;
+pub use error::Error;
+pub use fake::{Failing, Fake, Gate, Panicking, Slow};
+pub use handle::{Handle, Outputs};
+pub use metrics::Metrics;
+pub use pool::Pool;
+pub use session::{Engine, Session, built_in};
+pub use spec::{LoadSpec, NamedTensor, Sample, TensorSpec};
+#[cfg(feature = "tract")]
+pub use tract::Tract;

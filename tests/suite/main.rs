@@ -5,4 +5,6 @@
 mod arrows;
 mod chaos;
 mod link_mqtt;
+#[cfg(feature = "tract")]
+mod models;
 mod mosquitto;

@@ -1,0 +1,151 @@
+//! A loaded model, as callers hold it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::error::Error;
+use super::pool::Shared;
+use super::queue::{Caller, Job, Lane};
+use super::session::Session;
+use super::spec::{NamedTensor, TensorSpec, all_finite, arrange};
+
+/// What came out of an inference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outputs {
+    /// The declared outputs, in their order.
+    pub tensors: Vec<NamedTensor>,
+    /// Time to compute, waiting not included, in microseconds.
+    pub duration_us: u64,
+    /// Which engine computed it.
+    pub engine: &'static str,
+}
+
+/// A model with the session that computes it.
+pub(super) struct Loaded {
+    pub(super) title: String,
+    pub(super) engine: &'static str,
+    pub(super) inputs: Vec<TensorSpec>,
+    pub(super) outputs: Vec<TensorSpec>,
+    pub(super) allow_non_finite: bool,
+    pub(super) session: Box<dyn Session>,
+}
+
+impl Loaded {
+    /// Computes on this thread. The inputs are arranged; a panic is an error.
+    pub(super) fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
+        if !self.allow_non_finite {
+            all_finite(inputs)?;
+        }
+        let outputs = caught(&self.title, || self.session.run(inputs))?;
+        for (spec, given) in self.outputs.iter().zip(&outputs) {
+            if !spec.admits(given.tensor.shape()) {
+                return Err(Error::Declared {
+                    model: self.title.clone(),
+                    what: format!("shape of output {}", spec.name),
+                    expected: format!("{:?}", spec.shape),
+                    given: format!("{:?}", given.tensor.shape()),
+                });
+            }
+        }
+        if !self.allow_non_finite {
+            all_finite(&outputs)?;
+        }
+        Ok(outputs)
+    }
+}
+
+/// Runs a model's code; a panic in it becomes an error. Sessions promise to stay usable.
+pub(super) fn caught<T>(model: &str, code: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+        let message = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(Error::Panicked { model: model.to_owned(), message })
+    })
+}
+
+/// A loaded model that answers requests. Cheap to clone; the model goes when its last handle and request are gone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) model: Arc<Loaded>,
+    pub(super) lane: Lane,
+}
+
+impl Handle {
+    /// The same model for sensors' readings: its requests go first and have a queue of their own, so that nobody's
+    /// inference over HTTP can make a reading wait.
+    #[must_use]
+    pub fn for_sensors(&self) -> Self {
+        Self { lane: Lane::Sensor, ..self.clone() }
+    }
+
+    /// `name/version` of the model.
+    pub fn title(&self) -> &str {
+        &self.model.title
+    }
+
+    /// Declared inputs.
+    pub fn inputs(&self) -> &[TensorSpec] {
+        &self.model.inputs
+    }
+
+    /// Declared outputs.
+    pub fn outputs(&self) -> &[TensorSpec] {
+        &self.model.outputs
+    }
+
+    /// The engine that computes it.
+    pub fn engine(&self) -> &'static str {
+        self.model.engine
+    }
+
+    /// Computes on the pool's threads. `timeout` counts from now, waiting included; None takes the configured one.
+    /// Dropping the future takes the request out of the queue before it is computed.
+    pub async fn infer(&self, inputs: Vec<NamedTensor>, timeout: Option<Duration>) -> Result<Outputs, Error> {
+        let timeout = timeout.unwrap_or(self.shared.timeout);
+        let (answer, answered) = oneshot::channel();
+        self.count(self.queue(inputs, timeout, Caller::Async(answer)))?;
+        match tokio::time::timeout(timeout, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => self.count(Err(Error::Closed)),
+            Err(_) => self.count(Err(expired(timeout))),
+        }
+    }
+
+    /// The same for a thread without an async runtime. Blocks; never call it from async code.
+    pub fn infer_blocking(&self, inputs: Vec<NamedTensor>, timeout: Option<Duration>) -> Result<Outputs, Error> {
+        let timeout = timeout.unwrap_or(self.shared.timeout);
+        let (answer, answered) = mpsc::sync_channel(1);
+        let waiting = Arc::new(());
+        self.count(self.queue(inputs, timeout, Caller::Blocking(answer, Arc::downgrade(&waiting))))?;
+        match answered.recv_timeout(timeout) {
+            Ok(answer) => answer,
+            Err(mpsc::RecvTimeoutError::Disconnected) => self.count(Err(Error::Closed)),
+            Err(mpsc::RecvTimeoutError::Timeout) => self.count(Err(expired(timeout))),
+        }
+    }
+
+    fn queue(&self, inputs: Vec<NamedTensor>, timeout: Duration, caller: Caller) -> Result<(), Error> {
+        let inputs = arrange(&self.model.inputs, inputs, self.shared.tensor_bytes_max)?;
+        let bytes = inputs.iter().map(|input| size_of_val(input.tensor.data())).sum();
+        let (model, queued) = (Arc::clone(&self.model), self.shared.clock.since_boot());
+        self.shared.queue.push(self.lane, Job { model, inputs, bytes, queued, timeout, caller })
+    }
+
+    fn count<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        answer.inspect_err(|error| self.shared.metrics.failed(error))
+    }
+}
+
+pub(super) fn expired(timeout: Duration) -> Error {
+    Error::Expired { timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("model", &self.model.title).field("engine", &self.model.engine).finish()
+    }
+}

@@ -1,0 +1,69 @@
+//! How long inferences wait and take, how many wait now, and what fails.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::error::{Error, Kind};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Labels {
+    pub(super) kind: Kind,
+}
+
+/// Metrics of this room.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub(super) queue_depth: Gauge,
+    pub(super) abandoned: Counter,
+    queue_wait: Histogram,
+    inference: Histogram,
+    errors: Family<Labels, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // 2 us to 8 s.
+        let buckets = || Histogram::new(exponential_buckets(2e-6, 4.0, 12));
+        Self {
+            queue_depth: Gauge::default(),
+            abandoned: Counter::default(),
+            queue_wait: buckets(),
+            inference: buckets(),
+            errors: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Adds them to `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("engine_queue_depth_requests", "Inferences that wait", self.queue_depth.clone());
+        registry.register("engine_abandoned", "Inferences not computed: caller gone", self.abandoned.clone());
+        registry.register_with_unit("engine_queue_wait", "Time in the queue", Unit::Seconds, self.queue_wait.clone());
+        registry.register_with_unit("engine_inference", "Time to compute", Unit::Seconds, self.inference.clone());
+        registry.register("engine_errors", "Models not loaded and requests not answered", self.errors.clone());
+    }
+
+    pub(super) fn waited(&self, wait: Duration) {
+        self.queue_wait.observe(wait.as_secs_f64());
+    }
+
+    pub(super) fn computed(&self, took: Duration) {
+        self.inference.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn failed(&self, error: &Error) {
+        self.errors.get_or_create(&Labels { kind: error.kind() }).inc();
+    }
+
+    #[cfg(test)]
+    pub(super) fn errors_of(&self, kind: Kind) -> u64 {
+        self.errors.get_or_create(&Labels { kind }).get()
+    }
+}

@@ -1,0 +1,426 @@
+//! The threads that compute, and how a model gets to them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::config::Config;
+use super::error::Error;
+use super::handle::{Handle, Loaded, Outputs, caught, expired};
+use super::metrics::Metrics;
+use super::queue::{Job, Lane, Queue};
+use super::session::Engine;
+use super::spec::{LoadSpec, NamedTensor, TensorSpec, arrange};
+use crate::base::Clock;
+
+/// What handles and threads share.
+pub(super) struct Shared {
+    pub(super) queue: Queue,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Metrics,
+    pub(super) timeout: Duration,
+    pub(super) tensor_bytes_max: usize,
+    /// For each thread, nanoseconds since boot at which its request began; 0 while it has none.
+    busy_since_ns: Vec<AtomicU64>,
+}
+
+/// Owns the inference threads. Dropping it closes the queue and waits for the requests that are being computed.
+pub struct Pool {
+    engines: Vec<Arc<dyn Engine>>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Starts the threads. `engines` are tried in their order; see [`built_in`](super::built_in).
+    pub fn start(config: &Config, engines: Vec<Arc<dyn Engine>>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        let count = if config.threads == 0 { cores().saturating_sub(1).max(1) } else { config.threads };
+        let metrics = Metrics::default();
+        let shared = Arc::new(Shared {
+            queue: Queue::new(config, metrics.clone()),
+            clock,
+            metrics,
+            timeout: Duration::from_millis(config.timeout_ms),
+            tensor_bytes_max: config.tensor_bytes_max,
+            busy_since_ns: (0..count).map(|_| AtomicU64::new(0)).collect(),
+        });
+        let mut pool = Self { engines, shared, threads: Vec::with_capacity(count) };
+        for at in 0..count {
+            let shared = Arc::clone(&pool.shared);
+            let thread = thread::Builder::new().name(format!("infer-{at}")).spawn(move || work(&shared, at));
+            // On an error the pool is dropped, which lets the threads go that already run.
+            pool.threads.push(thread.map_err(|error| Error::Thread(error.to_string()))?);
+        }
+        Ok(pool)
+    }
+
+    /// Loads a model on this thread, with the first engine that reads its format, agrees with its declaration and
+    /// reproduces its samples. Takes from a millisecond to seconds: not for an async thread.
+    pub fn load(&self, spec: &LoadSpec) -> Result<Handle, Error> {
+        let mut refused = Error::NoEngine { format: spec.format.clone() };
+        for engine in self.engines.iter().filter(|engine| engine.reads(&spec.format)) {
+            match self.load_with(engine.as_ref(), spec) {
+                Ok(model) => {
+                    let shared = Arc::clone(&self.shared);
+                    return Ok(Handle { shared, model: Arc::new(model), lane: Lane::Request });
+                }
+                Err(error) => {
+                    self.shared.metrics.failed(&error);
+                    refused = error;
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
+        let title = spec.title();
+        for tensor in spec.inputs.iter().chain(&spec.outputs) {
+            self.check_declared(&title, tensor)?;
+        }
+        let session = caught(&title, || engine.load(spec))?;
+        let (inputs, outputs) = (spec.inputs.clone(), spec.outputs.clone());
+        let allow_non_finite = spec.allow_non_finite;
+        let model = Loaded { title, engine: engine.name(), inputs, outputs, allow_non_finite, session };
+        for at in 0..spec.samples.len() {
+            self.check_sample(&model, spec, at)?;
+        }
+        Ok(model)
+    }
+
+    fn check_declared(&self, title: &str, tensor: &TensorSpec) -> Result<(), Error> {
+        let declared = |what: &str, expected: String, given: String| Error::Declared {
+            model: title.to_owned(),
+            what: format!("{what} of {}", tensor.name),
+            expected,
+            given,
+        };
+        if tensor.datatype != "FP32" {
+            return Err(declared("datatype", "FP32, the only one so far".to_owned(), tensor.datatype.clone()));
+        }
+        match tensor.least_bytes() {
+            Some(bytes) if bytes <= self.shared.tensor_bytes_max => Ok(()),
+            _ => {
+                let expected = format!("at most {} bytes", self.shared.tensor_bytes_max);
+                Err(declared("size", expected, format!("shape {:?}", tensor.shape)))
+            }
+        }
+    }
+
+    fn check_sample(&self, model: &Loaded, spec: &LoadSpec, at: usize) -> Result<(), Error> {
+        let sample = &spec.samples[at];
+        let inputs = arrange(&model.inputs, sample.inputs.clone(), self.shared.tensor_bytes_max)?;
+        let outputs = model.run(&inputs)?;
+        for NamedTensor { name, tensor } in &sample.outputs {
+            let given = outputs.iter().find(|output| output.name == *name).map(|output| output.tensor.data());
+            let given = given.unwrap_or_default();
+            if given.len() != tensor.data().len() {
+                return Err(Error::Declared {
+                    model: model.title.clone(),
+                    what: format!("elements of output {name} for sample {}", at + 1),
+                    expected: tensor.data().len().to_string(),
+                    given: given.len().to_string(),
+                });
+            }
+            for (element, (&expected, &given)) in tensor.data().iter().zip(given).enumerate() {
+                // Written so that nan on either side is a difference.
+                let close = (given - expected).abs() <= sample.tolerance;
+                if !close {
+                    return Err(Error::Sample {
+                        model: model.title.clone(),
+                        engine: model.engine,
+                        sample: at + 1,
+                        output: name.to_string(),
+                        at: element,
+                        expected,
+                        given,
+                        tolerance: sample.tolerance,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the longest request has been computing. A model that never ends shows here: a running inference cannot
+    /// be interrupted, so a watchdog must decide.
+    pub fn longest_running(&self) -> Option<Duration> {
+        let now = self.shared.clock.since_boot();
+        let since = self.shared.busy_since_ns.iter().map(|since| since.load(Ordering::Relaxed));
+        since.filter(|&since| since > 0).map(|since| now.saturating_sub(Duration::from_nanos(since))).max()
+    }
+
+    /// Metrics of this room.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// How many threads compute.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        for thread in self.threads.drain(..) {
+            // A thread catches its models' panics; there is nothing to do about another.
+            drop(thread.join());
+        }
+    }
+}
+
+fn work(shared: &Shared, at: usize) {
+    while let Some(job) = shared.queue.pop() {
+        let Job { model, inputs, queued, timeout, caller, .. } = job;
+        if caller.has_gone() {
+            shared.metrics.abandoned.inc();
+            continue;
+        }
+        let began = shared.clock.since_boot();
+        let waited = began.saturating_sub(queued);
+        shared.metrics.waited(waited);
+        if waited >= timeout {
+            let error = expired(timeout);
+            shared.metrics.failed(&error);
+            caller.answer(Err(error));
+            continue;
+        }
+        let began_ns = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
+        shared.busy_since_ns[at].store(began_ns, Ordering::Relaxed);
+        let answer = model.run(&inputs);
+        shared.busy_since_ns[at].store(0, Ordering::Relaxed);
+        let took = shared.clock.since_boot().saturating_sub(began);
+        match &answer {
+            Ok(_) => shared.metrics.computed(took),
+            Err(error) => shared.metrics.failed(error),
+        }
+        let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        caller.answer(answer.map(|tensors| Outputs { tensors, duration_us, engine: model.engine }));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test awaits every task that it spawns")]
+mod tests {
+    use super::*;
+    use crate::base::{ManualClock, Name, Tensor};
+    use crate::engine::error::Kind;
+    use crate::engine::fake::{Failing, Fake, Panicking, Slow};
+    use crate::engine::spec::Sample;
+
+    fn tensor(name: &str, values: &[f32]) -> NamedTensor {
+        NamedTensor::new(name, Tensor::new(vec![1, values.len()], values.to_vec()).unwrap())
+    }
+
+    fn spec() -> LoadSpec {
+        let port = |name: &str, shape: &[i64]| TensorSpec {
+            name: name.into(),
+            datatype: "FP32".to_owned(),
+            shape: shape.to_vec(),
+        };
+        LoadSpec {
+            name: Name::new("press").unwrap(),
+            version: 1,
+            format: "onnx".to_owned(),
+            bytes: Arc::from(&b"weights"[..]),
+            inputs: vec![port("x", &[-1, 2])],
+            outputs: vec![port("y", &[-1, 1])],
+            samples: Vec::new(),
+            allow_non_finite: false,
+        }
+    }
+
+    struct Plant {
+        pool: Pool,
+        clock: Arc<ManualClock>,
+    }
+
+    fn plant(engine: impl Engine + 'static) -> Plant {
+        let config = Config { threads: 1, queue_requests: 2, ..Config::default() };
+        let clock = Arc::new(ManualClock::at(0));
+        Plant { pool: Pool::start(&config, vec![Arc::new(engine)], clock.clone()).unwrap(), clock }
+    }
+
+    fn x(values: &[f32]) -> Vec<NamedTensor> {
+        vec![tensor("x", values)]
+    }
+
+    #[tokio::test]
+    async fn an_inference_answers_from_async_and_from_blocking_code() {
+        let plant = plant(Fake);
+        let handle = plant.pool.load(&spec()).unwrap();
+        let outputs = handle.infer(x(&[1.0, 3.0]), None).await.unwrap();
+        assert_eq!(outputs.tensors, [tensor("y", &[2.0])]);
+        assert_eq!(outputs.engine, "fake");
+        let blocking = tokio::task::spawn_blocking(move || handle.infer_blocking(x(&[3.0, 5.0]), None));
+        assert_eq!(blocking.await.unwrap().unwrap().tensors, [tensor("y", &[4.0])]);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_busy_with_its_figures_and_leaves_room_for_sensors() {
+        let slow = Slow::default();
+        let plant = plant(slow.clone());
+        let handle = plant.pool.load(&spec()).unwrap();
+        let ask = |handle: &Handle| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.infer(x(&[1.0, 1.0]), None).await })
+        };
+        let running = ask(&handle);
+        tokio::task::yield_now().await;
+        slow.gate.wait_for_request();
+        let waiting = [ask(&handle), ask(&handle)];
+        tokio::task::yield_now().await;
+        let busy = handle.infer(x(&[1.0, 1.0]), None).await.unwrap_err();
+        assert_eq!(busy, Error::Busy { waiting: 2, waiting_bytes: 16, most: 2, most_bytes: 32 * 1024 * 1024 });
+        assert_eq!(plant.pool.metrics().queue_depth.get(), 2);
+        let sensor = ask(&handle.for_sensors());
+        tokio::task::yield_now().await;
+        slow.gate.open(2);
+        running.await.unwrap().unwrap();
+        sensor.await.unwrap().unwrap();
+        assert!(waiting.iter().all(|request| !request.is_finished()), "the sensor went first");
+        slow.gate.open(2);
+        for request in waiting {
+            request.await.unwrap().unwrap();
+        }
+        assert_eq!(plant.pool.metrics().queue_depth.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_caller_is_gone_is_not_computed() {
+        let slow = Slow::default();
+        let plant = plant(slow.clone());
+        let handle = plant.pool.load(&spec()).unwrap();
+        let first = tokio::spawn({
+            let handle = handle.clone();
+            async move { handle.infer(x(&[1.0, 1.0]), None).await }
+        });
+        tokio::task::yield_now().await;
+        slow.gate.wait_for_request();
+        for _ in 0..5 {
+            // Five callers that go away fit a queue of two: the full queue forgets those who have gone.
+            let gone = tokio::time::timeout(Duration::ZERO, handle.infer(x(&[9.0, 9.0]), None)).await;
+            assert!(gone.is_err());
+        }
+        slow.gate.open(2);
+        first.await.unwrap().unwrap();
+        // Had an abandoned request been computed, it would have taken the second pass.
+        assert_eq!(handle.infer(x(&[1.0, 3.0]), None).await.unwrap().tensors, [tensor("y", &[2.0])]);
+        assert_eq!(plant.pool.metrics().abandoned.get(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_request_over_its_time_is_answered_without_being_computed() {
+        let slow = Slow::default();
+        let plant = plant(slow.clone());
+        let handle = plant.pool.load(&spec()).unwrap();
+        let ask = |timeout| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.infer(x(&[1.0, 1.0]), Some(timeout)).await })
+        };
+        let first = ask(Duration::from_secs(60));
+        tokio::task::yield_now().await;
+        slow.gate.wait_for_request();
+        let late = ask(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+        plant.clock.advance(Duration::from_secs(2));
+        assert_eq!(plant.pool.longest_running(), Some(Duration::from_secs(2)));
+        slow.gate.open(1);
+        first.await.unwrap().unwrap();
+        assert_eq!(late.await.unwrap().unwrap_err(), Error::Expired { timeout_ms: 1000 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_does_not_wait_beyond_its_time_for_a_model_that_hangs() {
+        let slow = Slow::default();
+        let plant = plant(slow.clone());
+        let handle = plant.pool.load(&spec()).unwrap();
+        let answer = handle.infer(x(&[1.0, 1.0]), Some(Duration::from_millis(5))).await;
+        assert_eq!(answer.unwrap_err(), Error::Expired { timeout_ms: 5 });
+        slow.gate.open(1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_model_is_an_error_and_the_thread_lives() {
+        let plant = plant(Panicking);
+        let handle = plant.pool.load(&spec()).unwrap();
+        for _ in 0..3 {
+            let error = handle.infer(x(&[1.0, 1.0]), None).await.unwrap_err();
+            assert_eq!(error.to_string(), "model press/1 panicked: as the test wants it");
+        }
+        assert_eq!(plant.pool.metrics().errors_of(Kind::Panicked), 3);
+    }
+
+    #[tokio::test]
+    async fn numbers_that_are_not_finite_neither_go_in_nor_come_out() {
+        let plant = plant(Fake);
+        let handle = plant.pool.load(&spec()).unwrap();
+        let error = handle.infer(x(&[1.0, f32::NAN]), None).await.unwrap_err();
+        assert!(error.to_string().starts_with("x has NaN at element 1"), "{error}");
+        let overflow = handle.infer(x(&[f32::MAX, f32::MAX]), None).await.unwrap_err();
+        assert!(overflow.to_string().starts_with("y has inf at element 0"), "{overflow}");
+        assert_eq!(plant.pool.metrics().errors_of(Kind::NotFinite), 2);
+    }
+
+    #[test]
+    fn a_model_that_does_not_reproduce_its_sample_must_not_serve() {
+        let plant = plant(Fake);
+        let sample =
+            |expected| Sample { inputs: x(&[1.0, 3.0]), outputs: vec![tensor("y", &[expected])], tolerance: 0.1 };
+        let with = |samples| LoadSpec { samples, ..spec() };
+        assert!(plant.pool.load(&with(vec![sample(2.05)])).is_ok());
+        let error = plant.pool.load(&with(vec![sample(2.0), sample(2.5)])).unwrap_err();
+        assert!(error.to_string().contains("gives 2 with fake where sample 2 has 2.5"), "{error}");
+        assert!(plant.pool.load(&with(vec![sample(f32::NAN)])).is_err());
+        assert_eq!(plant.pool.metrics().errors_of(Kind::Sample), 2);
+    }
+
+    #[test]
+    fn the_next_engine_serves_where_the_first_fails_the_sample() {
+        let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Failing), Arc::new(Fake)];
+        let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
+        let samples = vec![Sample { inputs: x(&[1.0, 3.0]), outputs: vec![tensor("y", &[2.0])], tolerance: 0.0 }];
+        assert_eq!(pool.load(&LoadSpec { samples, ..spec() }).unwrap().engine(), "fake");
+    }
+
+    #[test]
+    fn a_declaration_that_no_engine_can_serve_is_refused_before_loading() {
+        let plant = plant(Fake);
+        let mut huge = spec();
+        huge.inputs[0].shape = vec![i64::MAX, i64::MAX];
+        assert!(plant.pool.load(&huge).unwrap_err().to_string().contains("expected at most"));
+        let mut whole = spec();
+        whole.outputs[0].datatype = "INT64".to_owned();
+        assert!(plant.pool.load(&whole).unwrap_err().to_string().contains("given INT64"));
+        let none = Pool::start(&Config::default(), Vec::new(), Arc::new(ManualClock::at(0))).unwrap();
+        let error = none.load(&spec()).unwrap_err().to_string();
+        let hint = if cfg!(feature = "tract") { "" } else { "; build with --features tract" };
+        assert_eq!(error, format!("no engine in this build reads format onnx{hint}"));
+    }
+
+    #[tokio::test]
+    async fn closing_answers_who_waits() {
+        let slow = Slow::default();
+        let Plant { pool, .. } = plant(slow.clone());
+        let handle = pool.load(&spec()).unwrap();
+        let ask = || {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.infer(x(&[1.0, 1.0]), None).await })
+        };
+        let running = ask();
+        tokio::task::yield_now().await;
+        slow.gate.wait_for_request();
+        let waiting = ask();
+        tokio::task::yield_now().await;
+        pool.shared.queue.close();
+        slow.gate.open(1);
+        assert_eq!(waiting.await.unwrap().unwrap_err(), Error::Closed);
+        running.await.unwrap().unwrap();
+        drop(pool);
+        assert_eq!(handle.infer(x(&[1.0, 1.0]), None).await.unwrap_err(), Error::Closed);
+    }
+}

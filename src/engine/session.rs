@@ -1,0 +1,34 @@
+//! The outside world of this room: something that computes.
+
+use std::sync::Arc;
+
+use super::error::Error;
+use super::spec::{LoadSpec, NamedTensor};
+
+/// Reads models of some formats.
+pub trait Engine: Send + Sync {
+    /// Its name in answers, logs and messages.
+    fn name(&self) -> &'static str;
+
+    /// Whether it reads `format`.
+    fn reads(&self, format: &str) -> bool;
+
+    /// Loads a model and checks it against its declaration. Takes as long as the model needs; called on the loader's
+    /// thread, never on the pool's. May panic on a hostile file: the caller catches it.
+    fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error>;
+}
+
+/// A loaded model. Shared by the pool's threads: an engine that computes one request at a time locks inside.
+pub trait Session: Send + Sync {
+    /// Computes the declared outputs in their order. The inputs are in the declared order, with admitted shapes. May
+    /// panic: the caller catches it, and the session must stay usable for the next request.
+    fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error>;
+}
+
+/// The engines of this build, in the order in which they are tried.
+pub fn built_in() -> Vec<Arc<dyn Engine>> {
+    vec![
+        #[cfg(feature = "tract")]
+        Arc::new(super::tract::Tract),
+    ]
+}

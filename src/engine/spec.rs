@@ -1,0 +1,178 @@
+//! What is loaded, in this room's own words, and whether a request fits it.
+
+use std::sync::Arc;
+
+use super::error::Error;
+use crate::base::{Name, Tensor};
+
+/// A tensor with the name that the model knows it by. Cheap to name: the name is shared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedTensor {
+    /// The input's or output's name.
+    pub name: Arc<str>,
+    /// Shape and elements.
+    pub tensor: Tensor,
+}
+
+impl NamedTensor {
+    /// Names `tensor`.
+    pub fn new(name: impl Into<Arc<str>>, tensor: Tensor) -> Self {
+        Self { name: name.into(), tensor }
+    }
+}
+
+/// A declared input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The name in the model file.
+    pub name: Arc<str>,
+    /// Element type in the words of the Open Inference Protocol; only `FP32` loads so far.
+    pub datatype: String,
+    /// Dimensions, outermost first; -1 is free.
+    pub shape: Vec<i64>,
+}
+
+/// Inputs, and the outputs that must come out of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Every input.
+    pub inputs: Vec<NamedTensor>,
+    /// Some of the outputs.
+    pub outputs: Vec<NamedTensor>,
+    /// Largest absolute difference of any element.
+    pub tolerance: f32,
+}
+
+/// A model to load.
+#[derive(Debug, Clone)]
+pub struct LoadSpec {
+    /// Its name, for messages.
+    pub name: Name,
+    /// Its version, for messages.
+    pub version: u32,
+    /// `onnx`, or another word that an engine reads.
+    pub format: String,
+    /// The model file's bytes, whose digest somebody has checked.
+    pub bytes: Arc<[u8]>,
+    /// Every input that the model has.
+    pub inputs: Vec<TensorSpec>,
+    /// The outputs to compute, all or some of the model's.
+    pub outputs: Vec<TensorSpec>,
+    /// What an engine must reproduce before the model serves.
+    pub samples: Vec<Sample>,
+    /// Lets nan and infinity in and out: masks of transformers need it, scores must not have it.
+    pub allow_non_finite: bool,
+}
+
+impl LoadSpec {
+    /// `name/version`, as messages say it.
+    pub fn title(&self) -> String {
+        format!("{}/{}", self.name, self.version)
+    }
+}
+
+impl TensorSpec {
+    /// Whether a tensor of shape `given` may stand here.
+    pub fn admits(&self, given: &[usize]) -> bool {
+        self.shape.len() == given.len()
+            && self.shape.iter().zip(given).all(|(&dim, &given)| dim == -1 || i64::try_from(given) == Ok(dim))
+    }
+
+    /// Bytes of the fixed dimensions; None if they overflow or a dimension is no dimension.
+    pub(super) fn least_bytes(&self) -> Option<usize> {
+        let dims = self.shape.iter().map(|&dim| if dim == -1 { Some(1) } else { usize::try_from(dim).ok() });
+        dims.chain([Some(size_of::<f32>())]).try_fold(1_usize, |bytes, dim| bytes.checked_mul(dim.filter(|&d| d > 0)?))
+    }
+}
+
+/// Puts `given` into the order of `specs`; every name exactly once and every shape as declared.
+pub(super) fn arrange(
+    specs: &[TensorSpec],
+    mut given: Vec<NamedTensor>,
+    tensor_bytes_max: usize,
+) -> Result<Vec<NamedTensor>, Error> {
+    let names = || specs.iter().map(|spec| spec.name.to_string()).collect::<Vec<_>>().join(", ");
+    for (at, spec) in specs.iter().enumerate() {
+        let Some(found) = given.iter().skip(at).position(|tensor| tensor.name == spec.name) else {
+            return Err(Error::MissingInput { input: spec.name.to_string(), expected: names() });
+        };
+        given.swap(at, at + found);
+        let tensor = &given[at].tensor;
+        if !spec.admits(tensor.shape()) {
+            return Err(Error::Shape {
+                name: spec.name.to_string(),
+                expected: spec.shape.clone(),
+                given: tensor.shape().to_vec(),
+            });
+        }
+        let bytes = size_of_val(tensor.data());
+        if bytes > tensor_bytes_max {
+            return Err(Error::TooLarge { name: spec.name.to_string(), bytes, most: tensor_bytes_max });
+        }
+    }
+    match given.get(specs.len()) {
+        None => Ok(given),
+        Some(extra) => Err(Error::UnknownInput { input: extra.name.to_string(), expected: names() }),
+    }
+}
+
+/// Refuses nan and infinity.
+pub(super) fn all_finite(tensors: &[NamedTensor]) -> Result<(), Error> {
+    for NamedTensor { name, tensor } in tensors {
+        if let Some(at) = tensor.data().iter().position(|value| !value.is_finite()) {
+            return Err(Error::NotFinite { name: name.to_string(), value: tensor.data()[at].to_string(), at });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &str, shape: &[i64]) -> TensorSpec {
+        TensorSpec { name: name.into(), datatype: "FP32".to_owned(), shape: shape.to_vec() }
+    }
+
+    fn tensor(name: &str, shape: &[usize]) -> NamedTensor {
+        NamedTensor::new(name, Tensor::new(shape.to_vec(), vec![0.0; shape.iter().product()]).unwrap())
+    }
+
+    #[test]
+    fn inputs_may_come_in_any_order_and_leave_in_the_models() {
+        let specs = [spec("a", &[-1, 2]), spec("b", &[3])];
+        let arranged = arrange(&specs, vec![tensor("b", &[3]), tensor("a", &[5, 2])], 1000).unwrap();
+        assert_eq!([&*arranged[0].name, &*arranged[1].name], ["a", "b"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_answered_with_expected_and_given() {
+        let specs = [spec("window", &[-1, 144])];
+        let wrong = |given| arrange(&specs, given, 1000).unwrap_err().to_string();
+        assert_eq!(
+            wrong(vec![tensor("window", &[1, 143])]),
+            "input window has shape [1, 143], expected [-1, 144] (-1 is any size)"
+        );
+        assert!(wrong(vec![tensor("windwo", &[1, 144])]).contains("no input window; expected window"));
+        let twice = vec![tensor("window", &[1, 144]), tensor("window", &[1, 144])];
+        assert!(wrong(twice).contains("unknown or repeated input window"));
+        assert!(wrong(vec![tensor("window", &[2, 144])]).contains("has 1152 bytes, the most is 1000"));
+    }
+
+    #[test]
+    fn the_first_number_that_is_not_finite_is_named() {
+        let nan = NamedTensor::new("x", Tensor::new(vec![3], vec![1.0, f32::NAN, f32::INFINITY]).unwrap());
+        assert_eq!(
+            all_finite(&[nan]).unwrap_err().to_string(),
+            "x has NaN at element 1: only finite numbers are taken"
+        );
+    }
+
+    #[test]
+    fn a_declared_size_cannot_overflow() {
+        assert_eq!(spec("x", &[-1, 3]).least_bytes(), Some(12));
+        assert_eq!(spec("x", &[i64::MAX, 3]).least_bytes(), None);
+        assert_eq!(spec("x", &[-2]).least_bytes(), None);
+        assert_eq!(spec("x", &[0]).least_bytes(), None);
+    }
+}

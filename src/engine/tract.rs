@@ -1,0 +1,250 @@
+//! ONNX models by tract, in pure Rust and on the CPU.
+//!
+//! The file must be self-contained: weights in a second file are refused, since only the digest of the one was checked.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::{
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, TDim, TValue, TVec, Tensor as Array,
+    TractResult, tract_data::internal::ensure,
+};
+use tract_onnx::tract_core::model::{IntoRunnable, TypedFact, TypedModel, TypedOp};
+use tract_onnx::tract_core::plan::{SimplePlan, SimpleState};
+use tract_onnx::tract_hir::infer::Factoid;
+
+use super::error::Error;
+use super::handle::caught;
+use super::session::{Engine, Session};
+use super::spec::{LoadSpec, NamedTensor, TensorSpec};
+use crate::base::Tensor;
+
+type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
+type State = SimpleState<TypedFact, Box<dyn TypedOp>>;
+
+/// Reads `onnx`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tract;
+
+const NAME: &str = "tract";
+
+impl Engine for Tract {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn reads(&self, format: &str) -> bool {
+        format == "onnx"
+    }
+
+    fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {
+        let failed = |reason: String| Error::Load { model: spec.title(), engine: NAME, reason };
+        if spec.bytes.is_empty() {
+            return Err(failed("the file is empty".to_owned()));
+        }
+        let read = || -> TractResult<InferenceModel> {
+            // Named dimensions on inner values contradict a pinned input, and tract infers them itself.
+            let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+            let proto: ModelProto = onnx.proto_model_for_read(&mut &*spec.bytes)?;
+            onnx.model_for_proto_model(&proto)
+        };
+        let mut model = read().map_err(|error| failed(format!("{error:#}")))?;
+        declare(&mut model, spec)?;
+        let one = plan(&model, spec, Free::One).map_err(|error| failed(format!("{error:#}")))?;
+        let is_free = spec.inputs.iter().any(|input| input.shape.contains(&-1));
+        // A file that knows one row only may fail or panic here; it still serves, row by row.
+        let any = || caught(&spec.title(), || plan(&model, spec, Free::Any).map_err(|error| failed(error.to_string())));
+        let any = if is_free { any().ok() } else { None };
+        let session = TractSession {
+            model: spec.title(),
+            outputs: spec.outputs.iter().map(|output| Arc::clone(&output.name)).collect(),
+            one: Prepared::new(one),
+            any: any.map(Prepared::new),
+            by_row: spec.inputs.iter().chain(&spec.outputs).all(|tensor| {
+                tensor.shape.first() == Some(&-1) && tensor.shape.iter().filter(|&&dim| dim == -1).count() == 1
+            }),
+        };
+        Ok(Box::new(session))
+    }
+}
+
+/// What becomes of free dimensions in a plan.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Free {
+    /// Pinned to 1, for the fastest code.
+    One,
+    /// Left open, for batches.
+    Any,
+}
+
+/// Checks the file's inputs and outputs against the declaration and brings them into its order.
+fn declare(model: &mut InferenceModel, spec: &LoadSpec) -> Result<(), Error> {
+    let differs =
+        |what: String, expected: String, given: String| Error::Declared { model: spec.title(), what, expected, given };
+    let names =
+        |specs: &[TensorSpec]| specs.iter().map(|tensor| tensor.name.to_string()).collect::<Vec<_>>().join(", ");
+    let sources = model.inputs.clone();
+    let source_name = |at: usize| model.nodes[sources[at].node].name.clone();
+    let given = (0..sources.len()).map(source_name).collect::<Vec<_>>();
+    let mut inputs = Vec::new();
+    for declared in &spec.inputs {
+        let Some(at) = given.iter().position(|name| **name == *declared.name) else {
+            return Err(differs("inputs".to_owned(), names(&spec.inputs), given.join(", ")));
+        };
+        let fact = &model.nodes[sources[at].node].outputs[sources[at].slot].fact;
+        let dims: Vec<Option<i64>> =
+            fact.shape.dims().map(|dim| dim.concretize().and_then(|dim| dim.to_i64().ok())).collect();
+        let shape_fits = (fact.shape.is_open() && dims.is_empty())
+            || dims.len() == declared.shape.len()
+                && dims.iter().zip(&declared.shape).all(|(dim, &declared)| dim.is_none_or(|dim| dim == declared));
+        if !shape_fits {
+            let shape: Vec<i64> = dims.into_iter().map(|dim| dim.unwrap_or(-1)).collect();
+            let what = format!("shape of input {}", declared.name);
+            return Err(differs(what, format!("{:?}", declared.shape), format!("{shape:?} in the file")));
+        }
+        if fact.datum_type.concretize().is_some_and(|datatype| datatype != DatumType::F32) {
+            let what = format!("datatype of input {}", declared.name);
+            return Err(differs(what, "FP32".to_owned(), format!("{:?} in the file", fact.datum_type)));
+        }
+        inputs.push(sources[at]);
+    }
+    if inputs.len() != sources.len() {
+        return Err(differs("inputs".to_owned(), names(&spec.inputs), given.join(", ")));
+    }
+    let sinks = model.outputs.clone();
+    let sink_name = |at: usize| model.outlet_label(sinks[at]).unwrap_or_default().to_owned();
+    let given = (0..sinks.len()).map(sink_name).collect::<Vec<_>>();
+    let outputs = spec.outputs.iter().map(|declared| given.iter().position(|name| **name == *declared.name));
+    let Some(outputs) = outputs.collect::<Option<Vec<usize>>>() else {
+        return Err(differs("outputs".to_owned(), names(&spec.outputs), given.join(", ")));
+    };
+    model.inputs = inputs;
+    model.outputs = outputs.into_iter().map(|at| sinks[at]).collect();
+    Ok(())
+}
+
+fn plan(model: &InferenceModel, spec: &LoadSpec, free: Free) -> TractResult<Arc<Plan>> {
+    let mut model = model.clone();
+    let batch = model.symbols.new_with_prefix("batch");
+    for (at, declared) in spec.inputs.iter().enumerate() {
+        let own: Vec<Option<TDim>> = model.input_fact(at)?.shape.dims().map(|dim| dim.concretize()).collect();
+        let dims = declared.shape.iter().enumerate().map(|(axis, &dim)| match (dim, free) {
+            (-1, Free::One) => TDim::from(1),
+            (-1, Free::Any) => match own.get(axis).cloned().flatten() {
+                // A named dimension says which dimensions of several inputs go together.
+                Some(named) => named,
+                None if axis == 0 => batch.clone().into(),
+                None => model.symbols.new_with_prefix("free").into(),
+            },
+            _ => TDim::from(dim),
+        });
+        let shape: Vec<TDim> = dims.collect();
+        model.set_input_fact(at, InferenceFact::dt_shape(DatumType::F32, shape))?;
+    }
+    let model: TypedModel = model.into_optimized()?;
+    for (at, declared) in spec.outputs.iter().enumerate() {
+        let datatype = model.output_fact(at)?.datum_type;
+        ensure!(datatype == DatumType::F32, "output {} is {datatype:?}, expected FP32", declared.name);
+    }
+    model.into_runnable()
+}
+
+/// A plan with the states of the requests that are not being computed: one a thread at most.
+struct Prepared {
+    plan: Arc<Plan>,
+    idle: Mutex<Vec<State>>,
+}
+
+impl Prepared {
+    fn new(plan: Arc<Plan>) -> Self {
+        Self { plan, idle: Mutex::default() }
+    }
+
+    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut state = match idle {
+            Some(state) => state,
+            None => self.plan.spawn()?,
+        };
+        let outputs = state.run(inputs)?;
+        // A state with memory of its own must not carry it to the next request, and one that failed or panicked is gone.
+        if state.op_states.iter().all(Option::is_none) {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(state);
+        }
+        Ok(outputs)
+    }
+}
+
+struct TractSession {
+    model: String,
+    outputs: Vec<Arc<str>>,
+    one: Prepared,
+    any: Option<Prepared>,
+    /// The first dimension of every input and output is free, and no other.
+    by_row: bool,
+}
+
+impl Session for TractSession {
+    fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
+        self.compute(inputs).map_err(|error| Error::Run {
+            model: self.model.clone(),
+            engine: NAME,
+            reason: format!("{error:#}"),
+        })
+    }
+}
+
+impl TractSession {
+    fn compute(&self, inputs: &[NamedTensor]) -> TractResult<Vec<NamedTensor>> {
+        let array =
+            |input: &NamedTensor| Array::from_shape(input.tensor.shape(), input.tensor.data()).map(TValue::from);
+        let arrays = inputs.iter().map(array).collect::<TractResult<TVec<TValue>>>()?;
+        let model = self.one.plan.model();
+        let mut is_one = true;
+        for (at, input) in inputs.iter().enumerate() {
+            is_one &= model.input_fact(at)?.shape.as_concrete() == Some(input.tensor.shape());
+        }
+        let outputs = match &self.any {
+            _ if is_one => self.one.run(arrays)?,
+            Some(any) => any.run(arrays)?,
+            None => return self.compute_rows(inputs),
+        };
+        let named = |(name, value): (&Arc<str>, TValue)| {
+            let view = value.try_as_plain_ram()?;
+            let tensor = Tensor::new(value.shape().to_vec(), view.as_slice::<f32>()?.to_vec())?;
+            Ok(NamedTensor::new(Arc::clone(name), tensor))
+        };
+        self.outputs.iter().zip(outputs).map(named).collect()
+    }
+
+    /// For a file that knows one row only: each row for itself, if the declaration says that rows are all that is free.
+    fn compute_rows(&self, inputs: &[NamedTensor]) -> TractResult<Vec<NamedTensor>> {
+        let rows = inputs.first().and_then(|input| input.tensor.shape().first()).copied().unwrap_or(1);
+        ensure!(
+            self.by_row && inputs.iter().all(|input| input.tensor.shape()[0] == rows),
+            "this model computes only with every free dimension at 1"
+        );
+        let mut shapes = Vec::new();
+        let mut data: Vec<Vec<f32>> = vec![Vec::new(); self.outputs.len()];
+        for row in 0..rows {
+            let one_row = |input: &NamedTensor| -> TractResult<NamedTensor> {
+                let (shape, data) = (input.tensor.shape(), input.tensor.data());
+                let width = data.len() / rows;
+                let shape = std::iter::once(1).chain(shape[1..].iter().copied()).collect();
+                let tensor = Tensor::new(shape, data[row * width..(row + 1) * width].to_vec())?;
+                Ok(NamedTensor::new(Arc::clone(&input.name), tensor))
+            };
+            let inputs = inputs.iter().map(one_row).collect::<TractResult<Vec<_>>>()?;
+            let outputs = self.compute(&inputs)?;
+            shapes = outputs.iter().map(|output| output.tensor.shape().to_vec()).collect();
+            for (all, output) in data.iter_mut().zip(outputs) {
+                all.extend(output.tensor.into_parts().1);
+            }
+        }
+        let whole = |((name, mut shape), data): ((&Arc<str>, Vec<usize>), Vec<f32>)| {
+            shape[0] = rows;
+            Ok(NamedTensor::new(Arc::clone(name), Tensor::new(shape, data)?))
+        };
+        self.outputs.iter().zip(shapes).zip(data).map(whole).collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! Real ONNX files through catalog and engine, sound and hostile.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use forebay::base::{Name, SystemClock, Tensor};
+use forebay::catalog::{self, Catalog};
+use forebay::engine::{self, Handle, LoadSpec, NamedTensor, Pool, TensorSpec, built_in};
+use forebay::flows::load_spec;
+
+fn folder(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn scan(path: &str) -> Catalog {
+    let catalog = Catalog::scan(&catalog::Config { folder: folder(path), ..Default::default() });
+    assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
+    catalog
+}
+
+fn pool() -> Pool {
+    Pool::start(&engine::Config::default(), built_in(), Arc::new(SystemClock::new())).unwrap()
+}
+
+fn fixture(pool: &Pool, name: &str) -> Handle {
+    let catalog = scan("tests/fixtures/models");
+    pool.load(&load_spec(catalog.model(name, None).unwrap()).unwrap()).unwrap()
+}
+
+fn tensor(name: &str, shape: &[usize], data: &[f32]) -> NamedTensor {
+    NamedTensor::new(name, Tensor::new(shape.to_vec(), data.to_vec()).unwrap())
+}
+
+fn by_hand(bytes: &[u8]) -> LoadSpec {
+    let port = |name: &str| TensorSpec { name: name.into(), datatype: "FP32".to_owned(), shape: vec![1, 2] };
+    LoadSpec {
+        name: Name::new("hostile").unwrap(),
+        version: 1,
+        format: "onnx".to_owned(),
+        bytes: Arc::from(bytes),
+        inputs: vec![port("x")],
+        outputs: vec![port("y")],
+        samples: Vec::new(),
+        allow_non_finite: false,
+    }
+}
+
+/// Loading checks the golden samples, so a model that loads gives what its author saw.
+#[test]
+fn every_model_reproduces_its_golden_samples() {
+    let pool = pool();
+    for place in ["tests/fixtures/models", "models"] {
+        if !folder(place).exists() {
+            continue;
+        }
+        let catalog = scan(place);
+        assert!(catalog.models().count() > 0);
+        for model in catalog.models() {
+            assert!(!model.manifest.golden.is_empty(), "{} has no golden sample", model.folder.display());
+            pool.load(&load_spec(model).unwrap()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn inputs_come_by_name_and_outputs_in_the_declared_order() {
+    let pool = pool();
+    let two = fixture(&pool, "two");
+    let inputs = vec![tensor("b", &[2, 2], &[10.0, 20.0, 30.0, 40.0]), tensor("a", &[2, 2], &[1.0, 2.0, 3.0, 4.0])];
+    let outputs = two.infer(inputs, None).await.unwrap();
+    assert_eq!(outputs.engine, "tract");
+    assert_eq!(outputs.tensors[0], tensor("sum", &[2, 2], &[11.0, 22.0, 33.0, 44.0]));
+    assert_eq!(outputs.tensors[1], tensor("product", &[2, 2], &[10.0, 40.0, 90.0, 160.0]));
+}
+
+#[tokio::test]
+async fn a_batch_gives_what_its_rows_give_alone() {
+    let pool = pool();
+    for (name, width) in [("dense", 64), ("single", 8)] {
+        let model = fixture(&pool, name);
+        let data: Vec<f32> = (0..5 * width).map(|i| ((i * 7 % 13) as f32 - 6.0) / 5.0).collect();
+        let batch = model.infer(vec![tensor("x", &[5, width], &data)], None).await.unwrap();
+        let out = batch.tensors[0].tensor.data();
+        let out_width = out.len() / 5;
+        for row in 0..5 {
+            let one = &data[row * width..(row + 1) * width];
+            let alone = model.infer(vec![tensor("x", &[1, width], one)], None).await.unwrap();
+            let together = &out[row * out_width..(row + 1) * out_width];
+            for (a, b) in alone.tensors[0].tensor.data().iter().zip(together) {
+                assert!((a - b).abs() < 1e-5, "{name} row {row}: {a} and {b}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_divides_by_zero_gives_an_error_instead_of_a_score() {
+    let pool = pool();
+    let reciprocal = fixture(&pool, "reciprocal");
+    let error = reciprocal.infer(vec![tensor("x", &[3], &[1.0, 0.0, 2.0])], None).await.unwrap_err();
+    assert_eq!(error.to_string(), "y has inf at element 1: only finite numbers are taken");
+    reciprocal.infer(vec![tensor("x", &[3], &[1.0, 1.0, 2.0])], None).await.unwrap();
+}
+
+#[test]
+fn a_file_that_is_not_what_is_declared_says_expected_and_given() {
+    let pool = pool();
+    let catalog = scan("tests/fixtures/models");
+    let spec = load_spec(catalog.model("dense", None).unwrap()).unwrap();
+    let refused = |change: &dyn Fn(&mut LoadSpec)| {
+        let mut spec = spec.clone();
+        change(&mut spec);
+        pool.load(&spec).unwrap_err().to_string()
+    };
+    let shape = refused(&|spec| spec.inputs[0].shape = vec![-1, 63]);
+    assert!(shape.contains("shape of input x: expected [-1, 63], given [-1, 64] in the file"), "{shape}");
+    let name = refused(&|spec| spec.inputs[0].name = "z".into());
+    assert!(name.contains("inputs: expected z, given x"), "{name}");
+    let output = refused(&|spec| spec.outputs[0].name = "score".into());
+    assert!(output.contains("outputs: expected score, given y"), "{output}");
+    let sample = refused(&|spec| spec.samples[0].outputs[0] = tensor("y", &[1, 64], &[9.0; 64]));
+    assert!(sample.contains("where sample 1 has 9"), "{sample}");
+}
+
+#[test]
+fn hostile_and_torn_files_are_refused_and_the_pool_serves_on() {
+    let pool = pool();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder("tests/fixtures/hostile")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 7);
+    for file in files {
+        let error = pool.load(&by_hand(&std::fs::read(&file).unwrap())).expect_err(&file.display().to_string());
+        assert!(!error.to_string().is_empty());
+    }
+    assert!(pool.load(&by_hand(b"")).unwrap_err().to_string().contains("the file is empty"));
+    assert!(pool.load(&by_hand(b"not a model at all")).is_err());
+    let whole = std::fs::read(folder("tests/fixtures/models/two/1/model.onnx")).unwrap();
+    let mut spec = by_hand(&whole);
+    spec.inputs[0].name = "a".into();
+    for length in 0..whole.len() {
+        // A prefix may be a whole file by accident of the format; then it has fewer outputs than declared.
+        spec.bytes = Arc::from(&whole[..length]);
+        assert!(pool.load(&spec).is_err(), "{length} of {} bytes", whole.len());
+    }
+    fixture(&pool, "two");
+}
