@@ -1,0 +1,292 @@
+//! The broker's shared state, how it is loaded, and its slow clock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::Waiting;
+use super::config::Config;
+use super::error::Error;
+use super::message::Message;
+use super::metrics::Metrics;
+use super::outgoing::QueueLimits;
+use super::retained::Retained;
+use super::route::Leaf;
+use super::rows::{self, Loaded, LoadedSession};
+use super::session::{Incoming, Session};
+use super::tap::Tap;
+use super::topic::TopicLimits;
+use super::tree::Tree;
+use crate::base::Clock;
+use crate::store::{CommitError, Reader, Tx, Writer};
+
+/// Packet ids are given when a message is queued, so a queue has fewer than there are ids.
+const QUEUE_MESSAGES_MOST: usize = 60_000;
+/// Work that waits for the writer without a connection that could be slowed down.
+const CHORES_MOST: usize = 10_000;
+const FLUSH_TOPICS: usize = 256;
+
+/// What a session's deadline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deadline {
+    Will,
+    Expiry,
+}
+
+/// The state that every clone of the broker shares.
+pub(super) struct Hub {
+    pub(super) config: Config,
+    pub(super) queue_limits: QueueLimits,
+    pub(super) topic_limits: TopicLimits,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) writer: Writer,
+    pub(super) tree: RwLock<Tree<Leaf>>,
+    /// Counts changes of the tree.
+    pub(super) generation: AtomicU64,
+    pub(super) sessions: Mutex<HashMap<Arc<str>, Arc<Session>>>,
+    pub(super) retained: Retained,
+    pub(super) tap: OnceLock<Arc<dyn Tap>>,
+    pub(super) next_place: AtomicU64,
+    pub(super) next_session: AtomicI64,
+    pub(super) persistent_bytes: AtomicUsize,
+    pub(super) stopping: AtomicBool,
+    pub(super) metrics: Metrics,
+    pub(super) chore_added: Notify,
+    deadlines: Mutex<BTreeMap<(Duration, u64), (Arc<Session>, u64, Deadline)>>,
+    next_deadline: AtomicU64,
+    chores: Mutex<Vec<Waiting>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    /// Reads sessions, queues and retained messages, and starts from there.
+    pub(super) async fn open(
+        config: Config,
+        writer: Writer,
+        reader: &Reader,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, Error> {
+        let load_clock = clock.clone();
+        let loaded = reader.read(move |connection| rows::load(connection, &*load_clock)).await.map_err(Error::Load)?;
+        let messages = config.queue_messages.min(QUEUE_MESSAGES_MOST);
+        let highest = |numbers: &mut dyn Iterator<Item = u64>| numbers.max().map_or(1, |highest| highest + 1);
+        let queued = loaded.queued.iter().map(|(_, row)| row.place);
+        let places = highest(&mut queued.chain(loaded.orphans.iter().copied()));
+        let sessions = highest(&mut loaded.sessions.iter().map(|session| session.no.cast_unsigned()));
+        let hub = Arc::new(Self {
+            queue_limits: QueueLimits { messages, bytes: config.queue_bytes },
+            topic_limits: TopicLimits { levels: config.topic_levels, bytes: config.topic_bytes },
+            clock,
+            writer,
+            tree: RwLock::default(),
+            generation: AtomicU64::new(1),
+            sessions: Mutex::default(),
+            retained: Retained::new(config.retained_messages, config.retained_bytes),
+            tap: OnceLock::new(),
+            next_place: AtomicU64::new(places),
+            next_session: AtomicI64::new(sessions.cast_signed()),
+            persistent_bytes: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            metrics: Metrics::default(),
+            chore_added: Notify::new(),
+            deadlines: Mutex::default(),
+            next_deadline: AtomicU64::new(0),
+            chores: Mutex::default(),
+            config,
+        });
+        hub.restore(loaded);
+        Ok(hub)
+    }
+
+    fn restore(self: &Arc<Self>, loaded: Loaded) {
+        let Loaded { sessions, subscriptions, queued, incoming, retained, corrupt, orphans } = loaded;
+        if corrupt > 0 {
+            tracing::warn!(rows = corrupt, "queued or retained messages had a wrong checksum and are not served");
+        }
+        for message in &retained {
+            self.retained.set(message);
+        }
+        let mut by_row = HashMap::new();
+        for loaded in sessions {
+            let session = self.restored(&loaded);
+            by_row.insert(loaded.no, session.clone());
+            self.sessions().insert(loaded.client, session);
+        }
+        for (row, filter, options) in subscriptions {
+            if let Some(session) = by_row.get(&row) {
+                session.state().subscriptions.insert(filter.clone(), options);
+                self.plant(session, &filter, options);
+            }
+        }
+        for (row, restored) in queued {
+            if let Some(session) = by_row.get(&row) {
+                session.state().queue.restore(restored);
+            }
+        }
+        for (row, packet_id) in incoming {
+            if let Some(session) = by_row.get(&row) {
+                session.state().incoming.insert(packet_id, Incoming::Held);
+            }
+        }
+        for session in by_row.values() {
+            session.state().account(true, &self.persistent_bytes);
+        }
+        if !orphans.is_empty() {
+            self.write_later(64 + orphans.len() * 8, move |tx| rows::delete_queued(tx, &orphans));
+        }
+        self.count_sessions();
+        self.metrics.retained.set(i64::try_from(self.retained.len()).unwrap_or(i64::MAX));
+    }
+
+    fn restored(&self, loaded: &LoadedSession) -> Arc<Session> {
+        let session = Arc::new(Session::new(loaded.client.clone(), loaded.owner.clone(), Some(loaded.no)));
+        let now = self.clock.since_boot();
+        let away = loaded.offline_wall_ms.map_or(0, |since| self.clock.wall_ms().saturating_sub(since).max(0));
+        let mut state = session.state();
+        state.expiry_s = loaded.expiry_s;
+        state.will.clone_from(&loaded.will);
+        state.offline_since = now;
+        if let Some(will) = &loaded.will {
+            // Its connection ended with the last process.
+            let delay_s = will.delay_s.min(loaded.expiry_s);
+            self.remind(now + Duration::from_secs(delay_s.into()), &session, state.turn, Deadline::Will);
+        }
+        let left =
+            Duration::from_secs(loaded.expiry_s.into()).saturating_sub(Duration::from_millis(away.cast_unsigned()));
+        if loaded.expiry_s != u32::MAX {
+            self.remind(now + left, &session, state.turn, Deadline::Expiry);
+        }
+        drop(state);
+        session
+    }
+
+    pub(super) fn sessions(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Session>>> {
+        locked(&self.sessions)
+    }
+
+    pub(super) fn count_sessions(&self) {
+        self.metrics.sessions.set(i64::try_from(self.sessions().len()).unwrap_or(i64::MAX));
+    }
+
+    /// Sets a deadline that is void once the session's turn has changed.
+    pub(super) fn remind(&self, at: Duration, session: &Arc<Session>, turn: u64, what: Deadline) {
+        let number = self.next_deadline.fetch_add(1, Ordering::Relaxed);
+        locked(&self.deadlines).insert((at, number), (session.clone(), turn, what));
+    }
+
+    fn next_due(&self, now: Duration) -> Option<(Arc<Session>, u64, Deadline)> {
+        let mut deadlines = locked(&self.deadlines);
+        let first = deadlines.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// Does what is due: delayed wills, expired sessions and retained messages, rows nobody waits for.
+    pub(super) fn tick(self: &Arc<Self>) {
+        let now = self.clock.since_boot();
+        while let Some((session, turn, what)) = self.next_due(now) {
+            let (due, will) = {
+                let mut state = session.state();
+                let due = state.turn == turn && !state.ended;
+                (due, if due && what == Deadline::Will { state.will.take() } else { None })
+            };
+            match what {
+                Deadline::Will => {
+                    if let Some(will) = will {
+                        self.write_session(&session);
+                        self.publish_will(&session, &will);
+                    }
+                }
+                Deadline::Expiry if due => self.end(&session),
+                Deadline::Expiry => {}
+            }
+        }
+        self.retained.expire(now);
+        self.flush_retained();
+        self.metrics.retained.set(i64::try_from(self.retained.len()).unwrap_or(i64::MAX));
+        let bytes = self.persistent_bytes.load(Ordering::Relaxed);
+        self.metrics.persistent_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Work that nobody waits for and that could not be done at once.
+    pub(super) fn chore(&self, work: Option<Waiting>) {
+        let Some(work) = work else { return };
+        let mut chores = locked(&self.chores);
+        if chores.len() < CHORES_MOST {
+            chores.push(work);
+            self.chore_added.notify_one();
+        } else {
+            tracing::error!(limit = CHORES_MOST, "the disk does not keep up, a change of broker state is not kept");
+        }
+    }
+
+    pub(super) fn take_chores(&self) -> Vec<Waiting> {
+        std::mem::take(&mut *locked(&self.chores))
+    }
+
+    /// Writes rows whose commit nobody waits for, in order with everything else.
+    pub(super) fn write_later(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&Tx) -> Result<(), crate::store::Error> + Send + 'static,
+    ) {
+        self.write_then(bytes, work, |_| {});
+    }
+
+    /// Writes rows and calls `done` after the commit.
+    pub(super) fn write_then(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&Tx) -> Result<(), crate::store::Error> + Send + 'static,
+        done: impl FnOnce(Result<(), CommitError>) + Send + 'static,
+    ) {
+        if let Err(full) = self.writer.try_submit(bytes, work, done) {
+            let writer = self.writer.clone();
+            self.chore(Some(Box::pin(async move {
+                let _ = writer.submit(bytes, full.work, full.done).await;
+            })));
+        }
+    }
+
+    /// Deletes that may ride in the next transaction: lost in a crash, they only cause a repetition.
+    pub(super) fn ride_later(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&Tx) -> Result<(), crate::store::Error> + Send + 'static,
+    ) {
+        let writer = self.writer.clone();
+        let mut ride: Waiting = Box::pin(async move {
+            let _ = writer.ride(bytes, work, |_| {}).await;
+        });
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        if ride.as_mut().poll(&mut context).is_pending() {
+            self.chore(Some(ride));
+        }
+    }
+
+    /// Writes retained messages changed by QoS 0, a few hundred at a time and one write under way.
+    pub(super) fn flush_retained(self: &Arc<Self>) {
+        let Some(topics) = self.retained.begin_flush(FLUSH_TOPICS) else { return };
+        let bytes = 64 + topics.len() * 256;
+        let (hub, written) = (self.clone(), topics.clone());
+        let work = move |tx: &Tx| {
+            for topic in &written {
+                let current: Option<Arc<Message>> = hub.retained.current(topic);
+                rows::put_retained(tx, &*hub.clock, topic, current.as_deref())?;
+            }
+            Ok(())
+        };
+        let (hub, again) = (self.clone(), topics.clone());
+        let done = move |result: Result<(), _>| {
+            hub.retained.end_flush(if result.is_ok() { Vec::new() } else { again });
+        };
+        if self.writer.try_submit(bytes, work, done).is_err() {
+            self.retained.end_flush(topics);
+        }
+    }
+}

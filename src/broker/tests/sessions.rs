@@ -1,0 +1,207 @@
+use std::time::Duration;
+
+use super::*;
+use crate::base::Receipt;
+use crate::broker::{Closing, Error, Leaving};
+
+const Q1: Qos = Qos::AtLeastOnce;
+const Q2: Qos = Qos::ExactlyOnce;
+
+#[tokio::test]
+async fn a_persistent_session_waits_for_its_client() {
+    let bench = open().await;
+    let mut to = bench.link(persistent("to")).await;
+    subscribe(&mut to, "t", Options::at(Q1)).await;
+    to.leave(Leaving::Normal, None);
+    let mut from = bench.link(hello("from")).await;
+    send(&mut from, "t", publication("v", Q1, 1));
+    assert_eq!(next_seen(&mut from).await, ["puback#1 Kept"]);
+    let Welcome { link: mut to, session_present, .. } = bench.welcome(persistent("to")).await;
+    assert!(session_present);
+    assert_eq!(seen(&mut to), ["t=v qos1#1"]);
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_time_is_over() {
+    let bench = open().await;
+    let mut to = bench.link(persistent("to")).await;
+    subscribe(&mut to, "t", Options::at(Q1)).await;
+    to.leave(Leaving::Normal, Some(10));
+    bench.clock.advance(Duration::from_secs(11));
+    bench.broker.tick();
+    let mut from = bench.link(hello("from")).await;
+    send(&mut from, "t", publication("v", Q1, 1));
+    assert_eq!(next_seen(&mut from).await, ["puback#1 NoSubscribers"]);
+    assert!(!bench.welcome(persistent("to")).await.session_present);
+}
+
+#[tokio::test]
+async fn a_clean_start_forgets_the_old_session() {
+    let bench = open().await;
+    let mut to = bench.link(persistent("to")).await;
+    subscribe(&mut to, "t", Options::at(Q1)).await;
+    drop(to);
+    let welcome = bench.welcome(Hello { clean_start: true, ..persistent("to") }).await;
+    assert!(!welcome.session_present);
+    drop(welcome);
+    let welcome = bench.welcome(persistent("to")).await;
+    assert!(welcome.session_present);
+    let mut from = bench.link(hello("from")).await;
+    send(&mut from, "t", publication("v", Q1, 1));
+    assert_eq!(next_seen(&mut from).await, ["puback#1 NoSubscribers"]);
+}
+
+#[tokio::test]
+async fn a_second_connection_takes_the_session_over() {
+    let bench = open().await;
+    let mut first = bench.link(persistent("a")).await;
+    subscribe(&mut first, "t", Options::at(Q1)).await;
+    let second = bench.welcome(persistent("a")).await;
+    assert!(second.session_present);
+    assert_eq!(first.closing(), Some(Closing::TakenOver));
+    // The old connection's end must not take the session from the new one.
+    drop(first);
+    let (mut from, mut second) = (bench.link(hello("from")).await, second.link);
+    send(&mut from, "t", publication("v", Q1, 1));
+    assert_eq!(next_seen(&mut second).await, ["t=v qos1#1"]);
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_the_identity_that_made_it() {
+    let bench = open().await;
+    let _first = bench.link(persistent("a")).await;
+    let stranger = Hello { owner: "stranger".into(), ..persistent("a") };
+    assert!(matches!(bench.broker.connect(stranger).await, Err(Error::Owner { .. })));
+}
+
+#[tokio::test]
+async fn a_will_without_delay_goes_out_when_the_connection_is_lost_only() {
+    let bench = open().await;
+    let mut watcher = bench.link(hello("watcher")).await;
+    subscribe(&mut watcher, "will", Options::at(Q1)).await;
+    bench.link(Hello { will: Some(will("will", 0)), ..hello("a") }).await.leave(Leaving::Normal, None);
+    assert!(seen(&mut watcher).is_empty());
+    bench.link(Hello { will: Some(will("will", 0)), ..hello("a") }).await.leave(Leaving::WithWill, None);
+    assert_eq!(seen(&mut watcher), ["will=gone qos1#1"]);
+    drop(bench.link(Hello { will: Some(will("will", 0)), ..hello("a") }).await);
+    assert_eq!(seen(&mut watcher), ["will=gone qos1#2"]);
+}
+
+#[tokio::test]
+async fn a_delayed_will_waits_and_a_reconnect_cancels_it() {
+    let bench = open().await;
+    let mut watcher = bench.link(hello("watcher")).await;
+    subscribe(&mut watcher, "will", Options::at(Q1)).await;
+    let with_will = || Hello { will: Some(will("will", 30)), ..persistent("a") };
+    drop(bench.link(with_will()).await);
+    bench.clock.advance(Duration::from_secs(29));
+    bench.broker.tick();
+    assert!(seen(&mut watcher).is_empty());
+    drop(bench.link(with_will()).await);
+    bench.clock.advance(Duration::from_secs(29));
+    bench.broker.tick();
+    assert!(seen(&mut watcher).is_empty(), "the reconnect began a new delay");
+    bench.clock.advance(Duration::from_secs(1));
+    bench.broker.tick();
+    assert_eq!(next_seen(&mut watcher).await, ["will=gone qos1#1"]);
+}
+
+#[tokio::test]
+async fn a_will_goes_out_when_the_session_ends_before_its_delay() {
+    let bench = open().await;
+    let mut watcher = bench.link(hello("watcher")).await;
+    subscribe(&mut watcher, "will", Options::at(Q1)).await;
+    drop(bench.link(Hello { will: Some(will("will", 3000)), expiry_s: 5, ..persistent("a") }).await);
+    bench.clock.advance(Duration::from_secs(5));
+    bench.broker.tick();
+    assert_eq!(next_seen(&mut watcher).await, ["will=gone qos1#1"]);
+}
+
+#[tokio::test]
+async fn the_bound_on_sessions_holds() {
+    let bench = open_with(Config { sessions: 1, ..Config::default() }).await;
+    let first = bench.link(hello("a")).await;
+    assert!(matches!(bench.broker.connect(hello("b")).await, Err(Error::Sessions { .. })));
+    drop(first);
+    bench.link(hello("b")).await;
+}
+
+#[tokio::test]
+async fn sessions_queues_and_retained_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    {
+        let bench = open_at(folder.path(), Config::default(), clock.clone()).await;
+        let mut to = bench.link(persistent("to")).await;
+        subscribe(&mut to, "t/#", Options { id: Some(4), ..Options::at(Q2) }).await;
+        let mut from = bench.link(hello("from")).await;
+        for (packet_id, qos) in [(1, Q1), (2, Q2), (3, Q2)] {
+            send(&mut from, "t/x", publication("v", qos, packet_id));
+        }
+        let mut answers = Vec::new();
+        while answers.len() < 3 {
+            answers.extend(next_seen(&mut from).await);
+        }
+        assert_eq!(seen(&mut to).len(), 3);
+        assert!(to.acknowledged(2, Acknowledgement::Pubrec));
+        assert_eq!(next_seen(&mut to).await, ["pubrel#2"]);
+        bench.broker.publish(Message::new("state", "on", Q1).retained(), Receipt::unwatched()).await;
+        bench.synced().await;
+        bench.store.close();
+    }
+    clock.advance(Duration::from_secs(60));
+    let bench = open_at(folder.path(), Config::default(), clock).await;
+    let Welcome { link: mut to, session_present, .. } = bench.welcome(persistent("to")).await;
+    assert!(session_present);
+    assert_eq!(seen(&mut to), ["t/x=v qos1#1 dup ids[4]", "pubrel#2", "t/x=v qos2#3 dup ids[4]"]);
+    subscribe(&mut to, "state", Options::at(Q1)).await;
+    assert_eq!(next_seen(&mut to).await, ["state=on qos1#4 retain"]);
+    let mut from = bench.link(hello("from")).await;
+    send(&mut from, "t/y", publication("w", Q1, 1));
+    assert_eq!(next_seen(&mut to).await, ["t/y=w qos1#5 ids[4]"]);
+}
+
+#[tokio::test]
+async fn a_held_packet_id_survives_a_restart_until_it_is_released() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    {
+        let bench = open_at(folder.path(), Config::default(), clock.clone()).await;
+        let mut from = bench.link(persistent("from")).await;
+        send(&mut from, "t", publication("v", Q2, 9));
+        assert_eq!(next_seen(&mut from).await, ["pubrec#9 Kept"]);
+        bench.store.close();
+    }
+    let bench = open_at(folder.path(), Config::default(), clock.clone()).await;
+    let mut to = bench.link(hello("to")).await;
+    subscribe(&mut to, "t", Options::at(Q2)).await;
+    let mut from = bench.link(persistent("from")).await;
+    send(&mut from, "t", publication("v", Q2, 9));
+    assert_eq!(next_seen(&mut from).await, ["pubrec#9 Kept"]);
+    assert!(seen(&mut to).is_empty(), "a repetition is not delivered again");
+    from.pubrel(9);
+    assert_eq!(next_seen(&mut from).await, ["pubcomp#9 Kept"]);
+    send(&mut from, "t", publication("next", Q2, 9));
+    assert_eq!(seen(&mut to), ["t=next qos2#1"]);
+}
+
+#[tokio::test]
+async fn acknowledged_messages_do_not_come_back_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    {
+        let bench = open_at(folder.path(), Config::default(), clock.clone()).await;
+        let mut to = bench.link(persistent("to")).await;
+        subscribe(&mut to, "t", Options::at(Q1)).await;
+        let mut from = bench.link(hello("from")).await;
+        send(&mut from, "t", publication("v", Q1, 1));
+        assert_eq!(next_seen(&mut to).await, ["t=v qos1#1"]);
+        assert!(acked(&mut to, 1));
+        bench.synced().await;
+        bench.store.close();
+    }
+    let bench = open_at(folder.path(), Config::default(), clock).await;
+    let mut to = bench.link(persistent("to")).await;
+    assert!(seen(&mut to).is_empty());
+    assert_eq!(bench.broker.hub.persistent_bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
