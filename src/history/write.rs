@@ -147,6 +147,12 @@ impl History {
         Ok(())
     }
 
+    /// The alarm that stands on this stream was suppressed and is told from now on.
+    pub fn release_alert(&self, tx: &Tx, stream: StreamNo) -> Result<(), Error> {
+        tx.execute("UPDATE history_alert SET suppressed = 0 WHERE stream_no = ?1 AND cleared_ms IS NULL", [stream.0])?;
+        Ok(())
+    }
+
     /// The alarm that stands on this stream, as this transaction sees it.
     pub fn standing(&self, tx: &Tx, stream: StreamNo) -> Result<Option<Alert>, Error> {
         let found = tx

@@ -163,7 +163,7 @@ impl Job {
     ) -> Result<(), Error> {
         let shared = &*self.committed;
         let number = row.judged.looked_at.unwrap_or(0.0);
-        let severity = verdict.severity.map_or("warning", rules::Severity::as_str);
+        let severity = verdict.severity.as_str();
         let Some(transition) = verdict.transition else {
             // The peak of a standing alarm is kept without an event.
             return match verdict.state {
@@ -190,6 +190,10 @@ impl Job {
             Transition::Escalated => {
                 shared.history.update_alert(tx, shared.no, severity, number, None)?;
                 "escalated"
+            }
+            Transition::Released => {
+                shared.history.release_alert(tx, shared.no)?;
+                "released"
             }
             Transition::Cleared => "cleared",
         };

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::access::Filter;
 use crate::base::Name;
 use crate::{rules, signal};
 
@@ -12,7 +13,7 @@ pub struct Config {
     /// Its name in the API, in metrics and in the cloud.
     pub name: Name,
     /// MQTT topic filter. A topic that matches several streams feeds the first of them.
-    pub topic: String,
+    pub topic: Filter,
     /// What an acknowledgement means.
     #[serde(default)]
     pub durability: Durability,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::config::{Config, RuleOn};
 use super::scorer::Score;
 use crate::history;
-use crate::rules::{self, Rule};
+use crate::rules::{self, Rule, State};
 use crate::signal::{self, Admission, Features, Id, Intake, IntakeState, Reading, Sample, Summary, Window, WindowState};
 
 /// One reading on its way to a verdict.
@@ -29,7 +29,7 @@ pub(super) struct Summed {
 #[derive(Debug)]
 pub(super) struct Judged {
     /// The rule's word, or `unscored` without one.
-    pub state: rules::State,
+    pub state: State,
     pub verdict: Option<rules::Verdict>,
     /// The number that the rule looked at.
     pub looked_at: Option<f64>,
@@ -42,6 +42,8 @@ pub(super) struct Judge {
     features: Features,
     rule: Option<Rule>,
     rule_on: RuleOn,
+    /// Where the rule stands between two windows.
+    state: State,
     summary: Option<Window>,
     peak: Option<f64>,
 }
@@ -51,7 +53,7 @@ pub(super) struct Judge {
 pub(super) struct Memory {
     intake: IntakeState,
     window: WindowState,
-    rule: Option<rules::Saved>,
+    rule: Option<rules::RuleState>,
     summary: Option<WindowState>,
     peak: Option<f64>,
 }
@@ -72,6 +74,7 @@ impl Judge {
             features: Features::new(&config.signal)?,
             rule,
             rule_on,
+            state: State::Unscored,
             summary,
             peak: None,
         })
@@ -109,11 +112,10 @@ impl Judge {
             Some(rule) if due => Some(rule.apply(looked_at, reading.time_ms)),
             _ => None,
         };
-        let state = match (&verdict, &self.rule) {
-            (Some(verdict), _) => verdict.state,
-            (None, Some(rule)) => rule.state(),
-            (None, None) => rules::State::Unscored,
-        };
+        if let Some(verdict) = &verdict {
+            self.state = verdict.state;
+        }
+        let state = self.state;
         self.peak = match (self.peak, score) {
             (Some(peak), Some(score)) => Some(peak.max(score)),
             (peak, score) => peak.or(score),

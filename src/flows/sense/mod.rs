@@ -1,0 +1,308 @@
+//! The story of a reading: decode, let in, window, score, judge, one transaction, acknowledge.
+//!
+//! Each stream is one task with a bounded mailbox; its readings keep their order. Commits are not waited for: the
+//! next reading is judged while the last one is on its way to the disk. If a commit fails, everything that was computed
+//! on top of it is refused, and the stream goes on from what the disk holds.
+
+mod commit;
+mod config;
+mod judge;
+mod news;
+mod scorer;
+mod stream;
+
+pub use config::{Config, Durability, ModelConfig, RuleOn, SummaryConfig};
+pub use news::Newscast;
+pub use scorer::ScorerError;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::board::Board;
+use super::models::Models;
+use crate::access::Filter;
+use crate::base::{Clock, Name};
+use crate::broker::{Broker, Tap, TapMessage, TapResult};
+use crate::history::{History, StreamNo};
+use crate::outbox::{self, Class, Outbox, StreamKey};
+use crate::rules::{self, Rule};
+use crate::signal::{self, Decoder};
+use crate::store::{self, Reader, Writer};
+use commit::Committed;
+use scorer::Scorer;
+pub(super) use stream::Work;
+use stream::{Flight, Stream};
+
+/// How long a publisher waits for room before it looks again by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why the streams cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A stream's signal settings contradict each other.
+    #[error("failed to set up stream {stream}")]
+    Signal {
+        /// The stream.
+        stream: Name,
+        /// Which setting, and what would be right.
+        source: signal::Error,
+    },
+    /// A stream's rule contradicts itself.
+    #[error("failed to set up the rule of stream {stream}")]
+    Rule {
+        /// The stream.
+        stream: Name,
+        /// Which setting, and what would be right.
+        source: rules::Error,
+    },
+    /// The outbox refused a stream.
+    #[error("failed to register stream {stream} in the outbox")]
+    Outbox {
+        /// The stream.
+        stream: Name,
+        /// Why.
+        source: outbox::Error,
+    },
+    /// The store refused.
+    #[error("failed to read what the streams remember")]
+    Store(#[from] store::Error),
+    /// Two streams of one name.
+    #[error("two streams are called {0}; names must differ")]
+    Twice(Name),
+}
+
+/// What the streams are made of.
+pub struct Parts {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The way to the disk.
+    pub writer: Writer,
+    /// The way back.
+    pub reader: Reader,
+    /// Where readings stay.
+    pub history: History,
+    /// Where readings wait for the cloud.
+    pub outbox: Outbox,
+    /// What scores them.
+    pub models: Arc<Models>,
+    /// Where people look.
+    pub board: Arc<Board>,
+    /// Where news is said.
+    pub broker: Broker,
+    /// Counters.
+    pub metrics: signal::Metrics,
+}
+
+/// What a door or a page may know of a stream.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Its configuration.
+    pub config: Config,
+    /// Its number in history.
+    pub no: StreamNo,
+    /// `name/version` of the model that scores it.
+    pub model: Option<String>,
+    /// Score or value at which an alarm is raised.
+    pub raise: Option<f64>,
+}
+
+struct Entry {
+    about: About,
+    mailbox: mpsc::Sender<Work>,
+}
+
+/// Every stream's front: takes payloads, never blocks.
+pub struct Sense {
+    entries: Vec<Entry>,
+    room: Arc<Notify>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Sense {
+    /// Builds every stream from what the disk remembers and starts their tasks on `tasks`. Problems with models are
+    /// returned, not fatal: such a stream goes on without scores.
+    pub async fn start(
+        configs: &[Config],
+        parts: Parts,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<(Self, Newscast, Vec<String>), Error> {
+        let (say, heard) = mpsc::unbounded_channel();
+        let room = Arc::new(Notify::new());
+        let mut entries: Vec<Entry> = Vec::with_capacity(configs.len());
+        let mut problems = Vec::new();
+        for config in configs {
+            if entries.iter().any(|entry| entry.about.config.name == config.name) {
+                return Err(Error::Twice(config.name.clone()));
+            }
+            let (about, stream, problem) = build(config, &parts, say.clone(), Arc::clone(&room)).await?;
+            problems.extend(problem);
+            let (mailbox, works) = mpsc::channel(config.queue_payloads.max(1));
+            tasks.spawn(stream.run(works, stop.clone()));
+            entries.push(Entry { about, mailbox });
+        }
+        let newscast = Newscast::new(heard, parts.broker);
+        Ok((Self { entries, room, clock: parts.clock }, newscast, problems))
+    }
+
+    /// Every stream in configuration order.
+    pub fn streams(&self) -> impl Iterator<Item = &About> {
+        self.entries.iter().map(|entry| &entry.about)
+    }
+
+    /// One stream.
+    pub fn stream(&self, name: &str) -> Option<&About> {
+        self.streams().find(|about| about.config.name.as_str() == name)
+    }
+
+    fn entry(&self, topic: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.about.config.topic.matches(topic))
+    }
+
+    /// Puts work for the stream called `name` into its mailbox; `Err` gives it back when there is no room.
+    pub(super) fn offer(&self, name: &str, work: Work) -> Result<(), mpsc::error::TrySendError<Work>> {
+        match self.entries.iter().find(|entry| entry.about.config.name.as_str() == name) {
+            Some(entry) => entry.mailbox.try_send(work),
+            None => Err(mpsc::error::TrySendError::Closed(work)),
+        }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.clock.since_boot()
+    }
+}
+
+impl Tap for Sense {
+    fn wants(&self, topic: &str) -> bool {
+        self.entry(topic).is_some()
+    }
+
+    fn take(&self, message: TapMessage) -> TapResult {
+        let Some(entry) = self.entry(&message.topic) else { return TapResult::Busy(message) };
+        match entry.mailbox.try_reserve() {
+            Ok(place) => {
+                let TapMessage { payload, receipt, within, .. } = message;
+                place.send(Work { payload, arrived: self.clock.since_boot(), receipt, within, reply: None });
+                TapResult::Taken
+            }
+            Err(_full_or_closed) => TapResult::Busy(message),
+        }
+    }
+
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            // A wake-up between the failed try and here would be missed: look again by and by.
+            let _ = tokio::time::timeout(LOOK_AGAIN, self.room.notified()).await;
+        })
+    }
+}
+
+/// What the rule is, with a model's thresholds where the configuration names none.
+fn rule_of(config: &Config, thresholds: Option<crate::catalog::Thresholds>) -> Result<Option<(Rule, RuleOn)>, Error> {
+    let on = config.rule_on.unwrap_or(if config.model.is_some() { RuleOn::Score } else { RuleOn::Value });
+    let mut rule = config.rule.clone().unwrap_or_default();
+    if let (None, Some(thresholds), RuleOn::Score) = (rule.raise, thresholds, on) {
+        rule.raise = Some(thresholds.raise);
+        rule.clear = rule.clear.or(Some(thresholds.clear));
+        rule.raise_after = rule.raise_after.max(thresholds.raise_after);
+        rule.clear_after = rule.clear_after.max(thresholds.clear_after);
+    }
+    if rule.raise.is_none() {
+        return Ok(None);
+    }
+    let rule = Rule::new(rule).map_err(|source| Error::Rule { stream: config.name.clone(), source })?;
+    Ok(Some((rule, on)))
+}
+
+async fn build(
+    config: &Config,
+    parts: &Parts,
+    news: mpsc::UnboundedSender<commit::News>,
+    room: Arc<Notify>,
+) -> Result<(About, Stream, Option<String>), Error> {
+    let wrong = |source| Error::Signal { stream: config.name.clone(), source };
+    let decoder = Decoder::new(&config.signal).map_err(wrong)?;
+    let features = signal::Features::new(&config.signal).map_err(wrong)?.names().len();
+    let (mut scorer, mut problem, mut thresholds) = (None, None, None);
+    if let Some(wanted) = &config.model {
+        match scorer::find(wanted, &parts.models) {
+            Ok(loaded) => {
+                thresholds = loaded.manifest.thresholds;
+                match Scorer::bind(wanted, loaded, features, Arc::clone(&parts.clock)) {
+                    Ok(bound) => scorer = Some(bound),
+                    Err(error) => problem = Some(super::models::chain(&error)),
+                }
+            }
+            Err(reason) => problem = Some(reason),
+        }
+    }
+    if let Some(problem) = &mut problem {
+        *problem = format!("stream {} goes on without scores: {problem}", config.name);
+        tracing::error!(stream = %config.name, "{problem}");
+    }
+    let rule = rule_of(config, thresholds)?;
+    let (name, history) = (config.name.to_string(), parts.history.clone());
+    let no = parts.writer.commit(64, move |tx| history.stream(tx, &name)).await?;
+    let outbox = parts.outbox.clone();
+    let key = |class| StreamKey { name: config.name.clone(), class };
+    let keys = [key(Class::Verdict), key(Class::Summary), key(Class::Alarm)];
+    let registered = tokio::task::spawn_blocking(move || {
+        keys.into_iter().map(|key| outbox.stream(key)).collect::<Result<Vec<_>, _>>()
+    });
+    let handles = registered
+        .await
+        .expect("registering does not panic")
+        .map_err(|source| Error::Outbox { stream: config.name.clone(), source })?;
+    let [verdicts, summaries, alarms] = handles.try_into().expect("three keys give three handles");
+    let board = parts.board.stream(config.name.as_str()).expect("the board has every configured stream");
+    let model = scorer.as_ref().map(|scorer| scorer.title().to_owned());
+    let raise = rule.as_ref().and_then(|(rule, _)| rule.config().raise);
+    let committed = Arc::new(Committed {
+        name: config.name.as_str().into(),
+        config: config.clone(),
+        rule,
+        model: model.clone(),
+        no,
+        history: parts.history.clone(),
+        outbox: parts.outbox.clone(),
+        verdicts,
+        summaries,
+        alarms,
+        board: Arc::clone(&parts.board),
+        stream: Arc::clone(board),
+        news,
+    });
+    let judge = judge::Judge::new(config, None, RuleOn::Value).map_err(wrong)?;
+    let mut stream = Stream {
+        decoder,
+        judge,
+        scorer,
+        durability: config.durability,
+        no,
+        board: Arc::clone(board),
+        metrics: parts.metrics.clone(),
+        clock: Arc::clone(&parts.clock),
+        history: parts.history.clone(),
+        writer: parts.writer.clone(),
+        reader: parts.reader.clone(),
+        committed,
+        committing: Arc::new(Mutex::default()),
+        flight: Arc::new(Flight::default()),
+        since_save: 0,
+        room,
+    };
+    stream.read_back().await?;
+    Ok((About { config: config.clone(), no, model, raise }, stream, problem))
+}
+
+/// The topic that publishing to a stream over HTTP is checked against: its own if it has no wildcard.
+pub(super) fn ingest_topic(name: &Name, filter: &Filter) -> String {
+    let text = filter.to_string();
+    if text.contains(['+', '#']) { format!("forebay/{name}/readings") } else { text }
+}
