@@ -63,7 +63,7 @@ impl Metrics {
             self.unscored.inc();
         }
         match verdict.transition {
-            None => return,
+            None | Some(Transition::Released) => return,
             Some(Transition::Raised) => {
                 self.raised_by[verdict.severity as usize].inc();
             }

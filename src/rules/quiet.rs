@@ -34,7 +34,10 @@ impl TryFrom<String> for TimeOfDay {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let problem = "expected a time of day such as 06:30";
         let (hours, minutes) = text.split_once(':').ok_or(problem)?;
-        let digits = |text: &str| if text.len() == 2 { text.parse::<u16>().ok() } else { None };
+        let digits = |text: &str| {
+            let two = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+            if two { text.parse::<u16>().ok() } else { None }
+        };
         match (digits(hours), digits(minutes)) {
             (Some(hours), Some(minutes)) if hours * 60 + minutes <= 1440 && minutes < 60 => {
                 Ok(Self(hours * 60 + minutes))

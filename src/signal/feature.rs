@@ -14,6 +14,7 @@ pub struct Features {
     fields: usize,
     features: Vec<Feature>,
     spectrum: Option<Spectrum>,
+    only_copies: bool,
     names: Vec<String>,
 }
 
@@ -58,7 +59,8 @@ impl Features {
             .flat_map(|field| features.iter().map(move |&feature| (field, feature)))
             .flat_map(|(field, feature)| names(field, feature, size, config))
             .collect();
-        Ok(Self { fields: fields.len(), features, spectrum, names })
+        let only_copies = features.iter().all(|feature| matches!(feature, Feature::Raw | Feature::Last));
+        Ok(Self { fields: fields.len(), features, spectrum, only_copies, names })
     }
 
     /// One name a number: `temp.mean`, `temp.raw[0]` (oldest first), `temp.band[10-50Hz]`.
@@ -71,7 +73,8 @@ impl Features {
         debug_assert!(!view.is_empty() && view.fields() == self.fields);
         for field in 0..self.fields {
             let values = view.values(field);
-            let moments = Moments::of(values);
+            // A raw window, the common one, is copied without being looked at.
+            let moments = if self.only_copies { Moments::NAN } else { Moments::of(values) };
             for &feature in &self.features {
                 let number = match feature {
                     Feature::Mean => moments.mean,
@@ -137,10 +140,11 @@ pub(super) struct Moments {
 }
 
 impl Moments {
+    const NAN: Self = Self { mean: f64::NAN, variance: f64::NAN, min: f64::NAN, max: f64::NAN };
+
     /// Two passes, so a small spread around a large mean is not lost. All NaN if one value is, or for no values.
     pub(super) fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
-        let nan = Self { mean: f64::NAN, variance: f64::NAN, min: f64::NAN, max: f64::NAN };
         let (mut sum, mut min, mut max) = (0.0, f64::INFINITY, f64::NEG_INFINITY);
         for &value in values {
             sum += value;
@@ -148,7 +152,7 @@ impl Moments {
             max = max.max(value);
         }
         if values.is_empty() || sum.is_nan() {
-            return nan;
+            return Self::NAN;
         }
         // Rounding may put the mean of equal values beside them.
         let mean = (sum / n).clamp(min, max);

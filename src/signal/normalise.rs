@@ -73,14 +73,14 @@ impl Normaliser {
     pub fn apply(&self, mut features: Vec<f32>) -> Result<Tensor, Error> {
         if let ([scale], [shift]) = (self.scale.as_slice(), self.shift.as_slice()) {
             for value in &mut features {
-                *value = f64::from(*value).mul_add(*scale, *shift) as f32;
+                *value = (f64::from(*value) * scale + shift) as f32;
             }
         } else {
             if features.len() != self.scale.len() {
                 return Err(Error::Statistics { features: features.len(), statistics: self.scale.len() });
             }
             for ((value, scale), shift) in features.iter_mut().zip(&self.scale).zip(&self.shift) {
-                *value = f64::from(*value).mul_add(*scale, *shift) as f32;
+                *value = (f64::from(*value) * scale + shift) as f32;
             }
         }
         Ok(Tensor::new(self.shape.clone(), features)?)
@@ -101,7 +101,7 @@ mod tests {
     fn zscore_and_minmax_scale_as_in_training() {
         let zscore = Normalise::Zscore { mean: vec![88.421889], std: vec![9.364233] };
         let normaliser = Normaliser::new(&zscore, vec![1, 2]).unwrap();
-        let tensor = normaliser.apply(vec![88.421889, 97.786122]).unwrap();
+        let tensor = normaliser.apply(vec![88.421_89, 97.786_12]).unwrap();
         assert_eq!(tensor.shape(), [1, 2]);
         assert!(tensor.data()[0].abs() < 1e-6 && (tensor.data()[1] - 1.0).abs() < 1e-6);
         assert!((normaliser.restore(1, 1.0) - 97.786122).abs() < 1e-9);

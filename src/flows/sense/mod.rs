@@ -36,7 +36,7 @@ use crate::signal::{self, Decoder};
 use crate::store::{self, Reader, Writer};
 use commit::Committed;
 use scorer::Scorer;
-pub(super) use stream::Work;
+pub(in crate::flows) use stream::Work;
 use stream::{Flight, Stream};
 
 /// How long a publisher waits for room before it looks again by itself.
@@ -204,7 +204,10 @@ impl Tap for Sense {
 }
 
 /// What the rule is, with a model's thresholds where the configuration names none.
-fn rule_of(config: &Config, thresholds: Option<crate::catalog::Thresholds>) -> Result<Option<(Rule, RuleOn)>, Error> {
+fn rule_of(
+    config: &Config,
+    thresholds: Option<crate::catalog::Thresholds>,
+) -> Result<Option<(Rule, RuleOn, f64)>, Error> {
     let on = config.rule_on.unwrap_or(if config.model.is_some() { RuleOn::Score } else { RuleOn::Value });
     let mut rule = config.rule.clone().unwrap_or_default();
     if let (None, Some(thresholds), RuleOn::Score) = (rule.raise, thresholds, on) {
@@ -213,11 +216,9 @@ fn rule_of(config: &Config, thresholds: Option<crate::catalog::Thresholds>) -> R
         rule.raise_after = rule.raise_after.max(thresholds.raise_after);
         rule.clear_after = rule.clear_after.max(thresholds.clear_after);
     }
-    if rule.raise.is_none() {
-        return Ok(None);
-    }
+    let Some(raise) = rule.raise else { return Ok(None) };
     let rule = Rule::new(rule).map_err(|source| Error::Rule { stream: config.name.clone(), source })?;
-    Ok(Some((rule, on)))
+    Ok(Some((rule, on, raise)))
 }
 
 async fn build(
@@ -262,7 +263,8 @@ async fn build(
     let [verdicts, summaries, alarms] = handles.try_into().expect("three keys give three handles");
     let board = parts.board.stream(config.name.as_str()).expect("the board has every configured stream");
     let model = scorer.as_ref().map(|scorer| scorer.title().to_owned());
-    let raise = rule.as_ref().and_then(|(rule, _)| rule.config().raise);
+    let raise = rule.as_ref().map(|(.., raise)| *raise);
+    let rule = rule.map(|(rule, on, _)| (rule, on));
     let committed = Arc::new(Committed {
         name: config.name.as_str().into(),
         config: config.clone(),

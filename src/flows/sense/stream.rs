@@ -29,7 +29,7 @@ const RELOAD_AGAIN: Duration = Duration::from_millis(200);
 const MAX_AFTER: usize = 20_000;
 
 /// A payload on its way in.
-pub(super) struct Work {
+pub(in crate::flows) struct Work {
     pub payload: Bytes,
     /// Time since boot at which it reached the door.
     pub arrived: Duration,

@@ -467,7 +467,7 @@ mod tests {
         assert!(message(r#"[{"bver":11,"n":"a","v":1}]"#).contains("version 10"));
         assert_eq!(
             message(r#"[{"n":"a","v":"1"}]"#),
-            "failed to read `v` at line 1, column 16: expected a number, found the text \"1\""
+            "failed to read `v` at line 1, column 17: expected a number, found the text \"1\""
         );
         assert!(message(r#"{"n":"a","v":1}"#).contains("an array of SenML records"));
         assert!(message(r#"[{"n":"a","v":1,"t":1e300}]"#).contains("years 1 to 9999"));
