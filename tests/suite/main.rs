@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod arrows;
+mod outbox_model;
