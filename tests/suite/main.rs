@@ -8,3 +8,4 @@ mod link_mqtt;
 #[cfg(feature = "tract")]
 mod models;
 mod mosquitto;
+mod outbox_model;
