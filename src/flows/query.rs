@@ -1,8 +1,24 @@
-//! Questions that the doors ask: plain views, ready to be JSON.
+//! Questions that the doors ask, answered from memory and history.
 
-use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::board::{Alert, Latency, Point, Tally};
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use super::board::{Alert, Board, Point, StreamBoard};
+use super::models::{ModelView, Models};
+use super::record::{self, SummaryRecord};
+use super::sense::{About, Sense};
+use super::sync::SyncMetrics;
+pub use super::view::{
+    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, StreamView, WindowField, WindowView,
+};
+use crate::history::{self, StreamNo};
+use crate::outbox::{self, Outbox};
+use crate::store::{self, Reader};
+use crate::uplink::LinkState;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -12,135 +28,256 @@ pub enum QueryError {
     NoStream(String),
     /// The store did not answer.
     #[error("failed to read the store")]
-    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Store(#[source] store::Error),
 }
 
-/// One field of a stream.
-#[derive(Debug, Clone, Serialize)]
-pub struct FieldView {
-    /// Name in the configuration.
-    pub name: String,
-    /// Unit, as configured.
-    pub unit: Option<String>,
-    /// Expected range.
-    pub min: Option<f64>,
-    /// Expected range.
-    pub max: Option<f64>,
+/// What the link counts, read when somebody asks.
+pub struct LinkWatch {
+    /// How it is.
+    pub state: watch::Receiver<LinkState>,
+    /// What went over it.
+    pub metrics: SyncMetrics,
 }
 
-/// One stream.
-#[derive(Debug, Clone, Serialize)]
-pub struct StreamView {
-    /// Name in the configuration.
-    pub name: String,
-    /// MQTT topic filter that feeds it.
-    pub topic: String,
-    /// Fields in order.
-    pub fields: Vec<FieldView>,
-    /// Model that scores it, `name/version`, if any.
-    pub model: Option<String>,
-    /// Score at which an alarm is raised, if it has a rule.
-    pub raise: Option<f64>,
-    /// Newest committed reading.
-    pub last: Option<Point>,
-    /// Counters since start.
-    pub tally: Tally,
-    /// Arrival to verdict.
-    pub verdict_latency: Latency,
-    /// Arrival to commit.
-    pub commit_latency: Latency,
-    /// The alarm that stands, if one does.
-    pub alert: Option<Alert>,
+/// What answers are made of.
+pub struct Parts {
+    /// Live state.
+    pub board: Arc<Board>,
+    /// The streams.
+    pub sense: Arc<Sense>,
+    /// Models.
+    pub models: Arc<Models>,
+    /// History.
+    pub reader: Reader,
+    /// Whether commits reach the disk.
+    pub disk: watch::Receiver<store::Health>,
+    /// The queue.
+    pub outbox: Outbox,
+    /// The link, if one is configured.
+    pub link: Option<LinkWatch>,
+    /// Problems found at start.
+    pub problems: Vec<String>,
+    /// The database file.
+    pub database: PathBuf,
 }
 
-/// One bucket of a curve: a reading, or the extremes of many when there are more than the picture has room for.
-#[derive(Debug, Clone, Serialize)]
-pub struct CurvePoint {
-    /// Source time of the bucket's first reading, ms since 1970, UTC.
-    pub time_ms: i64,
-    /// Lowest value of the first field.
-    pub low: f64,
-    /// Highest value of the first field.
-    pub high: f64,
-    /// Highest score.
-    pub score: Option<f64>,
-    /// Expected value at the bucket's last reading.
-    pub expected: Option<f64>,
+/// Answers questions.
+pub struct Query {
+    parts: Parts,
+    deepest_rows: AtomicU64,
 }
 
-/// A summary window.
-#[derive(Debug, Clone, Serialize)]
-pub struct WindowView {
-    /// First reading.
-    pub first_seq: u64,
-    /// Last reading.
-    pub last_seq: u64,
-    /// Source time of the first reading, ms since 1970.
-    pub start_ms: i64,
-    /// Source time of the last reading, ms since 1970.
-    pub end_ms: i64,
-    /// Readings in it.
-    pub count: u64,
-    /// Per field, in order.
-    pub fields: Vec<WindowField>,
-    /// Highest score in it.
-    pub peak_score: Option<f64>,
+impl Query {
+    /// Over these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, deepest_rows: AtomicU64::new(0) }
+    }
+
+    /// Every stream in configuration order.
+    pub async fn streams(&self) -> Result<Vec<StreamView>, QueryError> {
+        let numbers: Vec<_> = self.parts.sense.streams().map(|about| about.no).collect();
+        let standing = self
+            .read(move |conn| numbers.iter().map(|no| history::open_alert(conn, *no)).collect::<Result<Vec<_>, _>>())
+            .await?;
+        let views = self.parts.sense.streams().zip(self.parts.board.streams()).zip(standing);
+        Ok(views.map(|((about, live), alert)| stream_view(about, live, alert.map(alert_view))).collect())
+    }
+
+    /// A stream's curve between two source times, in at most `points` buckets.
+    pub async fn curve(
+        &self,
+        stream: &str,
+        from_ms: Option<i64>,
+        to_ms: Option<i64>,
+        points: usize,
+    ) -> Result<Vec<CurvePoint>, QueryError> {
+        let no = self.number(stream)?;
+        let buckets = self.read(move |conn| history::curve(conn, no, from_ms, to_ms, points)).await?;
+        let point = |bucket: history::Bucket| CurvePoint {
+            time_ms: bucket.time_ms,
+            low: bucket.low,
+            high: bucket.high,
+            score: bucket.score,
+            expected: bucket.expected,
+        };
+        Ok(buckets.into_iter().map(point).collect())
+    }
+
+    /// Readings after a position, or the newest ones, oldest first.
+    pub async fn readings(
+        &self,
+        stream: &str,
+        after_seq: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Point>, QueryError> {
+        let no = self.number(stream)?;
+        let readings = self
+            .read(move |conn| match after_seq {
+                Some(after) => history::readings(conn, no, after, limit),
+                None => history::tail(conn, no, limit),
+            })
+            .await?;
+        let point = |reading: history::Reading| Point {
+            seq: reading.seq,
+            time_ms: reading.time_ms,
+            values: record::finite(&reading.values),
+            score: reading.score,
+            expected: reading.expected,
+            state: state_word(reading.state),
+        };
+        Ok(readings.into_iter().map(point).collect())
+    }
+
+    /// Summary windows, newest first.
+    pub async fn windows(&self, stream: &str, limit: usize) -> Result<Vec<WindowView>, QueryError> {
+        let no = self.number(stream)?;
+        let windows = self.read(move |conn| history::windows(conn, no, limit)).await?;
+        Ok(windows.into_iter().map(window_view).collect())
+    }
+
+    /// Alarms, newest first.
+    pub async fn alerts(&self, stream: Option<&str>, limit: usize) -> Result<Vec<Alert>, QueryError> {
+        let no = stream.map(|stream| self.number(stream)).transpose()?;
+        let alerts = self.read(move |conn| history::alerts(conn, no, limit)).await?;
+        Ok(alerts.into_iter().map(alert_view).collect())
+    }
+
+    /// What waits for the cloud.
+    pub async fn queue(&self) -> Result<QueueView, QueryError> {
+        let streams = self.parts.outbox.depth();
+        let rows = streams.iter().map(|(_, rows)| rows).sum();
+        self.deepest_rows.fetch_max(rows, Ordering::Relaxed);
+        let view = |(key, rows): (outbox::StreamKey, u64)| QueueStream {
+            name: key.name.to_string(),
+            class: key.class.as_str(),
+            rows,
+        };
+        Ok(QueueView {
+            rows,
+            deepest_rows: self.deepest_rows.load(Ordering::Relaxed),
+            streams: streams.into_iter().map(view).collect(),
+            file_bytes: self.file_bytes(),
+            epoch: self.parts.outbox.epoch().0,
+        })
+    }
+
+    /// The link to the cloud.
+    pub fn link(&self) -> LinkView {
+        let Some(link) = &self.parts.link else {
+            return LinkView { state: "off", reason: None, since_ms: None, batches: 0, rows: 0, bytes: 0, failures: 0 };
+        };
+        let (state, reason, since_ms) = match &*link.state.borrow() {
+            LinkState::Up => ("up", None, None),
+            LinkState::Degraded { reason } => ("degraded", Some(reason.clone()), None),
+            LinkState::Down { since_ms, reason } => ("down", Some(reason.clone()), Some(*since_ms)),
+        };
+        LinkView {
+            state,
+            reason,
+            since_ms,
+            batches: link.metrics.batches.get(),
+            rows: link.metrics.rows.get(),
+            bytes: link.metrics.bytes.get(),
+            failures: link.metrics.failures.get(),
+        }
+    }
+
+    /// Live state and events.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.parts.board
+    }
+
+    /// Whether the gateway serves.
+    pub fn health(&self) -> HealthView {
+        let mut problems = self.parts.problems.clone();
+        let ready = match &*self.parts.disk.borrow() {
+            store::Health::Good => true,
+            failing @ store::Health::Failing { .. } => {
+                problems.insert(0, format!("the disk does not take readings, nothing is acknowledged: {failing:?}"));
+                false
+            }
+        };
+        HealthView { alive: true, ready, problems }
+    }
+
+    /// Models of this box.
+    pub fn models(&self) -> Vec<ModelView> {
+        self.parts.models.views()
+    }
+
+    fn number(&self, stream: &str) -> Result<StreamNo, QueryError> {
+        self.parts.sense.stream(stream).map(|about| about.no).ok_or_else(|| QueryError::NoStream(stream.to_owned()))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, store::Error> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        self.parts.reader.read(read).await.map_err(QueryError::Store)
+    }
+
+    fn file_bytes(&self) -> u64 {
+        let mut log = self.parts.database.clone().into_os_string();
+        log.push("-wal");
+        let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        size(&self.parts.database) + size(std::path::Path::new(&log))
+    }
 }
 
-/// One field of a summary window, in the field's unit.
-#[derive(Debug, Clone, Serialize)]
-pub struct WindowField {
-    /// Smallest value.
-    pub min: f64,
-    /// Largest value.
-    pub max: f64,
-    /// Mean.
-    pub mean: f64,
-    /// Population standard deviation.
-    pub std: f64,
+fn stream_view(about: &About, live: &StreamBoard, alert: Option<Alert>) -> StreamView {
+    let field = |field: crate::signal::FieldConfig| FieldView {
+        name: field.name,
+        unit: field.unit,
+        min: field.min,
+        max: field.max,
+    };
+    StreamView {
+        name: about.config.name.to_string(),
+        topic: about.config.topic.to_string(),
+        fields: about.config.signal.fields().into_iter().map(field).collect(),
+        model: about.model.clone(),
+        raise: about.raise,
+        last: live.last(),
+        tally: live.tally(),
+        verdict_latency: live.verdict_latency(),
+        commit_latency: live.commit_latency(),
+        alert,
+    }
 }
 
-/// What waits for the cloud.
-#[derive(Debug, Clone, Serialize)]
-pub struct QueueView {
-    /// Rows waiting, all classes.
-    pub rows: u64,
-    /// Deepest since the process started.
-    pub deepest_rows: u64,
-    /// Per stream and class.
-    pub streams: Vec<QueueStream>,
-    /// Database and write-ahead log on disk.
-    pub file_bytes: u64,
-    /// This life of the queue file.
-    pub epoch: u64,
+/// An alarm as people see it.
+pub(super) fn alert_view(alert: history::Alert) -> Alert {
+    Alert {
+        id: alert.id,
+        stream: alert.stream,
+        severity: alert.severity,
+        raised_ms: alert.raised_ms,
+        cleared_ms: alert.cleared_ms,
+        raised_seq: alert.raised_seq,
+        peak_score: alert.peak_score,
+        suppressed: alert.suppressed,
+    }
 }
 
-/// One stream's part of the queue.
-#[derive(Debug, Clone, Serialize)]
-pub struct QueueStream {
-    /// The stream.
-    pub name: String,
-    /// `alarm`, `verdict`, `summary` or `raw`.
-    pub class: &'static str,
-    /// Rows waiting.
-    pub rows: u64,
+fn window_view(window: history::Window) -> WindowView {
+    let field = |[min, max, mean, std]: [f64; 4]| WindowField { min, max, mean, std };
+    let fields = record::decode::<SummaryRecord>("summary", &window.body).map(|summary| summary.fields);
+    WindowView {
+        first_seq: window.first_seq,
+        last_seq: window.last_seq,
+        start_ms: window.start_ms,
+        end_ms: window.end_ms,
+        count: window.count,
+        fields: fields.unwrap_or_default().into_iter().map(field).collect(),
+        peak_score: window.peak_score,
+    }
 }
 
-/// The link to the cloud.
-#[derive(Debug, Clone, Serialize)]
-pub struct LinkView {
-    /// `off` (none configured), `connecting`, `up`, `degraded` or `down`.
-    pub state: &'static str,
-    /// Why, when it is not up.
-    pub reason: Option<String>,
-    /// Since when it has been so, ms since 1970.
-    pub since_ms: Option<i64>,
-    /// Batches that the far side acknowledged, since start.
-    pub batches: u64,
-    /// Rows that the far side acknowledged, since start.
-    pub rows: u64,
-    /// Bytes of acknowledged batches, since start.
-    pub bytes: u64,
-    /// Attempts that failed, since start.
-    pub failures: u64,
+fn state_word(number: u8) -> &'static str {
+    use crate::rules::State;
+    [State::Normal, State::Pending, State::Alarm, State::Clearing, State::Unscored]
+        .into_iter()
+        .find(|state| *state as u8 == number)
+        .unwrap_or(State::Unscored)
+        .as_str()
 }

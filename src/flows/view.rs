@@ -1,0 +1,147 @@
+//! Answers to the doors' questions: plain views, ready to be JSON.
+
+use serde::Serialize;
+
+use super::board::{Alert, Latency, Point, Tally};
+
+/// One field of a stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct FieldView {
+    /// Name in the configuration.
+    pub name: String,
+    /// Unit, as configured.
+    pub unit: Option<String>,
+    /// Expected range.
+    pub min: Option<f64>,
+    /// Expected range.
+    pub max: Option<f64>,
+}
+
+/// One stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamView {
+    /// Name in the configuration.
+    pub name: String,
+    /// MQTT topic filter that feeds it.
+    pub topic: String,
+    /// Fields in order.
+    pub fields: Vec<FieldView>,
+    /// Model that scores it, `name/version`, if any.
+    pub model: Option<String>,
+    /// Score at which an alarm is raised, if it has a rule.
+    pub raise: Option<f64>,
+    /// Newest committed reading.
+    pub last: Option<Point>,
+    /// Counters since start.
+    pub tally: Tally,
+    /// Arrival to verdict.
+    pub verdict_latency: Latency,
+    /// Arrival to commit.
+    pub commit_latency: Latency,
+    /// The alarm that stands, if one does.
+    pub alert: Option<Alert>,
+}
+
+/// One bucket of a curve: a reading, or the extremes of many when there are more than the picture has room for.
+#[derive(Debug, Clone, Serialize)]
+pub struct CurvePoint {
+    /// Source time of the bucket's first reading, ms since 1970, UTC.
+    pub time_ms: i64,
+    /// Lowest value of the first field.
+    pub low: f64,
+    /// Highest value of the first field.
+    pub high: f64,
+    /// Highest score.
+    pub score: Option<f64>,
+    /// Expected value at the bucket's last reading.
+    pub expected: Option<f64>,
+}
+
+/// A summary window.
+#[derive(Debug, Clone, Serialize)]
+pub struct WindowView {
+    /// First reading.
+    pub first_seq: u64,
+    /// Last reading.
+    pub last_seq: u64,
+    /// Source time of the first reading, ms since 1970.
+    pub start_ms: i64,
+    /// Source time of the last reading, ms since 1970.
+    pub end_ms: i64,
+    /// Readings in it.
+    pub count: u64,
+    /// Per field, in order.
+    pub fields: Vec<WindowField>,
+    /// Highest score in it.
+    pub peak_score: Option<f64>,
+}
+
+/// One field of a summary window, in the field's unit.
+#[derive(Debug, Clone, Serialize)]
+pub struct WindowField {
+    /// Smallest value.
+    pub min: f64,
+    /// Largest value.
+    pub max: f64,
+    /// Mean.
+    pub mean: f64,
+    /// Population standard deviation.
+    pub std: f64,
+}
+
+/// What waits for the cloud.
+#[derive(Debug, Clone, Serialize)]
+pub struct QueueView {
+    /// Rows waiting, all classes.
+    pub rows: u64,
+    /// Deepest since the process started.
+    pub deepest_rows: u64,
+    /// Per stream and class.
+    pub streams: Vec<QueueStream>,
+    /// Database and write-ahead log on disk.
+    pub file_bytes: u64,
+    /// This life of the queue file.
+    pub epoch: u64,
+}
+
+/// One stream's part of the queue.
+#[derive(Debug, Clone, Serialize)]
+pub struct QueueStream {
+    /// The stream.
+    pub name: String,
+    /// `alarm`, `verdict`, `summary` or `raw`.
+    pub class: &'static str,
+    /// Rows waiting.
+    pub rows: u64,
+}
+
+/// The link to the cloud.
+#[derive(Debug, Clone, Serialize)]
+pub struct LinkView {
+    /// `off` (none configured), `connecting`, `up`, `degraded` or `down`.
+    pub state: &'static str,
+    /// Why, when it is not up.
+    pub reason: Option<String>,
+    /// Since when it has been so, ms since 1970.
+    pub since_ms: Option<i64>,
+    /// Batches that the far side acknowledged, since start.
+    pub batches: u64,
+    /// Rows that the far side acknowledged, since start.
+    pub rows: u64,
+    /// Bytes of acknowledged batches, since start.
+    pub bytes: u64,
+    /// Attempts that failed, since start.
+    pub failures: u64,
+}
+
+/// Whether the gateway serves.
+#[derive(Debug, Clone, Serialize)]
+pub struct HealthView {
+    /// The process answers.
+    pub alive: bool,
+    /// It takes readings and keeps them.
+    pub ready: bool,
+    /// What is wrong, one sentence each; a model that does not serve is a problem and no reason not to be ready.
+    pub problems: Vec<String>,
+}
+
