@@ -1,8 +1,8 @@
 //! Who still has to keep a message before its sender may be told that it is kept.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a message was not kept. The doors turn it into an MQTT reason code or an HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,7 +24,8 @@ type Callback = Box<dyn FnOnce(Outcome) + Send>;
 
 struct Shared {
     refusal: AtomicU8,
-    callback: Option<Callback>,
+    // Never locked: the last share owns it. The mutex makes the box shareable between threads.
+    callback: Mutex<Option<Callback>>,
 }
 
 impl Drop for Shared {
@@ -36,7 +37,8 @@ impl Drop for Shared {
             3 => Err(Refusal::Payload),
             _ => Err(Refusal::Dropped),
         };
-        if let Some(callback) = self.callback.take() {
+        let callback = self.callback.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(callback) = callback {
             callback(outcome);
         }
     }
@@ -51,7 +53,7 @@ pub struct Receipt {
 impl Receipt {
     /// The first share. `callback` must not block.
     pub fn new(callback: impl FnOnce(Outcome) + Send + 'static) -> Self {
-        let shared = Shared { refusal: AtomicU8::new(0), callback: Some(Box::new(callback)) };
+        let shared = Shared { refusal: AtomicU8::new(0), callback: Mutex::new(Some(Box::new(callback))) };
         Self { shared: Some(Arc::new(shared)) }
     }
 

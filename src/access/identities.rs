@@ -1,0 +1,362 @@
+//! From what a caller offers to a principal, or a refusal that gives nothing away.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use subtle::Choice;
+
+use super::certificate;
+use super::config::{Config, Identity};
+use super::filter::Filter;
+use super::key::same;
+use super::metrics::{Labels, Metrics, Offer};
+use super::principal::{How, Principal, Rules};
+use crate::base::Digest;
+
+const MAX_IDENTITIES: usize = 4096;
+const MAX_RULES: usize = 256;
+/// The longest key that is worth digesting.
+const MAX_KEY_BYTES: usize = 1024;
+/// The name of a caller without one; no identity may take it.
+const ANONYMOUS: &str = "anonymous";
+
+/// Why a caller is turned away. An unknown name and a wrong key are the same to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// No identity has this name and key.
+    #[error("unknown name or wrong key")]
+    Key,
+    /// No name was given, and this caller is not let in without one.
+    #[error("a name and key or a client certificate is needed")]
+    Anonymous,
+    /// The certificate cannot be read, belongs to no identity, or to more than one.
+    #[error("the client certificate belongs to no identity")]
+    Certificate,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Over 4096 identities.
+    #[error("access has at most {MAX_IDENTITIES} identities, this one has {0}")]
+    Identities(usize),
+    /// Over 256 rules in one list.
+    #[error("access.identity {name} has at most {MAX_RULES} filters a list, this one has {rules}")]
+    Rules {
+        /// The identity.
+        name: String,
+        /// How many filters its longer list has.
+        rules: usize,
+    },
+    /// Two identities of one name.
+    #[error("access.identity {0} stands twice: give each identity its own name")]
+    Twice(String),
+    /// The name of callers without one.
+    #[error("access.identity must not be called `{ANONYMOUS}`: that is the name of callers without one")]
+    Reserved,
+    /// Two identities share a key or a certificate name, so a caller could be either.
+    #[error("access.identity {one} and {other} have the same {what}: a caller could be either")]
+    Shared {
+        /// The identity that comes first.
+        one: String,
+        /// The one that repeats it.
+        other: String,
+        /// What they share.
+        what: &'static str,
+    },
+    /// An identity that nobody can prove to be.
+    #[error("access.identity {0} has no proof: give it key_sha256, certificate_cn or certificate_san")]
+    Proof(String),
+    /// `$SYS` and `$share` in a publish list.
+    #[error("access.identity {name} may not publish to {filter}: $SYS and $share belong to the broker")]
+    BrokersOwn {
+        /// The identity.
+        name: String,
+        /// The filter in its publish list.
+        filter: String,
+    },
+}
+
+struct Known {
+    name: Arc<str>,
+    keys: Vec<Digest>,
+    rules: Arc<Rules>,
+}
+
+impl Known {
+    fn has(&self, key: &Digest) -> Choice {
+        self.keys.iter().fold(Choice::from(0), |found, own| found | same(own, key))
+    }
+}
+
+/// The identities of one configuration. Immutable: a reload makes a new one.
+pub struct Access {
+    known: Vec<Known>,
+    by_name: HashMap<Arc<str>, usize>,
+    by_common_name: HashMap<String, usize>,
+    by_alternative_name: HashMap<String, usize>,
+    anonymous: Option<Arc<Rules>>,
+    metrics: Metrics,
+}
+
+impl Access {
+    /// Compiles the rules of every identity.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        if config.identity.len() > MAX_IDENTITIES {
+            return Err(Error::Identities(config.identity.len()));
+        }
+        let mut access = Self {
+            known: Vec::new(),
+            by_name: HashMap::new(),
+            by_common_name: HashMap::new(),
+            by_alternative_name: HashMap::new(),
+            anonymous: None,
+            metrics: Metrics::default(),
+        };
+        if config.allow_anonymous_loopback {
+            let rules = rules(ANONYMOUS, &config.anonymous_publish, &config.anonymous_subscribe)?;
+            access.anonymous = Some(Arc::new(rules));
+        }
+        let mut by_key = HashMap::new();
+        for identity in &config.identity {
+            access.add(identity, &mut by_key)?;
+        }
+        Ok(access)
+    }
+
+    fn add(&mut self, identity: &Identity, by_key: &mut HashMap<Digest, usize>) -> Result<(), Error> {
+        let name: Arc<str> = identity.name.as_str().into();
+        if *name == *ANONYMOUS {
+            return Err(Error::Reserved);
+        }
+        let at = self.known.len();
+        if self.by_name.insert(Arc::clone(&name), at).is_some() {
+            return Err(Error::Twice(name.to_string()));
+        }
+        let keys: Vec<Digest> = [identity.key_sha256, identity.next_key_sha256].into_iter().flatten().collect();
+        if keys.is_empty() && identity.certificate_cn.is_none() && identity.certificate_san.is_none() {
+            return Err(Error::Proof(name.to_string()));
+        }
+        let shared = |before: Option<usize>, what| match before {
+            Some(before) if before != at => {
+                let one = self.known[before].name.to_string();
+                Err(Error::Shared { one, other: name.to_string(), what })
+            }
+            _ => Ok(()),
+        };
+        for key in &keys {
+            shared(by_key.insert(*key, at), "key")?;
+        }
+        if let Some(cn) = &identity.certificate_cn {
+            shared(self.by_common_name.insert(cn.clone(), at), "certificate_cn")?;
+        }
+        if let Some(san) = &identity.certificate_san {
+            shared(self.by_alternative_name.insert(san.clone(), at), "certificate_san")?;
+        }
+        let rules = Arc::new(rules(&name, &identity.publish, &identity.subscribe)?);
+        self.known.push(Known { name, keys, rules });
+        Ok(())
+    }
+
+    /// MQTT user name and password: an identity's name and its key.
+    pub fn password(&self, username: &str, password: &[u8]) -> Result<Principal, Denied> {
+        let key = digest(password);
+        let known = self.by_name.get(username).map(|&at| &self.known[at]);
+        // An unknown name costs the same comparison.
+        let nobody = Known { name: "".into(), keys: vec![Digest::of(b"")], rules: Arc::default() };
+        let good = bool::from(known.unwrap_or(&nobody).has(&key));
+        let found = known.filter(|_| good && !password.is_empty());
+        self.answer(Offer::Password, found.map(|known| principal(known, How::Password)).ok_or(Denied::Key))
+    }
+
+    /// A key as a bearer token.
+    pub fn bearer(&self, key: &str) -> Result<Principal, Denied> {
+        let digest = digest(key.as_bytes());
+        // Every identity is tried, so the time says nothing about which one it was.
+        let mut found = None;
+        for known in &self.known {
+            if bool::from(known.has(&digest)) {
+                found = Some(known);
+            }
+        }
+        let found = found.filter(|_| !key.is_empty());
+        self.answer(Offer::Key, found.map(|known| principal(known, How::Key)).ok_or(Denied::Key))
+    }
+
+    /// The leaf (DER) of a client certificate chain. The TLS layer must have verified the chain; only names are read
+    /// here. A certificate whose names belong to two identities is refused.
+    pub fn certificate(&self, leaf_der: &[u8]) -> Result<Principal, Denied> {
+        let names = certificate::names(leaf_der).unwrap_or_default();
+        let by_alternative = names.alternative.iter().filter_map(|name| self.by_alternative_name.get(name));
+        let by_common = names.common.iter().filter_map(|name| self.by_common_name.get(name));
+        let mut found: Vec<usize> = by_alternative.chain(by_common).copied().collect();
+        found.sort_unstable();
+        found.dedup();
+        let answer = match found[..] {
+            [at] => Ok(principal(&self.known[at], How::Certificate)),
+            _ => Err(Denied::Certificate),
+        };
+        self.answer(Offer::Certificate, answer)
+    }
+
+    /// A caller that offers nothing: let in from this machine where the configuration says so.
+    pub fn anonymous(&self, peer: SocketAddr) -> Result<Principal, Denied> {
+        let local = peer.ip().to_canonical().is_loopback();
+        let rules = self.anonymous.as_ref().filter(|_| local);
+        let answer = rules.map(|rules| Principal::new(ANONYMOUS.into(), How::Loopback, rules)).ok_or(Denied::Anonymous);
+        self.answer(Offer::Loopback, answer)
+    }
+
+    /// Counters of this room.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn answer(&self, how: Offer, answer: Result<Principal, Denied>) -> Result<Principal, Denied> {
+        let counters = if answer.is_ok() { &self.metrics.granted } else { &self.metrics.denied };
+        counters.get_or_create(&Labels { how }).inc();
+        answer
+    }
+}
+
+fn principal(known: &Known, how: How) -> Principal {
+    Principal::new(Arc::clone(&known.name), how, &known.rules)
+}
+
+/// An overlong key costs no more than a long one; its digest is then simply wrong.
+fn digest(key: &[u8]) -> Digest {
+    Digest::of(&key[..key.len().min(MAX_KEY_BYTES + 1)])
+}
+
+fn rules(name: &str, publish: &[Filter], subscribe: &[Filter]) -> Result<Rules, Error> {
+    let most = publish.len().max(subscribe.len());
+    if most > MAX_RULES {
+        return Err(Error::Rules { name: name.to_owned(), rules: most });
+    }
+    if let Some(filter) = publish.iter().find(|f| f.starts_with_level("$SYS") || f.starts_with_level("$share")) {
+        return Err(Error::BrokersOwn { name: name.to_owned(), filter: filter.to_string() });
+    }
+    let fill = |filters: &[Filter]| filters.iter().filter_map(|filter| filter.substitute("%u", name)).collect();
+    Ok(Rules { publish: fill(publish), subscribe: fill(subscribe) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{NewKey, new_key};
+    use rand::SeedableRng;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    fn access(text: &str) -> Access {
+        Access::new(&toml::from_str(text).unwrap()).unwrap()
+    }
+
+    fn refused(text: &str) -> Error {
+        Access::new(&toml::from_str(text).unwrap()).err().unwrap()
+    }
+
+    fn key(seed: u64) -> NewKey {
+        new_key(&mut rand::rngs::StdRng::seed_from_u64(seed))
+    }
+
+    fn with_key(key: &NewKey) -> Access {
+        access(&format!(
+            "[[identity]]\nname = \"press-7\"\nkey_sha256 = \"{}\"\npublish = [\"plant/%u/#\"]\n",
+            key.sha256
+        ))
+    }
+
+    #[test]
+    fn a_key_opens_as_password_and_as_bearer_and_nothing_else_does() {
+        let key = key(1);
+        let access = with_key(&key);
+        let press = access.password("press-7", key.text.as_bytes()).unwrap();
+        assert_eq!((press.name(), press.how()), ("press-7", How::Password));
+        assert!(press.may_publish("plant/press-7/temperature"));
+        assert!(!press.may_publish("plant/press-8/temperature"));
+        assert_eq!(access.bearer(&key.text).unwrap().how(), How::Key);
+        for wrong in ["", "hunter2", &key.sha256.to_string(), &"x".repeat(5000)] {
+            assert_eq!(access.password("press-7", wrong.as_bytes()).unwrap_err(), Denied::Key);
+            assert_eq!(access.bearer(wrong).unwrap_err(), Denied::Key);
+        }
+        assert_eq!(access.password("press-8", key.text.as_bytes()).unwrap_err(), Denied::Key);
+        assert_eq!(access.password("", b"").unwrap_err(), Denied::Key);
+    }
+
+    #[test]
+    fn both_keys_open_while_keys_change() {
+        let (old, new) = (key(1), key(2));
+        let access = access(&format!(
+            "[[identity]]\nname = \"a\"\nkey_sha256 = \"{}\"\nnext_key_sha256 = \"{}\"\n",
+            old.sha256, new.sha256
+        ));
+        assert!(access.bearer(&old.text).is_ok());
+        assert!(access.password("a", new.text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn nobody_comes_in_unnamed_unless_local_and_configured() {
+        let local: SocketAddr = "127.0.0.1:5000".parse().unwrap();
+        let mapped: SocketAddr = "[::ffff:127.0.0.1]:5000".parse().unwrap();
+        let remote: SocketAddr = "10.0.0.9:5000".parse().unwrap();
+        assert_eq!(access("").anonymous(local).unwrap_err(), Denied::Anonymous);
+        let open = access("allow_anonymous_loopback = true");
+        assert!(open.anonymous(local).unwrap().may_publish("anything/at/all"));
+        assert_eq!(open.anonymous(mapped).unwrap().name(), "anonymous");
+        assert_eq!(open.anonymous(remote).unwrap_err(), Denied::Anonymous);
+    }
+
+    fn certificate(common: &[&str], san: Vec<SanType>) -> Vec<u8> {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = san;
+        for name in common {
+            params.distinguished_name.push(DnType::CommonName, *name);
+        }
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_certificate_is_known_by_its_common_or_alternative_name() {
+        let access = access(
+            "[[identity]]\nname = \"a\"\ncertificate_cn = \"press-7.plant\"\n\
+             [[identity]]\nname = \"b\"\ncertificate_san = \"spiffe://plant/b\"\n\
+             [[identity]]\nname = \"c\"\ncertificate_san = \"c.plant\"\n",
+        );
+        let uri = || SanType::URI("spiffe://plant/b".try_into().unwrap());
+        let dns = || SanType::DnsName("c.plant".try_into().unwrap());
+        let by = |der: &[u8]| access.certificate(der).map(|found| found.name().to_owned());
+        assert_eq!(by(&certificate(&["press-7.plant"], vec![])).unwrap(), "a");
+        assert_eq!(by(&certificate(&["whoever"], vec![uri()])).unwrap(), "b");
+        assert_eq!(by(&certificate(&[], vec![dns()])).unwrap(), "c");
+        // A common name never counts as an alternative name.
+        assert_eq!(by(&certificate(&["c.plant"], vec![])), Err(Denied::Certificate));
+        assert_eq!(by(&certificate(&["press-7.plant"], vec![uri()])), Err(Denied::Certificate), "could be either");
+        assert_eq!(by(&certificate(&["stranger"], vec![])), Err(Denied::Certificate));
+        assert_eq!(by(b"not a certificate"), Err(Denied::Certificate));
+        assert_eq!(by(b""), Err(Denied::Certificate));
+    }
+
+    #[test]
+    fn a_configuration_that_could_mistake_callers_is_refused() {
+        let digest = key(1).sha256;
+        assert_eq!(refused("[[identity]]\nname = \"a\""), Error::Proof("a".to_owned()));
+        assert_eq!(refused("[[identity]]\nname = \"anonymous\"\ncertificate_cn = \"x\""), Error::Reserved);
+        let twice =
+            "[[identity]]\nname = \"a\"\ncertificate_cn = \"x\"\n[[identity]]\nname = \"a\"\ncertificate_cn = \"y\"";
+        assert_eq!(refused(twice), Error::Twice("a".to_owned()));
+        let shared = format!(
+            "[[identity]]\nname = \"a\"\nkey_sha256 = \"{digest}\"\n[[identity]]\nname = \"b\"\nnext_key_sha256 = \"{digest}\""
+        );
+        assert!(refused(&shared).to_string().contains("a and b have the same key"));
+        let system = "[[identity]]\nname = \"a\"\ncertificate_cn = \"x\"\npublish = [\"$SYS/#\"]";
+        assert!(matches!(refused(system), Error::BrokersOwn { .. }));
+    }
+
+    #[test]
+    fn grants_and_refusals_are_counted() {
+        let access = with_key(&key(1));
+        let _ = access.bearer("wrong");
+        assert_eq!(access.metrics().denied.get_or_create(&Labels { how: Offer::Key }).get(), 1);
+    }
+}
