@@ -60,9 +60,10 @@ impl Hub {
         }
         self.count_sessions();
         if session.row.is_some() {
-            let state = session.state();
-            let row = OwnedRow::of(&session, state.expiry_s, None, state.will.clone());
-            drop(state);
+            let row = {
+                let state = session.state();
+                OwnedRow::of(&session, state.expiry_s, None, state.will.clone())
+            };
             let kept = self.writer.commit(row.bytes(), move |tx| row.put(tx)).await;
             kept.map_err(|source| Error::Keep { client: hello.client.to_string(), source })?;
         }

@@ -59,6 +59,12 @@ impl Link {
         if self.signal.lower(context.waker()) { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Registers for [`closing`](Self::closing) only: for a client whose socket is full, so that its subscriptions
+    /// do not wake it for every message.
+    pub fn listen(&self, context: &Context<'_>) {
+        self.signal.listen(context.waker());
+    }
+
     /// Why the broker wants this connection closed, if it does.
     pub fn closing(&self) -> Option<Closing> {
         self.signal.closing()
@@ -76,7 +82,7 @@ impl Link {
 
     /// Answers that are still owed to this client's publishes.
     pub fn unanswered(&self) -> usize {
-        self.signal.replies().len()
+        self.signal.replies().unanswered()
     }
 
     /// QoS 2 packet ids of this client that are not released.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 /// Quality of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,34 +29,6 @@ impl Qos {
     }
 }
 
-/// The properties of MQTT 5 that travel with a message unchanged.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Properties {
-    /// The publisher says that the payload is UTF-8.
-    pub utf8_payload: Option<bool>,
-    /// Content type.
-    pub content_type: Option<Box<str>>,
-    /// Where an answer is expected.
-    pub response_topic: Option<Box<str>>,
-    /// Correlation data.
-    pub correlation: Option<Vec<u8>>,
-    /// User properties, in order.
-    pub user: Vec<(Box<str>, Box<str>)>,
-}
-
-impl Properties {
-    /// True if there is nothing to carry.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn size_bytes(&self) -> usize {
-        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-        let user: usize = self.user.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
-        text(&self.content_type) + text(&self.response_topic) + self.correlation.as_ref().map_or(0, Vec::len) + user
-    }
-}
-
 /// One application message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -71,14 +42,22 @@ pub struct Message {
     pub retain: bool,
     /// Moment since boot after which nobody new should get it.
     pub expires_at: Option<Duration>,
-    /// MQTT 5 properties, if any.
-    pub properties: Option<Box<Properties>>,
+    /// The MQTT 5 properties that travel unchanged (payload format, content type, response topic, correlation data,
+    /// user properties), as a door encoded and checked them; empty for none.
+    pub properties: Bytes,
 }
 
 impl Message {
     /// A message without properties that does not expire.
     pub fn new(topic: &str, payload: impl Into<Bytes>, qos: Qos) -> Self {
-        Self { topic: topic.into(), payload: payload.into(), qos, retain: false, expires_at: None, properties: None }
+        Self {
+            topic: topic.into(),
+            payload: payload.into(),
+            qos,
+            retain: false,
+            expires_at: None,
+            properties: Bytes::new(),
+        }
     }
 
     /// The same, retained.
@@ -90,7 +69,7 @@ impl Message {
 
     /// What it costs a queue.
     pub fn size_bytes(&self) -> usize {
-        self.topic.len() + self.payload.len() + 64 + self.properties.as_ref().map_or(0, |p| p.size_bytes())
+        self.topic.len() + self.payload.len() + self.properties.len() + 64
     }
 
     pub(super) fn expired(&self, now: impl FnOnce() -> Duration) -> bool {

@@ -50,7 +50,7 @@ pub use config::Config;
 pub use connect::{Hello, Welcome};
 pub use error::Error;
 pub use link::{Leaving, Link};
-pub use message::{Message, Properties, Qos};
+pub use message::{Message, Qos};
 pub use metrics::Metrics;
 pub use outgoing::{Acknowledgement, Ids, Outgoing};
 pub use publish::Publication;

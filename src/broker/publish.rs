@@ -9,7 +9,7 @@ use super::Waiting;
 use super::custody::Keep;
 use super::hub::Hub;
 use super::link::Link;
-use super::message::{Message, Properties, Qos};
+use super::message::{Message, Qos};
 use super::replies::{Reply, ReplyKind, Ticket, Verdict};
 use super::route::{Route, Topic};
 use super::session::{Incoming, Session, Signal, Will};
@@ -29,8 +29,8 @@ pub struct Publication {
     pub packet_id: u16,
     /// Message expiry.
     pub expiry_s: Option<u32>,
-    /// Other properties of MQTT 5.
-    pub properties: Option<Box<Properties>>,
+    /// See [`Message::properties`].
+    pub properties: Bytes,
 }
 
 /// Where a message comes from and what it takes along.

@@ -93,9 +93,12 @@ impl Replies {
         Some(reply)
     }
 
-    /// Places taken.
-    pub(super) fn len(&self) -> usize {
-        self.line.len()
+    /// Publishes that wait for an answer, or behind one that does.
+    pub(super) fn unanswered(&self) -> usize {
+        match self.line.front() {
+            Some(Pending { verdict: None, .. }) => self.line.len(),
+            _ => 0,
+        }
     }
 
     /// Gives memory back when nobody waits.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::{Connection, Row};
 
-use super::message::{Message, Properties, Qos};
+use super::message::{Message, Qos};
 use super::outgoing::{Delivery, Restored};
 use super::session::{Options, Will};
 use crate::base::{Clock, row_checksum};
@@ -69,15 +69,12 @@ pub const SCHEMA: Schema = Schema {
     "],
 };
 
-fn properties_blob(message: &Message) -> Option<Vec<u8>> {
-    let properties = message.properties.as_ref()?;
-    let mut blob = Vec::new();
-    ciborium::into_writer(properties, &mut blob).expect("writing to memory does not fail");
-    Some(blob)
+fn properties_blob(message: &Message) -> Option<&[u8]> {
+    (!message.properties.is_empty()).then_some(&*message.properties)
 }
 
-fn read_properties(blob: Option<Vec<u8>>) -> Option<Box<Properties>> {
-    ciborium::from_reader(blob?.as_slice()).ok()
+fn read_properties(blob: Option<Vec<u8>>) -> Bytes {
+    blob.map(Bytes::from).unwrap_or_default()
 }
 
 /// Expiry is kept as wall clock: the time since boot means nothing after a reboot.
@@ -91,8 +88,8 @@ fn expires_at(wall_ms: Option<i64>, clock: &dyn Clock) -> Option<Duration> {
     Some(clock.since_boot() + Duration::from_millis(u64::try_from(left).unwrap_or(0)))
 }
 
-fn checksum(message: &Message, properties: Option<&Vec<u8>>) -> u32 {
-    row_checksum(&[message.topic.as_bytes(), &message.payload, properties.map_or(&[], Vec::as_slice)])
+fn checksum(message: &Message) -> u32 {
+    row_checksum(&[message.topic.as_bytes(), &message.payload, &message.properties])
 }
 
 pub(super) struct QueueRow<'a> {
@@ -106,7 +103,7 @@ pub(super) fn insert_queued(tx: &Tx, clock: &dyn Clock, row: &QueueRow<'_>) -> R
     let Delivery { message, qos, retain, ids } = row.delivery;
     let properties = properties_blob(message);
     let ids: Option<Vec<u8>> = ids.as_ref().map(|ids| ids.iter().flat_map(|id| id.to_le_bytes()).collect());
-    let crc = checksum(message, properties.as_ref());
+    let crc = checksum(message);
     tx.execute(
         "INSERT INTO broker_queue (place, session, packet_id, qos, retain, ids, topic, payload, properties, \
          expires_wall_ms, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -156,7 +153,7 @@ pub(super) fn put_retained(tx: &Tx, clock: &dyn Clock, topic: &str, current: Opt
         return Ok(());
     };
     let properties = properties_blob(message);
-    let crc = checksum(message, properties.as_ref());
+    let crc = checksum(message);
     tx.execute(
         "INSERT INTO broker_retained VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (topic) DO UPDATE SET \
          qos = excluded.qos, payload = excluded.payload, properties = excluded.properties, \
@@ -327,7 +324,8 @@ fn load_queue(
         let topic: String = row.get(7)?;
         let properties: Option<Vec<u8>> = row.get(9)?;
         let mut message = Message::new(&topic, row.get::<_, Vec<u8>>(8)?, qos(row.get(3)?));
-        let good = released || checksum(&message, properties.as_ref()) == row.get::<_, u32>(11)?;
+        message.properties = read_properties(properties);
+        let good = released || checksum(&message) == row.get::<_, u32>(11)?;
         loaded.corrupt += usize::from(!good);
         if !good || !known.contains(&session) {
             loaded.orphans.push(place);
@@ -335,7 +333,6 @@ fn load_queue(
         }
         message.retain = row.get(4)?;
         message.expires_at = expires_at(row.get(10)?, clock);
-        message.properties = read_properties(properties);
         let ids: Option<Vec<u8>> = row.get(6)?;
         let ids = ids.map(|bytes| {
             bytes.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().expect("four bytes"))).collect()
@@ -353,12 +350,12 @@ fn load_retained(connection: &Connection, clock: &dyn Clock, loaded: &mut Loaded
         let topic: String = row.get(0)?;
         let properties: Option<Vec<u8>> = row.get(3)?;
         let mut message = Message::new(&topic, Bytes::from(row.get::<_, Vec<u8>>(2)?), qos(row.get(1)?)).retained();
-        if checksum(&message, properties.as_ref()) != row.get::<_, u32>(5)? {
+        message.properties = read_properties(properties);
+        if checksum(&message) != row.get::<_, u32>(5)? {
             loaded.corrupt += 1;
             continue;
         }
         message.expires_at = expires_at(row.get(4)?, clock);
-        message.properties = read_properties(properties);
         loaded.retained.push(Arc::new(message));
     }
     Ok(())

@@ -53,15 +53,21 @@ impl Signal {
         }
     }
 
+    pub(super) fn listen(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
     /// True once after each [`raise`](Self::raise); registers `waker` for the next.
     pub(super) fn lower(&self, waker: &std::task::Waker) -> bool {
-        self.waker.register(waker);
+        self.listen(waker);
         self.raised.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn close(&self, why: Closing) {
         locked(&self.closing).get_or_insert(why);
-        self.raise_and_wake();
+        // Also a task that is busy with a slow client, and leaves its work marked, must see this.
+        self.raise();
+        self.wake();
     }
 
     pub(super) fn closing(&self) -> Option<Closing> {

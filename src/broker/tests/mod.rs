@@ -91,7 +91,7 @@ fn publication(payload: &'static str, qos: Qos, packet_id: u16) -> Publication {
         retain: false,
         packet_id,
         expiry_s: None,
-        properties: None,
+        properties: Bytes::new(),
     }
 }
 
