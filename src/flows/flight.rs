@@ -1,0 +1,237 @@
+//! Which batches are on their way, per stream: what may be fetched next, what may be deleted, what must be sent again.
+//! Pure, and the only place that decides it.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use crate::base::Seq;
+
+/// One batch between submission and answer.
+#[derive(Debug)]
+struct Flight {
+    ticket: u64,
+    last: Seq,
+    rows: u64,
+    acknowledged: bool,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    /// Everything up to here was acknowledged, without a hole.
+    acknowledged: Option<Seq>,
+    /// Everything up to here was submitted at some time; beyond it nothing was.
+    highest: Option<Seq>,
+    /// Ascending by `last`.
+    flights: VecDeque<Flight>,
+    /// Rows that were acknowledged and are still in the queue.
+    leaving: u64,
+}
+
+/// A stream's rows up to `last` are acknowledged without a hole.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Arrived<K> {
+    pub(crate) key: K,
+    pub(crate) last: Seq,
+    /// Rows that this adds to what may be deleted.
+    pub(crate) rows: u64,
+}
+
+/// The batches that are on their way over one link.
+#[derive(Debug)]
+pub(crate) struct Flights<K> {
+    streams: HashMap<K, Stream>,
+    tickets: HashMap<u64, K>,
+    next_ticket: u64,
+}
+
+impl<K: Clone + Eq + Hash> Flights<K> {
+    pub(crate) fn new() -> Self {
+        Self { streams: HashMap::new(), tickets: HashMap::new(), next_ticket: 1 }
+    }
+
+    /// Batches without an answer.
+    pub(crate) fn len(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// Where fetching goes on: rows up to here are on their way, or acknowledged and being deleted.
+    pub(crate) fn cursor(&self, key: &K) -> Option<Seq> {
+        let stream = self.streams.get(key)?;
+        stream.flights.back().map(|flight| flight.last).max(stream.acknowledged)
+    }
+
+    /// Every stream's cursor.
+    pub(crate) fn cursors(&self) -> HashMap<K, Seq> {
+        self.streams.keys().filter_map(|key| Some((key.clone(), self.cursor(key)?))).collect()
+    }
+
+    /// Takes note of a batch and gives its ticket. True if rows of it were submitted before.
+    pub(crate) fn depart(&mut self, key: &K, first: Seq, last: Seq, rows: u64) -> (u64, bool) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let stream = self.streams.entry(key.clone()).or_default();
+        debug_assert!(stream.flights.back().is_none_or(|flight| flight.last <= last));
+        let again = stream.highest.is_some_and(|highest| first <= highest);
+        stream.highest = stream.highest.max(Some(last));
+        stream.flights.push_back(Flight { ticket, last, rows, acknowledged: false });
+        self.tickets.insert(ticket, key.clone());
+        (ticket, again)
+    }
+
+    /// Rows of the stream that are in the queue and need no fetching: on their way, or acknowledged and not yet deleted.
+    pub(crate) fn rows(&self, key: &K) -> u64 {
+        let Some(stream) = self.streams.get(key) else { return 0 };
+        stream.leaving + stream.flights.iter().map(|flight| flight.rows).sum::<u64>()
+    }
+
+    /// So many acknowledged rows of the stream are deleted.
+    pub(crate) fn left(&mut self, key: &K, rows: u64) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.leaving = stream.leaving.saturating_sub(rows);
+        }
+    }
+
+    /// The batch is acknowledged. Gives what may now be deleted, if that grew.
+    pub(crate) fn acknowledge(&mut self, ticket: u64) -> Option<Arrived<K>> {
+        let key = self.tickets.remove(&ticket)?;
+        let stream = self.streams.get_mut(&key)?;
+        let flight = stream.flights.iter_mut().find(|flight| flight.ticket == ticket)?;
+        flight.acknowledged = true;
+        let mut grown = false;
+        let before = stream.leaving;
+        while stream.flights.front().is_some_and(|flight| flight.acknowledged) {
+            let flight = stream.flights.pop_front().expect("just seen");
+            stream.acknowledged = stream.acknowledged.max(Some(flight.last));
+            stream.leaving += flight.rows;
+            grown = true;
+        }
+        let last = stream.acknowledged.filter(|_| grown)?;
+        let rows = stream.leaving - before;
+        Some(Arrived { key, last, rows })
+    }
+
+    /// The batch was not taken. It and everything of its stream behind it will be fetched again; answers to those
+    /// change nothing any more.
+    pub(crate) fn refuse(&mut self, ticket: u64) -> Option<K> {
+        let key = self.tickets.get(&ticket)?.clone();
+        let stream = self.streams.get_mut(&key)?;
+        let at = stream.flights.iter().position(|flight| flight.ticket == ticket)?;
+        for flight in stream.flights.drain(at..) {
+            self.tickets.remove(&flight.ticket);
+        }
+        Some(key)
+    }
+
+    /// The link is gone: nothing is on its way any more.
+    pub(crate) fn lose(&mut self) {
+        self.tickets.clear();
+        for stream in self.streams.values_mut() {
+            stream.flights.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_an_unbroken_prefix_may_be_deleted() {
+        let mut flights = Flights::new();
+        let (one, _) = flights.depart(&"a", Seq(1), Seq(10), 10);
+        let (two, _) = flights.depart(&"a", Seq(11), Seq(20), 10);
+        let (other, _) = flights.depart(&"b", Seq(1), Seq(5), 5);
+        assert_eq!(flights.acknowledge(two), None);
+        assert_eq!(flights.acknowledge(other), Some(Arrived { key: "b", last: Seq(5), rows: 5 }));
+        assert_eq!(flights.acknowledge(one), Some(Arrived { key: "a", last: Seq(20), rows: 20 }));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[test]
+    fn a_refused_batch_takes_the_later_ones_of_its_stream_back() {
+        let mut flights = Flights::new();
+        let (one, _) = flights.depart(&"a", Seq(1), Seq(10), 10);
+        let (two, _) = flights.depart(&"a", Seq(11), Seq(20), 10);
+        let (three, _) = flights.depart(&"a", Seq(21), Seq(30), 10);
+        assert_eq!(flights.refuse(two), Some("a"));
+        assert_eq!(flights.acknowledge(three), None, "its answer changes nothing any more");
+        assert_eq!(flights.cursor(&"a"), Some(Seq(10)));
+        assert_eq!(flights.acknowledge(one), Some(Arrived { key: "a", last: Seq(10), rows: 10 }));
+        assert!(flights.depart(&"a", Seq(11), Seq(30), 20).1, "sent before");
+        assert!(!flights.depart(&"a", Seq(31), Seq(31), 1).1);
+    }
+
+    #[test]
+    fn after_a_loss_fetching_starts_behind_what_was_acknowledged() {
+        let mut flights = Flights::new();
+        let (one, _) = flights.depart(&"a", Seq(1), Seq(10), 10);
+        flights.depart(&"a", Seq(11), Seq(20), 10);
+        flights.depart(&"b", Seq(1), Seq(5), 5);
+        flights.acknowledge(one);
+        flights.lose();
+        assert_eq!(flights.cursor(&"a"), Some(Seq(10)));
+        assert_eq!(flights.cursor(&"b"), None);
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[test]
+    fn rows_that_leave_are_counted_until_they_are_gone() {
+        let mut flights = Flights::new();
+        let (one, _) = flights.depart(&"a", Seq(1), Seq(10), 9);
+        flights.depart(&"a", Seq(11), Seq(20), 10);
+        flights.acknowledge(one);
+        assert_eq!(flights.rows(&"a"), 19);
+        flights.lose();
+        assert_eq!(flights.rows(&"a"), 9);
+        flights.left(&"a", 9);
+        assert_eq!(flights.rows(&"a"), 0);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Depart(u64),
+        Acknowledge(usize),
+        Refuse(usize),
+        Lose,
+    }
+
+    proptest! {
+        /// Against a far side that is a set: what may be deleted was taken, and nothing is skipped.
+        #[test]
+        fn nothing_is_deleted_that_was_not_acknowledged(steps in proptest::collection::vec(prop_oneof![
+            4 => (1_u64..5).prop_map(Step::Depart),
+            4 => (0_usize..4).prop_map(Step::Acknowledge),
+            1 => (0_usize..4).prop_map(Step::Refuse),
+            1 => Just(Step::Lose),
+        ], 0..200)) {
+            let mut flights = Flights::new();
+            let mut open: Vec<(u64, u64, u64)> = Vec::new();
+            let mut taken = std::collections::BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Depart(rows) => {
+                        let first = flights.cursor(&()).map_or(1, |seq| seq.0 + 1);
+                        let last = first + rows - 1;
+                        open.push((flights.depart(&(), Seq(first), Seq(last), rows).0, first, last));
+                    }
+                    Step::Acknowledge(at) if at < open.len() => {
+                        let (ticket, first, last) = open.remove(at);
+                        taken.extend(first..=last);
+                        if let Some(arrived) = flights.acknowledge(ticket) {
+                            prop_assert!((1..=arrived.last.0).all(|seq| taken.contains(&seq)));
+                        }
+                    }
+                    Step::Refuse(at) if at < open.len() => {
+                        flights.refuse(open.remove(at).0);
+                    }
+                    Step::Lose => {
+                        flights.lose();
+                        open.clear();
+                    }
+                    Step::Acknowledge(_) | Step::Refuse(_) => {}
+                }
+            }
+        }
+    }
+}
