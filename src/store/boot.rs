@@ -1,0 +1,156 @@
+//! Which life of the file this is, which boot of the machine, and what the clock was worth in it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::error::Error;
+use super::tx::Tx;
+use crate::base::{Clock, ClockState, Epoch, replace_file};
+
+/// Boots kept; older ones belong to no row that could still be queued.
+const MAX_BOOTS: i64 = 4096;
+/// How often the clock's state is looked at, in commits that happen anyway.
+const LOOK: Duration = Duration::from_secs(1);
+/// An idle store persists the wall clock this many times less often than a busy one, which gets it for nothing.
+const IDLE_FACTOR: u64 = 10;
+
+/// The epoch of this file. A file without one is new: it gets one above every epoch that the side file remembers and
+/// not below the wall clock, so that a wiped folder does not repeat an epoch either.
+pub(super) fn settle_epoch(connection: &Connection, side: &Path, clock: &dyn Clock) -> Result<(Epoch, bool), Error> {
+    let remembered = std::fs::read_to_string(side).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+    let kept: Option<i64> =
+        connection.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0)).optional()?;
+    if let Some(kept) = kept {
+        let epoch = kept.cast_unsigned();
+        if remembered < epoch {
+            replace_file(side, format!("{epoch}\n").as_bytes())?;
+        }
+        return Ok((Epoch(epoch), false));
+    }
+    let epoch = (remembered + 1).max(u64::try_from(clock.wall_ms()).unwrap_or(0));
+    // The side file first: an epoch that a file may have used must never be chosen again.
+    replace_file(side, format!("{epoch}\n").as_bytes())?;
+    connection.execute("INSERT INTO meta VALUES ('epoch', ?1)", [epoch.cast_signed()])?;
+    Ok((Epoch(epoch), true))
+}
+
+/// What the store remembers about the current boot.
+pub(super) struct Boot {
+    pub(super) no: i64,
+    clock: Arc<dyn Clock>,
+    /// Wall clock minus time since boot when the boot was first seen; rows were stamped with that belief.
+    believed_start_ms: i64,
+    offset_known: bool,
+    looked: Duration,
+    persisted_wall_ms: i64,
+    wall_persist_ms: u64,
+}
+
+/// What a transaction wrote for the clock, true once it is committed.
+#[derive(Default)]
+pub(super) struct Noted {
+    offset: bool,
+    wall_ms: Option<i64>,
+}
+
+impl Boot {
+    /// Finds or begins the row of this boot. Also returns the last wall clock that is known to have passed.
+    pub(super) fn settle(
+        connection: &mut Connection,
+        clock: Arc<dyn Clock>,
+        wall_persist_ms: u64,
+    ) -> Result<(Self, i64), Error> {
+        let stamp = clock.stamp();
+        let boot_ms = i64::try_from(stamp.boot_ms).unwrap_or(i64::MAX);
+        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let last_wall_ms: i64 = tx
+            .query_row("SELECT value FROM meta WHERE key = 'last_wall_ms'", [], |row| row.get(0))
+            .optional()?
+            .unwrap_or(0);
+        // Without /proc every boot has the same id; a time since boot that steps back still tells two apart.
+        let same: Option<(i64, i64, bool)> = tx
+            .query_row(
+                "SELECT boot_no, first_wall_ms - first_boot_ms, offset_ms IS NOT NULL FROM boot
+                 WHERE boot_no = (SELECT max(boot_no) FROM boot) AND boot_id = ?1 AND first_boot_ms <= ?2",
+                (stamp.boot.0, boot_ms),
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
+            .optional()?;
+        let (no, believed_start_ms, offset_known) = if let Some(same) = same {
+            same
+        } else {
+            let offset_ms = (stamp.state == ClockState::Ntp).then_some(0_i64);
+            tx.execute(
+                "INSERT INTO boot (boot_id, first_wall_ms, first_boot_ms, offset_ms) VALUES (?1, ?2, ?3, ?4)",
+                (stamp.boot.0, stamp.wall_ms, boot_ms, offset_ms),
+            )?;
+            let no = tx.last_insert_rowid();
+            tx.execute("DELETE FROM boot WHERE boot_no <= ?1", [no - MAX_BOOTS])?;
+            (no, stamp.wall_ms.saturating_sub(boot_ms), offset_ms.is_some())
+        };
+        tx.commit()?;
+        let looked = clock.since_boot();
+        let settled = Self {
+            no,
+            clock,
+            believed_start_ms,
+            offset_known,
+            looked,
+            persisted_wall_ms: last_wall_ms,
+            wall_persist_ms,
+        };
+        Ok((settled, last_wall_ms))
+    }
+
+    /// Writes what has become due into a transaction that happens anyway.
+    pub(super) fn note(&mut self, tx: &Tx<'_>) -> Result<Noted, Error> {
+        let mut noted = Noted::default();
+        let now = self.clock.since_boot();
+        if now < self.looked + LOOK && self.persisted_wall_ms != 0 {
+            return Ok(noted);
+        }
+        self.looked = now;
+        if !self.offset_known && self.clock.state() == ClockState::Ntp {
+            // Set once per boot: readings of this boot were at wall_ms + offset_ms.
+            let start_ms = self.clock.wall_ms() - i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+            let offset_ms = start_ms - self.believed_start_ms;
+            tx.execute("UPDATE boot SET offset_ms = ?2 WHERE boot_no = ?1", (self.no, offset_ms))?;
+            noted.offset = true;
+        }
+        let wall_ms = self.clock.wall_ms();
+        if wall_ms.abs_diff(self.persisted_wall_ms) >= self.wall_persist_ms {
+            noted.wall_ms = Some(self.persist_wall(tx)?);
+        }
+        Ok(noted)
+    }
+
+    /// Writes the wall clock now: at close, and as the probe of a disk that failed.
+    pub(super) fn note_wall(&self, tx: &Tx<'_>) -> Result<Noted, Error> {
+        Ok(Noted { offset: false, wall_ms: Some(self.persist_wall(tx)?) })
+    }
+
+    fn persist_wall(&self, tx: &Tx<'_>) -> Result<i64, Error> {
+        let wall_ms = self.clock.wall_ms();
+        tx.execute(
+            "INSERT INTO meta VALUES ('last_wall_ms', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            [wall_ms],
+        )?;
+        Ok(wall_ms)
+    }
+
+    /// The transaction that wrote `noted` is on the disk.
+    pub(super) fn keep(&mut self, noted: &Noted) {
+        self.offset_known |= noted.offset;
+        self.persisted_wall_ms = noted.wall_ms.unwrap_or(self.persisted_wall_ms);
+    }
+
+    /// True if the clock is worth a commit of its own.
+    pub(super) fn is_due_when_idle(&self) -> bool {
+        let wall_due_ms = self.wall_persist_ms.saturating_mul(IDLE_FACTOR);
+        (!self.offset_known && self.clock.state() == ClockState::Ntp)
+            || self.clock.wall_ms().abs_diff(self.persisted_wall_ms) >= wall_due_ms
+    }
+}

@@ -1,0 +1,75 @@
+//! Whether commits reach the disk, as readiness and metrics show it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::metrics::Metrics;
+use crate::base::Clock;
+
+/// Whether the store can acknowledge anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// The last commit reached the disk.
+    Good,
+    /// The last commit failed; the file is tried again with every batch and every `probe_ms`.
+    Failing {
+        /// Wall clock of the first failure, milliseconds since 1970.
+        since_ms: i64,
+        /// What the disk said.
+        what: Arc<str>,
+        /// The file's content is at fault: the next start sets it aside and begins a new epoch.
+        restart_heals: bool,
+    },
+}
+
+/// The writer's end.
+pub(super) struct HealthBoard {
+    told: watch::Sender<Health>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+}
+
+impl HealthBoard {
+    pub(super) fn new(clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
+        Self { told: watch::Sender::new(Health::Good), clock, metrics }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Health> {
+        self.told.subscribe()
+    }
+
+    pub(super) fn good(&self) {
+        let was_failing = self.told.send_if_modified(|health| {
+            let failing = *health != Health::Good;
+            *health = Health::Good;
+            failing
+        });
+        if was_failing {
+            self.metrics.failing.set(0);
+            tracing::info!("commits reach the disk again");
+        }
+    }
+
+    pub(super) fn failing(&self, what: &str, restart_heals: bool) {
+        let now_ms = self.clock.wall_ms();
+        let mut first = false;
+        self.told.send_if_modified(|health| {
+            let since_ms = match health {
+                Health::Good => {
+                    first = true;
+                    now_ms
+                }
+                Health::Failing { since_ms, .. } => *since_ms,
+            };
+            let now = Health::Failing { since_ms, what: what.into(), restart_heals };
+            let changed = *health != now;
+            *health = now;
+            changed
+        });
+        if first {
+            self.metrics.failing.set(1);
+            tracing::error!(error = what, "commits fail: nothing is acknowledged until one works again");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Tables of every room, stepped up one version at a time.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::error::Error;
+
+/// Tables of one room. Step `i` takes version `i` to `i + 1`; a step that was released is never edited.
+#[derive(Debug, Clone, Copy)]
+pub struct Schema {
+    /// The room's name.
+    pub room: &'static str,
+    /// SQL of each step.
+    pub steps: &'static [&'static str],
+}
+
+/// The store's own tables.
+pub(super) const OWN: Schema = Schema {
+    room: "store",
+    steps: &["
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE boot (
+            boot_no INTEGER PRIMARY KEY,
+            boot_id BLOB NOT NULL,
+            first_wall_ms INTEGER NOT NULL,
+            first_boot_ms INTEGER NOT NULL,
+            offset_ms INTEGER
+        );
+    "],
+};
+
+/// Brings every room to its newest version, in one transaction: after a crash all steps are done or none.
+pub(super) fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result<(), Error> {
+    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_version (room TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID",
+    )?;
+    for schema in std::iter::once(&OWN).chain(schemas) {
+        let found: i64 = tx
+            .query_row("SELECT version FROM schema_version WHERE room = ?1", [schema.room], |row| row.get(0))
+            .optional()?
+            .unwrap_or(0);
+        let found = usize::try_from(found).unwrap_or(usize::MAX);
+        let known = schema.steps.len();
+        if found > known {
+            return Err(Error::Newer { room: schema.room, found, known });
+        }
+        if found == known {
+            continue;
+        }
+        for step in &schema.steps[found..] {
+            tx.execute_batch(step)?;
+        }
+        tx.execute(
+            "INSERT INTO schema_version VALUES (?1, ?2) ON CONFLICT (room) DO UPDATE SET version = excluded.version",
+            (schema.room, i64::try_from(known).unwrap_or(i64::MAX)),
+        )?;
+    }
+    tx.commit()?;
+    Ok(())
+}
