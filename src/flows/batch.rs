@@ -27,7 +27,7 @@ pub struct Batch {
     pub stream: Name,
     /// `alarm`, `verdict`, `summary` or `raw`: a part of the stream's identity.
     pub class: Name,
-    /// No row or gap of this batch lies before it, and no later batch of the stream begins before it.
+    /// No row of this batch lies before it.
     pub first: Seq,
     /// No row of this batch lies after it.
     pub last: Seq,
@@ -44,6 +44,8 @@ pub struct Row {
     pub seq: Seq,
     /// When the row was made.
     pub stamp: Stamp,
+    /// What to add to `stamp.wall_ms`, which the clock of that boot had wrong: known once it was set in that boot.
+    pub offset_ms: Option<i64>,
     /// What the stream's owner wrote; opaque here.
     pub body: Bytes,
 }
@@ -55,7 +57,7 @@ pub struct Gap {
     pub first: Seq,
     /// Last `seq` that is gone.
     pub last: Seq,
-    /// Why, in a word: `restart`, `corrupt`, `expired`, `too_large`.
+    /// Why, in a word, such as `restart` or `corrupt`.
     pub reason: String,
     /// Readings lost: 0 where only numbers were skipped.
     pub count: u64,
@@ -146,14 +148,15 @@ pub const BATCH_OVERHEAD_BYTES: usize = 400;
 impl Batch {
     /// Writes a batch, deterministically (RFC 8949, 4.2.1): the same rows always give the same bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut boots: Vec<BootId> = Vec::new();
+        let mut boots: Vec<(BootId, Option<i64>)> = Vec::new();
         let bodies: usize = self.rows.iter().map(|row| row.body.len() + ROW_OVERHEAD_BYTES).sum();
         let mut rows = Encoder::with_capacity(bodies + 9);
         rows.array(self.rows.len());
         for row in &self.rows {
             // Rows of one boot stand together, so the search ends at the first look from the back.
-            let boot = boots.iter().rposition(|&boot| boot == row.stamp.boot).unwrap_or_else(|| {
-                boots.push(row.stamp.boot);
+            let boot = (row.stamp.boot, row.offset_ms);
+            let boot = boots.iter().rposition(|&known| known == boot).unwrap_or_else(|| {
+                boots.push(boot);
                 boots.len() - 1
             });
             rows.array(6);
@@ -190,8 +193,10 @@ impl Batch {
         out.bytes(&rows);
         out.text("boots");
         out.array(boots.len());
-        for boot in &boots {
+        for (boot, offset_ms) in &boots {
+            out.array(2);
             out.bytes(&boot.0);
+            out.int_or_null(*offset_ms);
         }
         out.text("class");
         out.text(self.class.as_str());
@@ -276,16 +281,21 @@ fn read_gaps(cbor: &mut Decoder<'_>, limits: &Limits) -> Result<Vec<Gap>, BatchE
     Ok(gaps)
 }
 
-fn read_boots(cbor: &mut Decoder<'_>, limits: &Limits) -> Result<Vec<BootId>, BatchError> {
+fn read_boots(cbor: &mut Decoder<'_>, limits: &Limits) -> Result<Vec<(BootId, Option<i64>)>, BatchError> {
     let count = cbor.array()?;
     if count > limits.boots {
         return Err(BatchError::Shape("too many boots"));
     }
-    let boot = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map(BootId);
-    (0..count).map(|_| boot(cbor.bytes()?).map_err(|_| BatchError::Shape("a boot id has 16 bytes"))).collect()
+    let mut boots = Vec::with_capacity(count);
+    for _ in 0..count {
+        cbor.array_of(2, "a boot of 2 items")?;
+        let id = <[u8; 16]>::try_from(cbor.bytes()?).map_err(|_| BatchError::Shape("a boot id has 16 bytes"))?;
+        boots.push((BootId(id), cbor.int_or_null()?));
+    }
+    Ok(boots)
 }
 
-fn read_rows(bytes: &Bytes, boots: &[BootId], limits: &Limits) -> Result<Vec<Row>, BatchError> {
+fn read_rows(bytes: &Bytes, boots: &[(BootId, Option<i64>)], limits: &Limits) -> Result<Vec<Row>, BatchError> {
     let mut cbor = Decoder::new(bytes);
     let count = cbor.array()?;
     if count > limits.rows {
@@ -303,7 +313,7 @@ fn read_rows(bytes: &Bytes, boots: &[BootId], limits: &Limits) -> Result<Vec<Row
             return Err(BatchError::Shape("boots are not in the order of their use"));
         }
         boots_used = boots_used.max(at + 1);
-        let boot = *boots.get(at).ok_or(BatchError::Shape("a row names a boot that is not listed"))?;
+        let (boot, offset_ms) = *boots.get(at).ok_or(BatchError::Shape("a row names a boot that is not listed"))?;
         let state = match cbor.uint()? {
             0 => ClockState::Unsynced,
             1 => ClockState::Rtc,
@@ -311,7 +321,7 @@ fn read_rows(bytes: &Bytes, boots: &[BootId], limits: &Limits) -> Result<Vec<Row
             _ => return Err(BatchError::Shape("a clock state is 0, 1 or 2")),
         };
         let body = bytes.slice_ref(cbor.bytes()?);
-        rows.push(Row { seq, stamp: Stamp { wall_ms, boot_ms, boot, state }, body });
+        rows.push(Row { seq, stamp: Stamp { wall_ms, boot_ms, boot, state }, offset_ms, body });
     }
     cbor.finish()?;
     if boots_used == boots.len() { Ok(rows) } else { Err(BatchError::Shape("a boot is listed that no row names")) }
@@ -326,7 +336,7 @@ mod tests {
         "[a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,63}".prop_map(|text| Name::new(&text).unwrap())
     }
 
-    fn row() -> impl Strategy<Value = (u64, Stamp, Vec<u8>)> {
+    fn row() -> impl Strategy<Value = (u64, Stamp, Option<i64>, Vec<u8>)> {
         let state = prop_oneof![Just(ClockState::Unsynced), Just(ClockState::Rtc), Just(ClockState::Ntp)];
         let stamp = (any::<i64>(), any::<u64>(), 0_u8..3, state).prop_map(|(wall_ms, boot_ms, boot, state)| Stamp {
             wall_ms,
@@ -334,7 +344,7 @@ mod tests {
             boot: BootId([boot; 16]),
             state,
         });
-        (1_u64..1000, stamp, proptest::collection::vec(any::<u8>(), 0..300))
+        (1_u64..1000, stamp, proptest::option::of(-5_i64..5), proptest::collection::vec(any::<u8>(), 0..300))
     }
 
     fn gap() -> impl Strategy<Value = Gap> {
@@ -356,8 +366,8 @@ mod tests {
             |(gateway, epoch, stream, class, first, steps, gaps)| {
                 let mut seq = first;
                 let mut rows = Vec::new();
-                for (step, stamp, body) in steps {
-                    rows.push(Row { seq: Seq(seq), stamp, body: body.into() });
+                for (step, stamp, offset_ms, body) in steps {
+                    rows.push(Row { seq: Seq(seq), stamp, offset_ms, body: body.into() });
                     seq += step;
                 }
                 let last = rows.last().map_or(Seq(first), |row| row.seq);
@@ -376,8 +386,8 @@ mod tests {
             first: Seq(10),
             last: Seq(11),
             rows: vec![
-                Row { seq: Seq(10), stamp, body: Bytes::from_static(b"ten") },
-                Row { seq: Seq(11), stamp, body: Bytes::from_static(b"eleven") },
+                Row { seq: Seq(10), stamp, offset_ms: None, body: Bytes::from_static(b"ten") },
+                Row { seq: Seq(11), stamp, offset_ms: None, body: Bytes::from_static(b"eleven") },
             ],
             gaps: vec![Gap { first: Seq(4), last: Seq(9), reason: "restart".into(), count: 0, wall_ms: 5 }],
         }
@@ -412,7 +422,8 @@ mod tests {
         fn overheads_are_never_exceeded(batch in batch()) {
             let bodies: usize = batch.rows.iter().map(|row| row.body.len() + ROW_OVERHEAD_BYTES).sum();
             let gaps = batch.gaps.len() * (1 + 9 + 9 + 2 + MAX_REASON_BYTES + 9 + 9);
-            prop_assert!(batch.encode().len() <= bodies + gaps + BATCH_OVERHEAD_BYTES);
+            let boots = 40 * (1 + 17 + 9);
+            prop_assert!(batch.encode().len() <= bodies + gaps + boots + BATCH_OVERHEAD_BYTES);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::base::Seq;
 #[derive(Debug)]
 struct Flight {
     ticket: u64,
+    first: Seq,
     last: Seq,
     rows: u64,
     acknowledged: bool,
@@ -27,103 +28,95 @@ struct Stream {
     leaving: u64,
 }
 
-/// A stream's rows up to `last` are acknowledged without a hole.
+/// A stream's numbers from `first` to `last` are acknowledged, and so is everything before them.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Arrived<K> {
-    pub(crate) key: K,
-    pub(crate) last: Seq,
+pub(super) struct Arrived<K> {
+    pub(super) key: K,
+    pub(super) first: Seq,
+    pub(super) last: Seq,
     /// Rows that this adds to what may be deleted.
-    pub(crate) rows: u64,
+    pub(super) rows: u64,
 }
 
 /// The batches that are on their way over one link.
 #[derive(Debug)]
-pub(crate) struct Flights<K> {
+pub(super) struct Flights<K> {
     streams: HashMap<K, Stream>,
     tickets: HashMap<u64, K>,
     next_ticket: u64,
 }
 
 impl<K: Clone + Eq + Hash> Flights<K> {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { streams: HashMap::new(), tickets: HashMap::new(), next_ticket: 1 }
     }
 
     /// Batches without an answer.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.tickets.len()
     }
 
     /// Where fetching goes on: rows up to here are on their way, or acknowledged and being deleted.
-    pub(crate) fn cursor(&self, key: &K) -> Option<Seq> {
+    pub(super) fn cursor(&self, key: &K) -> Option<Seq> {
         let stream = self.streams.get(key)?;
         stream.flights.back().map(|flight| flight.last).max(stream.acknowledged)
     }
 
-    /// Every stream's cursor.
-    pub(crate) fn cursors(&self) -> HashMap<K, Seq> {
-        self.streams.keys().filter_map(|key| Some((key.clone(), self.cursor(key)?))).collect()
-    }
-
     /// Takes note of a batch and gives its ticket. True if rows of it were submitted before.
-    pub(crate) fn depart(&mut self, key: &K, first: Seq, last: Seq, rows: u64) -> (u64, bool) {
+    pub(super) fn depart(&mut self, key: &K, first: Seq, last: Seq, rows: u64) -> (u64, bool) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let stream = self.streams.entry(key.clone()).or_default();
         debug_assert!(stream.flights.back().is_none_or(|flight| flight.last <= last));
         let again = stream.highest.is_some_and(|highest| first <= highest);
         stream.highest = stream.highest.max(Some(last));
-        stream.flights.push_back(Flight { ticket, last, rows, acknowledged: false });
+        stream.flights.push_back(Flight { ticket, first, last, rows, acknowledged: false });
         self.tickets.insert(ticket, key.clone());
         (ticket, again)
     }
 
     /// Rows of the stream that are in the queue and need no fetching: on their way, or acknowledged and not yet deleted.
-    pub(crate) fn rows(&self, key: &K) -> u64 {
+    pub(super) fn rows(&self, key: &K) -> u64 {
         let Some(stream) = self.streams.get(key) else { return 0 };
         stream.leaving + stream.flights.iter().map(|flight| flight.rows).sum::<u64>()
     }
 
     /// So many acknowledged rows of the stream are deleted.
-    pub(crate) fn left(&mut self, key: &K, rows: u64) {
+    pub(super) fn left(&mut self, key: &K, rows: u64) {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.leaving = stream.leaving.saturating_sub(rows);
         }
     }
 
     /// The batch is acknowledged. Gives what may now be deleted, if that grew.
-    pub(crate) fn acknowledge(&mut self, ticket: u64) -> Option<Arrived<K>> {
+    pub(super) fn acknowledge(&mut self, ticket: u64) -> Option<Arrived<K>> {
         let key = self.tickets.remove(&ticket)?;
         let stream = self.streams.get_mut(&key)?;
         let flight = stream.flights.iter_mut().find(|flight| flight.ticket == ticket)?;
         flight.acknowledged = true;
-        let mut grown = false;
-        let before = stream.leaving;
+        let first = stream.flights.front()?.first;
+        let before = (stream.acknowledged, stream.leaving);
         while stream.flights.front().is_some_and(|flight| flight.acknowledged) {
             let flight = stream.flights.pop_front().expect("just seen");
             stream.acknowledged = stream.acknowledged.max(Some(flight.last));
             stream.leaving += flight.rows;
-            grown = true;
         }
-        let last = stream.acknowledged.filter(|_| grown)?;
-        let rows = stream.leaving - before;
-        Some(Arrived { key, last, rows })
+        let last = stream.acknowledged.filter(|_| stream.acknowledged != before.0)?;
+        Some(Arrived { key, first, last, rows: stream.leaving - before.1 })
     }
 
-    /// The batch was not taken. It and everything of its stream behind it will be fetched again; answers to those
-    /// change nothing any more.
-    pub(crate) fn refuse(&mut self, ticket: u64) -> Option<K> {
-        let key = self.tickets.get(&ticket)?.clone();
+    /// The batch was not taken. It and everything of its stream behind it will be fetched again; the answers to those
+    /// are still to come and change nothing any more. Gives the stream, unless the batch was one of those.
+    pub(super) fn refuse(&mut self, ticket: u64) -> Option<K> {
+        let key = self.tickets.remove(&ticket)?;
         let stream = self.streams.get_mut(&key)?;
         let at = stream.flights.iter().position(|flight| flight.ticket == ticket)?;
-        for flight in stream.flights.drain(at..) {
-            self.tickets.remove(&flight.ticket);
-        }
+        stream.flights.truncate(at);
         Some(key)
     }
 
     /// The link is gone: nothing is on its way any more.
-    pub(crate) fn lose(&mut self) {
+    pub(super) fn lose(&mut self) {
         self.tickets.clear();
         for stream in self.streams.values_mut() {
             stream.flights.clear();
@@ -143,8 +136,8 @@ mod tests {
         let (two, _) = flights.depart(&"a", Seq(11), Seq(20), 10);
         let (other, _) = flights.depart(&"b", Seq(1), Seq(5), 5);
         assert_eq!(flights.acknowledge(two), None);
-        assert_eq!(flights.acknowledge(other), Some(Arrived { key: "b", last: Seq(5), rows: 5 }));
-        assert_eq!(flights.acknowledge(one), Some(Arrived { key: "a", last: Seq(20), rows: 20 }));
+        assert_eq!(flights.acknowledge(other), Some(Arrived { key: "b", first: Seq(1), last: Seq(5), rows: 5 }));
+        assert_eq!(flights.acknowledge(one), Some(Arrived { key: "a", first: Seq(1), last: Seq(20), rows: 20 }));
         assert_eq!(flights.len(), 0);
     }
 
@@ -155,9 +148,10 @@ mod tests {
         let (two, _) = flights.depart(&"a", Seq(11), Seq(20), 10);
         let (three, _) = flights.depart(&"a", Seq(21), Seq(30), 10);
         assert_eq!(flights.refuse(two), Some("a"));
-        assert_eq!(flights.acknowledge(three), None, "its answer changes nothing any more");
+        assert_eq!(flights.len(), 2, "the answer to the third is still to come");
+        assert_eq!(flights.acknowledge(three), None, "and changes nothing any more");
         assert_eq!(flights.cursor(&"a"), Some(Seq(10)));
-        assert_eq!(flights.acknowledge(one), Some(Arrived { key: "a", last: Seq(10), rows: 10 }));
+        assert_eq!(flights.acknowledge(one), Some(Arrived { key: "a", first: Seq(1), last: Seq(10), rows: 10 }));
         assert!(flights.depart(&"a", Seq(11), Seq(30), 20).1, "sent before");
         assert!(!flights.depart(&"a", Seq(31), Seq(31), 1).1);
     }
@@ -207,6 +201,7 @@ mod tests {
         ], 0..200)) {
             let mut flights = Flights::new();
             let mut open: Vec<(u64, u64, u64)> = Vec::new();
+            let mut gone = 0;
             let mut taken = std::collections::BTreeSet::new();
             for step in steps {
                 match step {
@@ -219,7 +214,9 @@ mod tests {
                         let (ticket, first, last) = open.remove(at);
                         taken.extend(first..=last);
                         if let Some(arrived) = flights.acknowledge(ticket) {
-                            prop_assert!((1..=arrived.last.0).all(|seq| taken.contains(&seq)));
+                            prop_assert_eq!(arrived.first.0, gone + 1);
+                            gone = arrived.last.0;
+                            prop_assert!((1..=gone).all(|seq| taken.contains(&seq)));
                         }
                     }
                     Step::Refuse(at) if at < open.len() => {
