@@ -1,1 +1,30 @@
 //! The durable, ordered queue of opaque envelopes, and the ledger of what was lost.
+//!
+//! A row is (epoch, stream, seq) and bytes that this room never looks into. Rows enter inside a flow's transaction, so
+//! they are on the disk exactly when the reading they came from is acknowledged; they leave only by deletion of what
+//! the far side acknowledged. In every stream each number from 1 to the highest is a row, a ledger entry or acknowledged.
+//!
+//! - Numbers are never issued twice: they are reserved ahead of use, in transactions of their own past. A crash or a
+//!   failed commit burns numbers, and the ledger says which.
+//! - Alarms are sent first; among the rest the oldest row decides, so no stream starves.
+//! - A row whose checksum is wrong becomes a ledger entry and is never sent.
+//! - Opening and memory depend on the number of streams, not of rows.
+//!
+//! Limits: streams in number, a batch in rows and bytes. The byte limit of the file is the store's.
+
+mod batch;
+mod config;
+mod error;
+mod ledger;
+mod metrics;
+mod pick;
+mod queue;
+mod state;
+mod stream;
+
+pub use batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
+pub use config::Config;
+pub use error::Error;
+pub use metrics::Metrics;
+pub use queue::{Envelope, Outbox, SCHEMA};
+pub use stream::{Class, StreamHandle, StreamKey};

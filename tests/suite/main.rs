@@ -6,3 +6,4 @@ mod arrows;
 mod chaos;
 mod link_mqtt;
 mod mosquitto;
+mod outbox_model;

@@ -1,0 +1,26 @@
+//! What can go wrong with the queue.
+
+use super::stream::StreamKey;
+use crate::store;
+
+/// Why the outbox could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk, or the file.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// Every stream slot is taken.
+    #[error("failed to register stream {key}: {most} streams exist already")]
+    TooManyStreams {
+        /// The stream that does not fit.
+        key: StreamKey,
+        /// The limit.
+        most: usize,
+    },
+    /// Rows that were set right are wrong again at once.
+    #[error("failed to read stream {key}: its rows are still wrong after they were entered into the ledger")]
+    Unreadable {
+        /// The stream.
+        key: StreamKey,
+    },
+}

@@ -1,0 +1,296 @@
+//! Choosing and reading the next batch, and entering what cannot be read into the ledger.
+
+use std::collections::VecDeque;
+
+use rusqlite::{Connection, OptionalExtension, types::ValueRef};
+
+use super::batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
+use super::error::Error;
+use super::ledger;
+use super::queue::{Outbox, Stored};
+use super::stream::{Class, StreamHandle, StreamKey};
+use crate::base::{BootId, Seq, Stamp};
+use crate::store;
+
+/// Set right and read again at most this often in one call.
+const TRIES: usize = 8;
+
+/// A stream with something to send.
+struct Candidate {
+    stream: StreamHandle,
+    key: StreamKey,
+    /// First number that is neither settled nor in flight.
+    from: u64,
+    /// Last committed number.
+    last: u64,
+}
+
+/// What was read of one stream.
+struct Reading {
+    first: u64,
+    /// The last number covered; `first - 1` if there is nothing but acknowledged numbers.
+    last: u64,
+    rows: Vec<Row>,
+    gaps: Vec<Gap>,
+    /// Numbers that should be rows and are not, or not intact.
+    bad: Vec<(u64, u64)>,
+}
+
+impl Outbox {
+    /// The next rows to send, or None. Alarms first, then the stream whose first waiting row is the oldest; one stream
+    /// a batch. What is in flight already is passed over. Rows stay until [`delete`](Self::delete).
+    pub async fn next_batch(&self, limits: &BatchLimits, in_flight: &[BatchId]) -> Result<Option<Batch>, Error> {
+        let mut unreadable = None;
+        for _ in 0..TRIES {
+            let candidates = self.candidates(in_flight);
+            if candidates.is_empty() {
+                return Ok(None);
+            }
+            let limits = *limits;
+            let read = move |connection: &Connection| {
+                for candidate in by_urgency(connection, candidates)? {
+                    let reading = read_stream(connection, &candidate, limits)?;
+                    if reading.last >= reading.first || !reading.bad.is_empty() {
+                        return Ok(Some((candidate, reading)));
+                    }
+                }
+                Ok(None)
+            };
+            let Some((Candidate { stream, key, .. }, reading)) = self.reader.read(read).await? else {
+                return Ok(None);
+            };
+            if reading.bad.is_empty() {
+                let (first, last) = (Seq(reading.first), Seq(reading.last));
+                let id = BatchId { stream, first, last };
+                let Reading { rows, gaps, .. } = reading;
+                return Ok(Some(Batch { id, stream: key, epoch: self.epoch, first, last, rows, gaps }));
+            }
+            self.enter_corrupt(stream, &key, reading.bad).await?;
+            unreadable = Some(key);
+        }
+        Err(Error::Unreadable { key: unreadable.expect("the loop ran and went on only past a bad row") })
+    }
+
+    fn candidates(&self, in_flight: &[BatchId]) -> Vec<Candidate> {
+        let streams = self.state.lock();
+        let waiting = streams.all.iter().enumerate().filter(|(_, stream)| stream.last > stream.settled);
+        waiting
+            .filter_map(|(at, stream)| {
+                let flying = in_flight.iter().filter(|batch| batch.stream.at == at).map(|batch| batch.last.0).max();
+                let from = flying.unwrap_or(0).max(stream.settled) + 1;
+                let handle = StreamHandle { at, no: stream.no };
+                (from <= stream.last).then(|| Candidate {
+                    stream: handle,
+                    key: stream.key.clone(),
+                    from,
+                    last: stream.last,
+                })
+            })
+            .collect()
+    }
+
+    async fn enter_corrupt(&self, stream: StreamHandle, key: &StreamKey, bad: Vec<(u64, u64)>) -> Result<(), Error> {
+        tracing::error!(stream = %key, ranges = bad.len(), "rows are corrupt; they go to the loss ledger");
+        let (state, wall_ms) = (std::sync::Arc::clone(&self.state), self.clock.wall_ms());
+        let work = move |tx: &store::Tx<'_>| {
+            let mut streams = state.stage(tx, stream.at);
+            for (first, last) in bad {
+                let count = last - first + 1;
+                tx.execute(
+                    "DELETE FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3",
+                    (stream.no, first.cast_signed(), last.cast_signed()),
+                )?;
+                ledger::enter(tx, stream.no, (first, last), count, GapReason::Corrupt, wall_ms)?;
+                streams.all[stream.at].staged.corrupt += count;
+            }
+            Ok(())
+        };
+        Ok(self.writer.commit(64, work).await?)
+    }
+}
+
+/// Alarms before the rest; within both, the one whose first row is oldest. The order of rows in time is (boot, time
+/// since boot): it does not change when somebody sets the clock.
+fn by_urgency(connection: &Connection, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, store::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT boot_no, boot_ms FROM outbox_row WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1",
+    )?;
+    let mut aged = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let head = statement.query_row((candidate.stream.no, candidate.from.cast_signed()), |row| {
+            Ok((integer(row.get_ref(0)?), integer(row.get_ref(1)?)))
+        });
+        // A stream with ledger entries only goes first in its class: losses are declared before anything else.
+        let age = head.optional()?.unwrap_or((None, None));
+        aged.push(((candidate.key.class != Class::Alarm, age), candidate));
+    }
+    aged.sort_by_key(|(age, _)| *age);
+    Ok(aged.into_iter().map(|(_, candidate)| candidate).collect())
+}
+
+fn integer(value: ValueRef<'_>) -> Option<i64> {
+    if let ValueRef::Integer(value) = value { Some(value) } else { None }
+}
+
+fn ranges(
+    connection: &Connection,
+    sql: &str,
+    candidate: &Candidate,
+    most: usize,
+) -> Result<VecDeque<Gap>, store::Error> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query((
+        candidate.stream.no,
+        candidate.from.cast_signed(),
+        candidate.last.cast_signed(),
+        i64::try_from(most).unwrap_or(i64::MAX),
+    ))?;
+    let mut found = VecDeque::new();
+    while let Some(row) = rows.next()? {
+        let reason: String = row.get(3)?;
+        found.push_back(Gap {
+            first: Seq(row.get::<_, i64>(0)?.cast_unsigned().max(candidate.from)),
+            last: Seq(row.get::<_, i64>(1)?.cast_unsigned()),
+            count: row.get::<_, i64>(2)?.cast_unsigned(),
+            reason: GapReason::from_word(&reason).ok_or(store::Error::Row { table: "outbox_gap", what: reason })?,
+            wall_ms: row.get(4)?,
+        });
+    }
+    Ok(found)
+}
+
+/// Walks the numbers from `candidate.from` on: every one must be an intact row, in the ledger or acknowledged.
+fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimits) -> Result<Reading, store::Error> {
+    let most = limits.rows.max(1);
+    let mut gaps = ranges(
+        connection,
+        "SELECT first, last, count, reason, wall_ms FROM outbox_gap
+         WHERE stream_no = ?1 AND last >= ?2 AND first <= ?3 ORDER BY first LIMIT ?4",
+        candidate,
+        most + 1,
+    )?;
+    let mut acked = ranges(
+        connection,
+        "SELECT first, last, 0, 'restart', 0 FROM outbox_acked
+         WHERE stream_no = ?1 AND last >= ?2 AND first <= ?3 ORDER BY first LIMIT ?4",
+        candidate,
+        most + 1,
+    )?;
+    let mut boots: Vec<(i64, BootId, Option<i64>)> = Vec::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, wall_ms, boot_ms, boot_no, clock_state, checksum, body FROM outbox_row
+         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
+    )?;
+    let mut rows =
+        statement.query((candidate.stream.no, candidate.from.cast_signed(), candidate.last.cast_signed()))?;
+    let mut reading = Reading {
+        first: candidate.from,
+        last: candidate.from - 1,
+        rows: Vec::new(),
+        gaps: Vec::new(),
+        bad: Vec::new(),
+    };
+    let mut bytes = 0;
+    let mut row = rows.next()?;
+    while reading.last < candidate.last {
+        let expected = reading.last + 1;
+        let is_empty = reading.rows.is_empty() && reading.gaps.is_empty();
+        if let Some(range) = acked.pop_front_if(|range| range.first.0 <= expected) {
+            if !is_empty {
+                break;
+            }
+            // Acknowledged early: the batch begins after it.
+            reading.last = range.last.0.max(reading.last);
+            reading.first = reading.last + 1;
+            continue;
+        }
+        if let Some(gap) = gaps.pop_front_if(|gap| gap.first.0 <= expected) {
+            if reading.gaps.len() >= most {
+                break;
+            }
+            reading.last = gap.last.0.max(reading.last);
+            reading.gaps.push(gap);
+            continue;
+        }
+        let found = match row {
+            Some(row) => Some((row.get::<_, i64>(0)?.cast_unsigned(), row)),
+            None => None,
+        };
+        match found {
+            // A row below what is covered already: a ledger entry speaks for it. It goes with the deletion.
+            Some((seq, _)) if seq < expected => row = rows.next()?,
+            Some((seq, values)) if seq == expected => {
+                let Some((stored, body)) = intact(candidate.stream.no, values)? else {
+                    reading.bad.push((seq, seq));
+                    reading.last = seq;
+                    row = rows.next()?;
+                    continue;
+                };
+                if reading.rows.len() >= most || (bytes + body.len() > limits.bytes && !reading.rows.is_empty()) {
+                    break;
+                }
+                bytes += body.len();
+                reading.rows.push(to_row(connection, &mut boots, &stored, body)?);
+                reading.last = seq;
+                row = rows.next()?;
+            }
+            // Nothing stands for these numbers: a row vanished.
+            other => {
+                let next_row = other.map_or(u64::MAX, |(seq, _)| seq);
+                let next_gap = gaps.front().map_or(u64::MAX, |gap| gap.first.0);
+                let next_acked = acked.front().map_or(u64::MAX, |range| range.first.0);
+                let until = next_row.min(next_gap).min(next_acked).min(candidate.last + 1) - 1;
+                reading.bad.push((expected, until));
+                reading.last = until;
+            }
+        }
+        if reading.bad.len() >= most {
+            break;
+        }
+    }
+    Ok(reading)
+}
+
+/// The row, if its checksum holds and every column is of its type.
+fn intact(stream_no: i64, row: &rusqlite::Row<'_>) -> Result<Option<(Stored, Vec<u8>)>, store::Error> {
+    let mut numbers = [0_i64; 6];
+    for (at, number) in numbers.iter_mut().enumerate() {
+        match integer(row.get_ref(at)?) {
+            Some(value) => *number = value,
+            None => return Ok(None),
+        }
+    }
+    let [seq, wall_ms, boot_ms, boot_no, clock_state, checksum] = numbers;
+    let ValueRef::Blob(body) = row.get_ref(6)? else { return Ok(None) };
+    let stored = Stored { stream_no, seq, wall_ms, boot_ms, boot_no, clock_state };
+    let holds = i64::from(stored.checksum(body)) == checksum && stored.state().is_some();
+    Ok(holds.then(|| (stored, body.to_vec())))
+}
+
+fn to_row(
+    connection: &Connection,
+    boots: &mut Vec<(i64, BootId, Option<i64>)>,
+    stored: &Stored,
+    body: Vec<u8>,
+) -> Result<Row, store::Error> {
+    let known = boots.iter().find(|(no, _, _)| *no == stored.boot_no).copied();
+    let (_, boot, offset_ms) = match known {
+        Some(boot) => boot,
+        None => {
+            let boot = connection
+                .prepare_cached("SELECT boot_id, offset_ms FROM boot WHERE boot_no = ?1")?
+                .query_row([stored.boot_no], |row| Ok((stored.boot_no, BootId(row.get(0)?), row.get(1)?)))
+                .optional()?
+                .unwrap_or((stored.boot_no, BootId([0; 16]), None));
+            boots.push(boot);
+            boot
+        }
+    };
+    let stamp = Stamp {
+        wall_ms: stored.wall_ms,
+        boot_ms: stored.boot_ms.cast_unsigned(),
+        boot,
+        state: stored.state().expect("checked with the checksum"),
+    };
+    Ok(Row { seq: Seq(stored.seq.cast_unsigned()), stamp, offset_ms, body })
+}

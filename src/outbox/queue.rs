@@ -1,0 +1,502 @@
+//! Appending inside a flow's transaction, deleting what was acknowledged, and the numbers in between.
+
+use std::sync::Arc;
+
+use rusqlite::OptionalExtension;
+use tokio::sync::watch;
+
+use super::batch::{BatchId, GapReason};
+use super::config::Config;
+use super::error::Error;
+use super::ledger;
+use super::metrics::Metrics;
+use super::state::{Staged, State, Stream};
+use super::stream::{StreamHandle, StreamKey};
+use crate::base::{Clock, ClockState, Epoch, Seq, Stamp, row_checksum};
+use crate::store::{self, Reader, Schema, Store, Tx, Writer};
+
+/// Tables of this room.
+pub const SCHEMA: Schema = Schema {
+    room: "outbox",
+    steps: &["
+        CREATE TABLE outbox_stream (
+            stream_no INTEGER PRIMARY KEY,
+            class TEXT NOT NULL,
+            name TEXT NOT NULL,
+            reserved INTEGER NOT NULL,
+            settled INTEGER NOT NULL,
+            UNIQUE (class, name)
+        );
+        CREATE TABLE outbox_row (
+            stream_no INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            wall_ms INTEGER NOT NULL,
+            boot_ms INTEGER NOT NULL,
+            boot_no INTEGER NOT NULL,
+            clock_state INTEGER NOT NULL,
+            checksum INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (stream_no, seq)
+        ) WITHOUT ROWID;
+        CREATE TABLE outbox_gap (
+            stream_no INTEGER NOT NULL,
+            first INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            wall_ms INTEGER NOT NULL,
+            PRIMARY KEY (stream_no, first)
+        ) WITHOUT ROWID;
+        CREATE TABLE outbox_acked (
+            stream_no INTEGER NOT NULL,
+            first INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            PRIMARY KEY (stream_no, first)
+        ) WITHOUT ROWID;
+    "],
+};
+
+/// Bytes for the cloud and when they were made. Opaque here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Encoded by the flow.
+    pub body: Vec<u8>,
+    /// When its cause happened. Its boot is the current one.
+    pub stamp: Stamp,
+}
+
+/// The queue. A cheap clone.
+#[derive(Clone)]
+pub struct Outbox {
+    pub(super) config: Config,
+    pub(super) epoch: Epoch,
+    pub(super) state: Arc<State>,
+    pub(super) writer: Writer,
+    pub(super) reader: Reader,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Outbox {
+    /// Resumes every stream of the file. Time and memory grow with the number of streams, not of rows. Blocks for one
+    /// commit: for start-up.
+    pub fn open(config: &Config, store: &Store, epoch: Epoch, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let (reserve_rows, wall_ms) = (config.reserve_rows.max(1), clock.wall_ms());
+        let writer = store.writer();
+        let streams = writer.commit_blocking(move |tx| ledger::resume(tx, reserve_rows, wall_ms))?;
+        Ok(Self {
+            config: Config { reserve_rows, ..config.clone() },
+            epoch,
+            state: Arc::new(State::new(streams)),
+            writer,
+            reader: store.reader(),
+            clock,
+        })
+    }
+
+    /// The stream of that name and class, registered if it is new. Registering blocks for one commit: for start-up.
+    pub fn stream(&self, key: StreamKey) -> Result<StreamHandle, Error> {
+        let known = |streams: &[Stream]| {
+            streams.iter().enumerate().find(|(_, s)| s.key == key).map(|(at, s)| StreamHandle { at, no: s.no })
+        };
+        {
+            let streams = self.state.lock();
+            if let Some(handle) = known(&streams.all) {
+                return Ok(handle);
+            }
+            if streams.all.len() >= self.config.max_streams {
+                return Err(Error::TooManyStreams { key, most: self.config.max_streams });
+            }
+        }
+        let reserved = 2 * self.config.reserve_rows;
+        let (class, name) = (key.class.as_str(), key.name.to_string());
+        let no = self.writer.commit_blocking(move |tx| {
+            tx.execute(
+                "INSERT OR IGNORE INTO outbox_stream (class, name, reserved, settled) VALUES (?1, ?2, ?3, 0)",
+                (class, &name, reserved.cast_signed()),
+            )?;
+            tx.query_row("SELECT stream_no FROM outbox_stream WHERE class = ?1 AND name = ?2", (class, &name), |row| {
+                row.get(0)
+            })
+        })?;
+        let mut streams = self.state.lock();
+        // Somebody else may have registered it meanwhile.
+        if let Some(handle) = known(&streams.all) {
+            return Ok(handle);
+        }
+        let handle = StreamHandle { at: streams.all.len(), no };
+        streams.all.push(Stream {
+            no,
+            key,
+            next: 1,
+            reserved,
+            last: 0,
+            settled: 0,
+            rows: 0,
+            burned: None,
+            staged: Staged::default(),
+        });
+        Ok(handle)
+    }
+
+    /// Puts a row at the end of `stream`, inside a flow's transaction. It counts once that transaction is on the disk;
+    /// if it fails, the number is burned and the ledger will say so.
+    pub fn append(&self, tx: &Tx<'_>, stream: &StreamHandle, envelope: &Envelope) -> Result<Seq, store::Error> {
+        let mut streams = self.state.stage(tx, stream.at);
+        let stream = &mut streams.all[stream.at];
+        let seq = stream.next;
+        stream.next += 1;
+        stream.staged.first.get_or_insert(seq);
+        if let (Some(burned), false) = (stream.burned, stream.staged.ledger) {
+            stream.staged.ledger = true;
+            ledger::enter(tx, stream.no, (burned, seq - 1), 0, GapReason::Rollback, self.clock.wall_ms())?;
+        }
+        let block = self.config.reserve_rows;
+        if seq + block > stream.reserved_now() {
+            // A block ahead of use, so that the mark was committed long before its numbers are seen by anybody.
+            let reserved = seq + 2 * block;
+            stream.staged.reserved = Some(reserved);
+            tx.execute(
+                "UPDATE outbox_stream SET reserved = ?2 WHERE stream_no = ?1",
+                (stream.no, reserved.cast_signed()),
+            )?;
+        }
+        stream.staged.appended += 1;
+        let stored = Stored::of(stream.no, seq, &envelope.stamp, tx.boot_no());
+        tx.execute(
+            "INSERT INTO outbox_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            (
+                stored.stream_no,
+                stored.seq,
+                stored.wall_ms,
+                stored.boot_ms,
+                stored.boot_no,
+                stored.clock_state,
+                stored.checksum(&envelope.body),
+                &envelope.body,
+            ),
+        )?;
+        Ok(Seq(seq))
+    }
+
+    /// Removes what the far side acknowledged, rows and ledger entries. Rides in a transaction. Batches may be
+    /// acknowledged in any order.
+    pub fn delete(&self, tx: &Tx<'_>, batch: &BatchId) -> Result<(), store::Error> {
+        let mut streams = self.state.stage(tx, batch.stream.at);
+        let stream = &mut streams.all[batch.stream.at];
+        let (no, first, last) = (stream.no, batch.first.0.cast_signed(), batch.last.0.cast_signed());
+        let rows =
+            tx.execute("DELETE FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3", (no, first, last))?;
+        tx.execute(
+            "DELETE FROM outbox_gap WHERE stream_no = ?1 AND first BETWEEN ?2 AND ?3 AND last <= ?3",
+            (no, first, last),
+        )?;
+        stream.staged.deleted += rows as u64;
+        let settled = stream.settled_now();
+        if batch.first.0 > settled + 1 {
+            tx.execute(
+                "INSERT INTO outbox_acked VALUES (?1, ?2, ?3)
+                 ON CONFLICT (stream_no, first) DO UPDATE SET last = max(last, excluded.last)",
+                (no, first, last),
+            )?;
+            return Ok(());
+        }
+        let mut settled = settled.max(batch.last.0);
+        // What was acknowledged early may follow without a break now.
+        while let Some((next_first, next_last)) = tx
+            .prepare_cached("SELECT first, last FROM outbox_acked WHERE stream_no = ?1 ORDER BY first LIMIT 1")?
+            .query_row([no], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+            .optional()?
+        {
+            if next_first.cast_unsigned() > settled + 1 {
+                break;
+            }
+            settled = settled.max(next_last.cast_unsigned());
+            tx.execute("DELETE FROM outbox_acked WHERE stream_no = ?1 AND first = ?2", (no, next_first))?;
+        }
+        tx.execute("UPDATE outbox_stream SET settled = ?2 WHERE stream_no = ?1", (no, settled.cast_signed()))?;
+        stream.staged.settled = Some(settled);
+        Ok(())
+    }
+
+    /// Rows waiting in each stream, from memory.
+    pub fn depth(&self) -> Vec<(StreamKey, u64)> {
+        self.state.lock().all.iter().map(|stream| (stream.key.clone(), stream.rows)).collect()
+    }
+
+    /// Changes after every commit that left something to send.
+    pub fn appended(&self) -> watch::Receiver<u64> {
+        self.state.appended.subscribe()
+    }
+
+    /// What this room counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.state.metrics
+    }
+
+    /// This life of the queue file.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Gives unused numbers back, so that the next start has nothing to burn. Blocks for one commit. Nothing may be
+    /// appended afterwards.
+    pub fn close(self) -> Result<(), Error> {
+        let (state, wall_ms) = (Arc::clone(&self.state), self.clock.wall_ms());
+        self.writer.commit_blocking(move |tx| {
+            let streams = state.lock().all.len();
+            for at in 0..streams {
+                let mut streams = state.stage(tx, at);
+                let stream = &mut streams.all[at];
+                if let Some(burned) = stream.burned {
+                    stream.staged.ledger = true;
+                    ledger::enter(tx, stream.no, (burned, stream.next - 1), 0, GapReason::Rollback, wall_ms)?;
+                }
+                let reserved = stream.next - 1;
+                stream.staged.reserved = Some(reserved);
+                tx.execute(
+                    "UPDATE outbox_stream SET reserved = ?2 WHERE stream_no = ?1",
+                    (stream.no, reserved.cast_signed()),
+                )?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+/// The columns that a checksum covers beside the body.
+pub(super) struct Stored {
+    pub(super) stream_no: i64,
+    pub(super) seq: i64,
+    pub(super) wall_ms: i64,
+    pub(super) boot_ms: i64,
+    pub(super) boot_no: i64,
+    pub(super) clock_state: i64,
+}
+
+impl Stored {
+    fn of(stream_no: i64, seq: u64, stamp: &Stamp, boot_no: i64) -> Self {
+        let clock_state = match stamp.state {
+            ClockState::Unsynced => 0,
+            ClockState::Rtc => 1,
+            ClockState::Ntp => 2,
+        };
+        Self {
+            stream_no,
+            seq: seq.cast_signed(),
+            wall_ms: stamp.wall_ms,
+            boot_ms: stamp.boot_ms.cast_signed(),
+            boot_no,
+            clock_state,
+        }
+    }
+
+    pub(super) fn state(&self) -> Option<ClockState> {
+        [ClockState::Unsynced, ClockState::Rtc, ClockState::Ntp].get(usize::try_from(self.clock_state).ok()?).copied()
+    }
+
+    pub(super) fn checksum(&self, body: &[u8]) -> u32 {
+        let columns = [self.stream_no, self.seq, self.wall_ms, self.boot_ms, self.boot_no, self.clock_state]
+            .map(i64::to_le_bytes);
+        row_checksum(&[columns.as_flattened(), body])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ManualClock, Name};
+    use crate::outbox::{Batch, BatchLimits, Class};
+
+    const LIMITS: BatchLimits = BatchLimits { rows: 100, bytes: 1 << 20 };
+
+    struct Bench {
+        store: Store,
+        outbox: Outbox,
+        clock: Arc<ManualClock>,
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Bench {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let config = store::Config::at(folder.path());
+        let (store, opened) = Store::open(&config, &[SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
+        let outbox = Outbox::open(&Config::default(), &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
+        Bench { store, outbox, clock }
+    }
+
+    fn key(name: &str, class: Class) -> StreamKey {
+        StreamKey { name: Name::new(name).unwrap(), class }
+    }
+
+    impl Bench {
+        async fn append(&self, stream: StreamHandle, bodies: &[&str]) {
+            let (outbox, stamp) = (self.outbox.clone(), self.clock.stamp());
+            let bodies: Vec<Vec<u8>> = bodies.iter().map(|body| body.as_bytes().to_vec()).collect();
+            let work = move |tx: &Tx<'_>| {
+                bodies.into_iter().try_for_each(|body| outbox.append(tx, &stream, &Envelope { body, stamp }).map(drop))
+            };
+            self.store.writer().commit(100, work).await.unwrap();
+        }
+
+        async fn next(&self) -> Option<Batch> {
+            self.outbox.next_batch(&LIMITS, &[]).await.unwrap()
+        }
+
+        async fn delete(&self, batch: &Batch) {
+            let (outbox, id) = (self.outbox.clone(), batch.id);
+            self.store.writer().commit(0, move |tx| outbox.delete(tx, &id)).await.unwrap();
+        }
+    }
+
+    fn bodies(batch: &Batch) -> Vec<&str> {
+        batch.rows.iter().map(|row| std::str::from_utf8(&row.body).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn alarms_go_first_then_the_oldest_whatever_its_class() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let raw = bench.outbox.stream(key("press", Class::Raw)).unwrap();
+        let verdict = bench.outbox.stream(key("press", Class::Verdict)).unwrap();
+        let alarm = bench.outbox.stream(key("press", Class::Alarm)).unwrap();
+        bench.append(raw, &["r1", "r2"]).await;
+        bench.clock.advance(std::time::Duration::from_secs(1));
+        // Somebody sets the clock back: age is counted from boot.
+        bench.clock.set_wall_ms(5);
+        bench.append(verdict, &["v1"]).await;
+        bench.clock.advance(std::time::Duration::from_secs(1));
+        bench.append(alarm, &["a1"]).await;
+        bench.append(raw, &["r3"]).await;
+        let mut order = Vec::new();
+        while let Some(batch) = bench.next().await {
+            order.extend(bodies(&batch).into_iter().map(str::to_owned));
+            bench.delete(&batch).await;
+        }
+        assert_eq!(order, ["a1", "r1", "r2", "r3", "v1"]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_keeps_to_its_limits_and_passes_over_what_is_in_flight() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let raw = bench.outbox.stream(key("press", Class::Raw)).unwrap();
+        bench.append(raw, &["aaaa", "bbbb", "cccc", "dddd", "eeee"]).await;
+        let by_rows = bench.outbox.next_batch(&BatchLimits { rows: 2, bytes: 1000 }, &[]).await.unwrap().unwrap();
+        assert_eq!(bodies(&by_rows), ["aaaa", "bbbb"]);
+        let small = BatchLimits { rows: 100, bytes: 9 };
+        let by_bytes = bench.outbox.next_batch(&small, &[by_rows.id]).await.unwrap().unwrap();
+        assert_eq!(bodies(&by_bytes), ["cccc", "dddd"]);
+        let tiny = BatchLimits { rows: 100, bytes: 1 };
+        let one = bench.outbox.next_batch(&tiny, &[by_rows.id, by_bytes.id]).await.unwrap().unwrap();
+        assert_eq!(bodies(&one), ["eeee"], "one row always fits");
+        let flying = [by_rows.id, by_bytes.id, one.id];
+        assert_eq!(bench.outbox.next_batch(&LIMITS, &flying).await.unwrap(), None);
+        let again = bench.next().await.unwrap();
+        assert_eq!(again.rows.len(), 5, "nothing was acknowledged, so everything is sent again");
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_becomes_a_ledger_entry_and_is_never_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let raw = bench.outbox.stream(key("press", Class::Raw)).unwrap();
+        bench.append(raw, &["one", "two", "three", "four"]).await;
+        let spoil = |tx: &Tx<'_>| {
+            tx.execute("UPDATE outbox_row SET body = x'74776e' WHERE seq = 2", [])?;
+            tx.execute("DELETE FROM outbox_row WHERE seq = 4", [])
+        };
+        bench.store.writer().commit(0, spoil).await.unwrap();
+        let batch = bench.next().await.unwrap();
+        assert_eq!(bodies(&batch), ["one", "three"]);
+        let gaps: Vec<_> = batch.gaps.iter().map(|gap| (gap.first.0, gap.last.0, gap.count, gap.reason)).collect();
+        assert_eq!(gaps, [(2, 2, 1, GapReason::Corrupt), (4, 4, 1, GapReason::Corrupt)]);
+        assert_eq!((batch.first.0, batch.last.0), (1, 4));
+        assert_eq!(bench.outbox.depth(), [(key("press", Class::Raw), 2)]);
+        bench.delete(&batch).await;
+        assert_eq!(bench.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_burns_its_numbers_and_the_ledger_travels_with_the_next_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let raw = bench.outbox.stream(key("press", Class::Raw)).unwrap();
+        bench.append(raw, &["one"]).await;
+        for _ in 0..2 {
+            let (outbox, stamp) = (bench.outbox.clone(), bench.clock.stamp());
+            let work = move |tx: &Tx<'_>| {
+                outbox.append(tx, &raw, &Envelope { body: b"never".to_vec(), stamp })?;
+                tx.execute("INSERT INTO no_such_table VALUES (1)", []).map(drop)
+            };
+            bench.store.writer().commit(0, work).await.unwrap_err();
+        }
+        bench.append(raw, &["four"]).await;
+        let batch = bench.next().await.unwrap();
+        assert_eq!(batch.rows.iter().map(|row| row.seq.0).collect::<Vec<_>>(), [1, 4]);
+        let gaps: Vec<_> = batch.gaps.iter().map(|gap| (gap.first.0, gap.last.0, gap.count, gap.reason)).collect();
+        assert_eq!(gaps, [(2, 3, 0, GapReason::Rollback)]);
+    }
+
+    #[tokio::test]
+    async fn a_crash_loop_leaves_one_ledger_entry_and_no_number_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = open(&folder);
+        for _ in 0..3 {
+            bench.outbox.stream(key("press", Class::Raw)).unwrap();
+            // No close of the outbox: its reserved numbers stay reserved.
+            drop(bench);
+            bench = open(&folder);
+        }
+        let raw = bench.outbox.stream(key("press", Class::Raw)).unwrap();
+        bench.append(raw, &["one"]).await;
+        let batch = bench.next().await.unwrap();
+        let reserved = 2 * Config::default().reserve_rows;
+        let gaps: Vec<_> = batch.gaps.iter().map(|gap| (gap.first.0, gap.last.0, gap.count, gap.reason)).collect();
+        assert_eq!(gaps, [(1, 3 * reserved, 0, GapReason::Restart)]);
+        assert_eq!(batch.rows[0].seq.0, 3 * reserved + 1);
+    }
+
+    #[tokio::test]
+    async fn marks_are_committed_a_block_before_their_numbers_are_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let raw = bench.outbox.stream(key("press", Class::Raw)).unwrap();
+        for _ in 0..40 {
+            let read = |c: &rusqlite::Connection| {
+                Ok(c.query_row("SELECT reserved FROM outbox_stream", [], |row| row.get::<_, i64>(0))?)
+            };
+            let committed = bench.store.reader().read(read).await.unwrap().cast_unsigned();
+            bench.append(raw, &["x"; 100]).await;
+            let highest = bench.next().await.unwrap().last.0;
+            assert!(highest <= committed, "number {highest} was used with {committed} reserved");
+            while let Some(batch) = bench.next().await {
+                bench.delete(&batch).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_are_bounded_and_a_clean_restart_leaves_no_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let outbox = Outbox { config: Config { max_streams: 1, ..Config::default() }, ..bench.outbox.clone() };
+        let raw = outbox.stream(key("press", Class::Raw)).unwrap();
+        assert_eq!(outbox.stream(key("press", Class::Raw)).unwrap(), raw);
+        assert_eq!(
+            outbox.stream(key("lathe", Class::Raw)).unwrap_err().to_string(),
+            "failed to register stream raw/lathe: 1 streams exist already"
+        );
+        bench.append(raw, &["one", "two"]).await;
+        bench.outbox.close().unwrap();
+        bench.store.close();
+        let bench = open(&folder);
+        assert_eq!(bench.outbox.depth(), [(key("press", Class::Raw), 2)]);
+        let raw = bench.outbox.stream(key("press", Class::Raw)).unwrap();
+        let mut appended = bench.outbox.appended();
+        bench.append(raw, &["three"]).await;
+        assert!(appended.has_changed().unwrap());
+        appended.mark_unchanged();
+        let batch = bench.next().await.unwrap();
+        assert_eq!((batch.first.0, batch.last.0, batch.gaps.len()), (1, 3, 0));
+    }
+}

@@ -1,0 +1,62 @@
+//! What a stream is called and how urgent it is.
+
+use std::fmt;
+
+use crate::base::Name;
+
+/// How urgent a stream is, most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// Sent before everything else.
+    Alarm,
+    /// What a model said.
+    Verdict,
+    /// A window of readings.
+    Summary,
+    /// Readings as they came.
+    Raw,
+}
+
+impl Class {
+    /// Every class, most urgent first.
+    pub const ALL: [Self; 4] = [Self::Alarm, Self::Verdict, Self::Summary, Self::Raw];
+
+    /// The word used in topics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alarm => "alarm",
+            Self::Verdict => "verdict",
+            Self::Summary => "summary",
+            Self::Raw => "raw",
+        }
+    }
+
+    /// The class of that word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == word)
+    }
+}
+
+/// Names a stream of the outbox. Each has its own numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamKey {
+    /// The stream's name.
+    pub name: Name,
+    /// Its urgency; the same name in two classes is two streams.
+    pub class: Class,
+}
+
+impl fmt::Display for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.class.as_str(), self.name)
+    }
+}
+
+/// A registered stream. A cheap copy; belongs to the outbox that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamHandle {
+    /// Index in the outbox's memory.
+    pub(super) at: usize,
+    /// Row of `outbox_stream`.
+    pub(super) no: i64,
+}
