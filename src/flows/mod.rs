@@ -2,10 +2,12 @@
 
 mod batch;
 mod cbor;
+mod collect;
 mod flight;
 mod queue;
 mod sync;
 
-pub use batch::{Address, BATCH_OVERHEAD_BYTES, Batch, BatchError, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
+pub use batch::{Address, BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
 pub use cbor::CborError;
+pub use collect::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics};
 pub use sync::{Sync, SyncConfig, SyncMetrics};

@@ -136,6 +136,8 @@ pub struct Sync<U, R> {
     metrics: SyncMetrics,
     flights: Flights<StreamKey>,
     holds: HashMap<StreamKey, Hold>,
+    /// There may be ledger entries without a row, which nothing counts: look even if nothing seems to wait.
+    look: bool,
     /// Since boot: when rows that wait for company have waited enough.
     linger_until: Option<Duration>,
 }
@@ -162,6 +164,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             metrics: SyncMetrics::default(),
             flights: Flights::new(),
             holds: HashMap::new(),
+            look: true,
             linger_until: None,
         }
     }
@@ -223,6 +226,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
 
     /// Keeps the window full until something ends it.
     async fn pump(&mut self, stop: &CancellationToken, backoff: &mut Backoff) -> Ended {
+        self.look = true;
         let (mut appended, mut deleted) = (self.queue.appended(), self.queue.deleted());
         loop {
             // Before the look at the queue, so that what comes during it wakes the next one.
@@ -272,7 +276,11 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             let held = |key: &StreamKey| self.holds.get(key).is_some_and(|hold| hold.until > now);
             let limits = self.limits();
             let Some((key, batch)) = self.queue.next(&self.gateway, limits, &self.flights, held).await? else {
-                // The count and the rows disagree for a moment (an eviction, a delete): look again later.
+                self.look = false;
+                if !matches!(self.due(), Due::Now) {
+                    continue;
+                }
+                // The count and the rows disagree for a moment (a deletion): look again later.
                 self.linger_until = None;
                 return Ok(Some(Duration::from_millis(self.config.linger_ms.max(1))));
             };
@@ -289,6 +297,9 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
 
     /// Alarms at once, a full batch at once, anything else when it has waited for company.
     fn due(&mut self) -> Due {
+        if self.look {
+            return Due::Now;
+        }
         let now = self.clock.since_boot();
         let mut others = 0;
         let mut held_until: Option<Duration> = None;
@@ -343,12 +354,13 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
     }
 
     /// What is left of the batch is one row or one gap.
-    async fn give_up(&self, key: &StreamKey, batch: &Batch, limit_bytes: usize) -> Result<(), Ended> {
+    async fn give_up(&mut self, key: &StreamKey, batch: &Batch, limit_bytes: usize) -> Result<(), Ended> {
         match batch.rows.first() {
             Some(row) if limit_bytes >= 2 * BATCH_OVERHEAD_BYTES => {
                 let (seq, size_bytes) = (row.seq.0, row.body.len());
                 tracing::error!(stream = %key, seq, size_bytes, limit_bytes, "a row is too large for the cloud: lost");
                 self.metrics.unsendable.inc();
+                self.look = true;
                 Ok(self.queue.give_up(key, row.seq).await?)
             }
             // A far side that takes next to nothing is set up wrongly; that is no reason to throw rows away.

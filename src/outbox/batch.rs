@@ -81,7 +81,9 @@ impl GapReason {
     }
 
     pub(super) fn from_word(word: &str) -> Option<Self> {
-        [Self::Restart, Self::Rollback, Self::Corrupt, Self::Unsendable].into_iter().find(|reason| reason.as_str() == word)
+        [Self::Restart, Self::Rollback, Self::Corrupt, Self::Unsendable]
+            .into_iter()
+            .find(|reason| reason.as_str() == word)
     }
 }
 
