@@ -27,14 +27,25 @@ pub struct Batch {
     pub stream: Name,
     /// `alarm`, `verdict`, `summary` or `raw`: a part of the stream's identity.
     pub class: Name,
-    /// No row or gap of this batch lies before it, and no later batch of the stream begins before it.
+    /// No row of this batch lies before it.
     pub first: Seq,
     /// No row of this batch lies after it.
     pub last: Seq,
     /// Ascending by `seq`, all within `first..=last`.
     pub rows: Vec<Row>,
-    /// Entries of the loss ledger, in any order.
+    /// Entries of the loss ledger: ascending, disjoint, all within `first..=last`.
     pub gaps: Vec<Gap>,
+}
+
+/// A batch that was read, and the proof that it is what was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// What was sent.
+    pub batch: Batch,
+    /// SHA-256 of `row_bytes`, verified.
+    pub digest: Digest,
+    /// The rows as they came.
+    pub row_bytes: Bytes,
 }
 
 /// One row of a stream.
@@ -44,6 +55,8 @@ pub struct Row {
     pub seq: Seq,
     /// When the row was made.
     pub stamp: Stamp,
+    /// What to add to `stamp.wall_ms`, which the clock of that boot had wrong: known once it was set in that boot.
+    pub offset_ms: Option<i64>,
     /// What the stream's owner wrote; opaque here.
     pub body: Bytes,
 }
@@ -55,7 +68,7 @@ pub struct Gap {
     pub first: Seq,
     /// Last `seq` that is gone.
     pub last: Seq,
-    /// Why, in a word: `restart`, `corrupt`, `expired`, `too_large`.
+    /// Why, in a word, such as `restart` or `corrupt`.
     pub reason: String,
     /// Readings lost: 0 where only numbers were skipped.
     pub count: u64,
@@ -146,14 +159,15 @@ pub const BATCH_OVERHEAD_BYTES: usize = 400;
 impl Batch {
     /// Writes a batch, deterministically (RFC 8949, 4.2.1): the same rows always give the same bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut boots: Vec<BootId> = Vec::new();
+        let mut boots: Vec<(BootId, Option<i64>)> = Vec::new();
         let bodies: usize = self.rows.iter().map(|row| row.body.len() + ROW_OVERHEAD_BYTES).sum();
         let mut rows = Encoder::with_capacity(bodies + 9);
         rows.array(self.rows.len());
         for row in &self.rows {
             // Rows of one boot stand together, so the search ends at the first look from the back.
-            let boot = boots.iter().rposition(|&boot| boot == row.stamp.boot).unwrap_or_else(|| {
-                boots.push(row.stamp.boot);
+            let boot = (row.stamp.boot, row.offset_ms);
+            let boot = boots.iter().rposition(|&known| known == boot).unwrap_or_else(|| {
+                boots.push(boot);
                 boots.len() - 1
             });
             rows.array(6);
@@ -190,8 +204,10 @@ impl Batch {
         out.bytes(&rows);
         out.text("boots");
         out.array(boots.len());
-        for boot in &boots {
+        for (boot, offset_ms) in &boots {
+            out.array(2);
             out.bytes(&boot.0);
+            out.int_or_null(*offset_ms);
         }
         out.text("class");
         out.text(self.class.as_str());
@@ -208,9 +224,9 @@ impl Batch {
         out.finish()
     }
 
-    /// Reads a batch and the digest of its rows. Bodies share the message's memory. Anything but what [`encode`](Self::encode) writes is
+    /// Reads a batch and verifies its digest. Bodies share the message's memory. Anything but what [`encode`](Self::encode) writes is
     /// refused, so that a batch has one form only and its digest means something.
-    pub fn decode(bytes: &Bytes, limits: &Limits) -> Result<(Self, Digest), BatchError> {
+    pub fn decode(bytes: &Bytes, limits: &Limits) -> Result<Decoded, BatchError> {
         let mut cbor = Decoder::new(bytes);
         cbor.map_of(PAIRS, "a map of 11 pairs")?;
         cbor.key("v")?;
@@ -247,13 +263,20 @@ impl Batch {
         if Digest::of(row_bytes) != digest {
             return Err(BatchError::Digest);
         }
-        let rows = read_rows(&bytes.slice_ref(row_bytes), &boots, limits)?;
+        let row_bytes = bytes.slice_ref(row_bytes);
+        let rows = read_rows(&row_bytes, &boots, limits)?;
         let ascending = rows.windows(2).all(|pair| pair[0].seq < pair[1].seq);
         let within = rows.iter().all(|row| (first..=last).contains(&row.seq));
         if !ascending || !within {
             return Err(BatchError::Shape("a row is out of order or outside first..last"));
         }
-        Ok((Self { gateway, epoch, stream, class, first, last, rows, gaps }, digest))
+        let ascending = gaps.windows(2).all(|pair| pair[0].last < pair[1].first);
+        let within = gaps.iter().all(|gap| first <= gap.first && gap.last <= last);
+        if !ascending || !within {
+            return Err(BatchError::Shape("a gap is out of order or outside first..last"));
+        }
+        let batch = Self { gateway, epoch, stream, class, first, last, rows, gaps };
+        Ok(Decoded { batch, digest, row_bytes })
     }
 }
 
@@ -276,16 +299,21 @@ fn read_gaps(cbor: &mut Decoder<'_>, limits: &Limits) -> Result<Vec<Gap>, BatchE
     Ok(gaps)
 }
 
-fn read_boots(cbor: &mut Decoder<'_>, limits: &Limits) -> Result<Vec<BootId>, BatchError> {
+fn read_boots(cbor: &mut Decoder<'_>, limits: &Limits) -> Result<Vec<(BootId, Option<i64>)>, BatchError> {
     let count = cbor.array()?;
     if count > limits.boots {
         return Err(BatchError::Shape("too many boots"));
     }
-    let boot = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map(BootId);
-    (0..count).map(|_| boot(cbor.bytes()?).map_err(|_| BatchError::Shape("a boot id has 16 bytes"))).collect()
+    let mut boots = Vec::with_capacity(count);
+    for _ in 0..count {
+        cbor.array_of(2, "a boot of 2 items")?;
+        let id = <[u8; 16]>::try_from(cbor.bytes()?).map_err(|_| BatchError::Shape("a boot id has 16 bytes"))?;
+        boots.push((BootId(id), cbor.int_or_null()?));
+    }
+    Ok(boots)
 }
 
-fn read_rows(bytes: &Bytes, boots: &[BootId], limits: &Limits) -> Result<Vec<Row>, BatchError> {
+fn read_rows(bytes: &Bytes, boots: &[(BootId, Option<i64>)], limits: &Limits) -> Result<Vec<Row>, BatchError> {
     let mut cbor = Decoder::new(bytes);
     let count = cbor.array()?;
     if count > limits.rows {
@@ -303,7 +331,7 @@ fn read_rows(bytes: &Bytes, boots: &[BootId], limits: &Limits) -> Result<Vec<Row
             return Err(BatchError::Shape("boots are not in the order of their use"));
         }
         boots_used = boots_used.max(at + 1);
-        let boot = *boots.get(at).ok_or(BatchError::Shape("a row names a boot that is not listed"))?;
+        let (boot, offset_ms) = *boots.get(at).ok_or(BatchError::Shape("a row names a boot that is not listed"))?;
         let state = match cbor.uint()? {
             0 => ClockState::Unsynced,
             1 => ClockState::Rtc,
@@ -311,7 +339,7 @@ fn read_rows(bytes: &Bytes, boots: &[BootId], limits: &Limits) -> Result<Vec<Row
             _ => return Err(BatchError::Shape("a clock state is 0, 1 or 2")),
         };
         let body = bytes.slice_ref(cbor.bytes()?);
-        rows.push(Row { seq, stamp: Stamp { wall_ms, boot_ms, boot, state }, body });
+        rows.push(Row { seq, stamp: Stamp { wall_ms, boot_ms, boot, state }, offset_ms, body });
     }
     cbor.finish()?;
     if boots_used == boots.len() { Ok(rows) } else { Err(BatchError::Shape("a boot is listed that no row names")) }
@@ -326,7 +354,7 @@ mod tests {
         "[a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,63}".prop_map(|text| Name::new(&text).unwrap())
     }
 
-    fn row() -> impl Strategy<Value = (u64, Stamp, Vec<u8>)> {
+    fn row() -> impl Strategy<Value = (Stamp, Option<i64>, Vec<u8>)> {
         let state = prop_oneof![Just(ClockState::Unsynced), Just(ClockState::Rtc), Just(ClockState::Ntp)];
         let stamp = (any::<i64>(), any::<u64>(), 0_u8..3, state).prop_map(|(wall_ms, boot_ms, boot, state)| Stamp {
             wall_ms,
@@ -334,33 +362,38 @@ mod tests {
             boot: BootId([boot; 16]),
             state,
         });
-        (1_u64..1000, stamp, proptest::collection::vec(any::<u8>(), 0..300))
+        (stamp, proptest::option::of(-5_i64..5), proptest::collection::vec(any::<u8>(), 0..300))
     }
 
-    fn gap() -> impl Strategy<Value = Gap> {
-        (1_u64..=u64::MAX, any::<u64>(), "[a-z_]{1,64}", any::<u64>(), any::<i64>()).prop_map(
-            |(first, more, reason, count, wall_ms)| Gap {
-                first: Seq(first),
-                last: Seq(first.saturating_add(more)),
-                reason,
-                count,
-                wall_ms,
-            },
-        )
+    /// A row, or the gap instead of it.
+    type Step = (u64, u64, Option<(String, u64, i64)>, (Stamp, Option<i64>, Vec<u8>));
+
+    fn step() -> impl Strategy<Value = Step> {
+        let gap = ("[a-z_]{1,64}", any::<u64>(), any::<i64>());
+        (0_u64..3, 0_u64..1000, proptest::option::weighted(0.1, gap), row())
     }
 
     fn batch() -> impl Strategy<Value = Batch> {
-        let rows = proptest::collection::vec(row(), 0..40);
-        let gaps = proptest::collection::vec(gap(), 0..5);
-        (name(), any::<u64>(), name(), name(), 1..=u64::MAX / 2, rows, gaps).prop_map(
-            |(gateway, epoch, stream, class, first, steps, gaps)| {
-                let mut seq = first;
-                let mut rows = Vec::new();
-                for (step, stamp, body) in steps {
-                    rows.push(Row { seq: Seq(seq), stamp, body: body.into() });
-                    seq += step;
+        let steps = proptest::collection::vec(step(), 1..40);
+        (name(), any::<u64>(), name(), name(), 1..=u64::MAX / 2, steps).prop_map(
+            |(gateway, epoch, stream, class, first, steps)| {
+                let (mut rows, mut gaps, mut next) = (Vec::new(), Vec::new(), first);
+                for (skip, width, gap, (stamp, offset_ms, body)) in steps {
+                    let seq = Seq(next + skip);
+                    let last = match gap {
+                        Some((reason, count, wall_ms)) => {
+                            let last = Seq(seq.0 + width);
+                            gaps.push(Gap { first: seq, last, reason, count, wall_ms });
+                            last
+                        }
+                        None => {
+                            rows.push(Row { seq, stamp, offset_ms, body: body.into() });
+                            seq
+                        }
+                    };
+                    next = last.0 + 1;
                 }
-                let last = rows.last().map_or(Seq(first), |row| row.seq);
+                let last = Seq(next - 1);
                 Batch { gateway, epoch: Epoch(epoch), stream, class, first: Seq(first), last, rows, gaps }
             },
         )
@@ -373,11 +406,11 @@ mod tests {
             epoch: Epoch(1),
             stream: Name::new("temperature").unwrap(),
             class: Name::new("verdict").unwrap(),
-            first: Seq(10),
+            first: Seq(4),
             last: Seq(11),
             rows: vec![
-                Row { seq: Seq(10), stamp, body: Bytes::from_static(b"ten") },
-                Row { seq: Seq(11), stamp, body: Bytes::from_static(b"eleven") },
+                Row { seq: Seq(10), stamp, offset_ms: None, body: Bytes::from_static(b"ten") },
+                Row { seq: Seq(11), stamp, offset_ms: None, body: Bytes::from_static(b"eleven") },
             ],
             gaps: vec![Gap { first: Seq(4), last: Seq(9), reason: "restart".into(), count: 0, wall_ms: 5 }],
         }
@@ -387,7 +420,7 @@ mod tests {
         #[test]
         fn what_is_encoded_reads_back(batch in batch()) {
             let bytes = Bytes::from(batch.encode());
-            let (read, _) = Batch::decode(&bytes, &Limits::default()).unwrap();
+            let read = Batch::decode(&bytes, &Limits::default()).unwrap().batch;
             prop_assert_eq!(&read, &batch);
             prop_assert_eq!(read.encode(), bytes, "one form only");
         }
@@ -402,7 +435,7 @@ mod tests {
             let mut bytes = batch.encode();
             let at = at.index(bytes.len());
             bytes[at] ^= 1_u8 << bit;
-            if let Ok((read, _)) = Batch::decode(&bytes.into(), &Limits::default()) {
+            if let Ok(Decoded { batch: read, .. }) = Batch::decode(&bytes.into(), &Limits::default()) {
                 prop_assert_eq!(read.rows.iter().map(|row| (row.seq, &row.body)).collect::<Vec<_>>(),
                     batch.rows.iter().map(|row| (row.seq, &row.body)).collect::<Vec<_>>());
             }
@@ -412,7 +445,8 @@ mod tests {
         fn overheads_are_never_exceeded(batch in batch()) {
             let bodies: usize = batch.rows.iter().map(|row| row.body.len() + ROW_OVERHEAD_BYTES).sum();
             let gaps = batch.gaps.len() * (1 + 9 + 9 + 2 + MAX_REASON_BYTES + 9 + 9);
-            prop_assert!(batch.encode().len() <= bodies + gaps + BATCH_OVERHEAD_BYTES);
+            let boots = 40 * (1 + 17 + 9);
+            prop_assert!(batch.encode().len() <= bodies + gaps + boots + BATCH_OVERHEAD_BYTES);
         }
     }
 
@@ -436,12 +470,14 @@ mod tests {
     }
 
     #[test]
-    fn swapped_rows_and_rows_outside_the_range_are_refused() {
+    fn swapped_rows_and_what_lies_outside_the_range_are_refused() {
         let mut swapped = sample();
         swapped.rows.swap(0, 1);
         let mut outside = sample();
         outside.last = Seq(10);
-        for batch in [swapped, outside] {
+        let mut gap_outside = sample();
+        gap_outside.first = Seq(5);
+        for batch in [swapped, outside, gap_outside] {
             assert!(matches!(Batch::decode(&batch.encode().into(), &Limits::default()), Err(BatchError::Shape(_))));
         }
     }

@@ -26,15 +26,17 @@ const BYTES: u8 = 2;
 const TEXT: u8 = 3;
 const ARRAY: u8 = 4;
 const MAP: u8 = 5;
+/// The simple value null, head and all.
+const NULL: u8 = 0xf6;
 
 /// Appends CBOR items to a buffer.
 #[derive(Debug, Default)]
-pub(crate) struct Encoder {
+pub(super) struct Encoder {
     out: Vec<u8>,
 }
 
 impl Encoder {
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
+    pub(super) fn with_capacity(bytes: usize) -> Self {
         Self { out: Vec::with_capacity(bytes) }
     }
 
@@ -58,11 +60,11 @@ impl Encoder {
         }
     }
 
-    pub(crate) fn uint(&mut self, value: u64) {
+    pub(super) fn uint(&mut self, value: u64) {
         self.head(UINT, value);
     }
 
-    pub(crate) fn int(&mut self, value: i64) {
+    pub(super) fn int(&mut self, value: i64) {
         match u64::try_from(value) {
             Ok(value) => self.head(UINT, value),
             // -1 - n is n with every bit flipped, which cannot overflow.
@@ -70,38 +72,45 @@ impl Encoder {
         }
     }
 
-    pub(crate) fn bytes(&mut self, value: &[u8]) {
+    pub(super) fn int_or_null(&mut self, value: Option<i64>) {
+        match value {
+            Some(value) => self.int(value),
+            None => self.out.push(NULL),
+        }
+    }
+
+    pub(super) fn bytes(&mut self, value: &[u8]) {
         self.head(BYTES, value.len() as u64);
         self.out.extend_from_slice(value);
     }
 
-    pub(crate) fn text(&mut self, value: &str) {
+    pub(super) fn text(&mut self, value: &str) {
         self.head(TEXT, value.len() as u64);
         self.out.extend_from_slice(value.as_bytes());
     }
 
-    pub(crate) fn array(&mut self, items: usize) {
+    pub(super) fn array(&mut self, items: usize) {
         self.head(ARRAY, items as u64);
     }
 
-    pub(crate) fn map(&mut self, pairs: usize) {
+    pub(super) fn map(&mut self, pairs: usize) {
         self.head(MAP, pairs as u64);
     }
 
-    pub(crate) fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
         self.out
     }
 }
 
 /// Reads CBOR items from a slice, in order.
 #[derive(Debug)]
-pub(crate) struct Decoder<'a> {
+pub(super) struct Decoder<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Decoder<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
@@ -137,11 +146,11 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    pub(crate) fn uint(&mut self) -> Result<u64, CborError> {
+    pub(super) fn uint(&mut self) -> Result<u64, CborError> {
         self.value(UINT, "an unsigned integer")
     }
 
-    pub(crate) fn int(&mut self) -> Result<i64, CborError> {
+    pub(super) fn int(&mut self) -> Result<i64, CborError> {
         let wanted = "a 64-bit integer";
         let at = self.at;
         let (major, value) = self.head(wanted)?;
@@ -152,12 +161,20 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], CborError> {
+    pub(super) fn int_or_null(&mut self) -> Result<Option<i64>, CborError> {
+        if self.bytes.get(self.at) == Some(&NULL) {
+            self.at += 1;
+            return Ok(None);
+        }
+        self.int().map(Some)
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], CborError> {
         let length = self.value(BYTES, "a byte string")?;
         self.take(usize::try_from(length).map_err(|_| CborError::Short)?)
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, CborError> {
+    pub(super) fn text(&mut self) -> Result<&'a str, CborError> {
         let wanted = "a UTF-8 text";
         let at = self.at;
         let length = self.value(TEXT, wanted)?;
@@ -167,31 +184,31 @@ impl<'a> Decoder<'a> {
 
     /// Number of items that follow. Every item takes at least one byte, so a count beyond the bytes left is refused
     /// before anybody reserves memory for it.
-    pub(crate) fn array(&mut self) -> Result<usize, CborError> {
+    pub(super) fn array(&mut self) -> Result<usize, CborError> {
         let count = usize::try_from(self.value(ARRAY, "an array")?).map_err(|_| CborError::Short)?;
         if count > self.bytes.len() - self.at { Err(CborError::Short) } else { Ok(count) }
     }
 
     /// An array of exactly `items`.
-    pub(crate) fn array_of(&mut self, items: usize, wanted: &'static str) -> Result<(), CborError> {
+    pub(super) fn array_of(&mut self, items: usize, wanted: &'static str) -> Result<(), CborError> {
         let at = self.at;
         if self.array()? == items { Ok(()) } else { Err(CborError::Unexpected { wanted, at }) }
     }
 
     /// A map of exactly `pairs`.
-    pub(crate) fn map_of(&mut self, pairs: u64, wanted: &'static str) -> Result<(), CborError> {
+    pub(super) fn map_of(&mut self, pairs: u64, wanted: &'static str) -> Result<(), CborError> {
         let at = self.at;
         if self.value(MAP, wanted)? == pairs { Ok(()) } else { Err(CborError::Unexpected { wanted, at }) }
     }
 
     /// The key `name`, here and nowhere else.
-    pub(crate) fn key(&mut self, name: &'static str) -> Result<(), CborError> {
+    pub(super) fn key(&mut self, name: &'static str) -> Result<(), CborError> {
         let at = self.at;
         if self.text()? == name { Ok(()) } else { Err(CborError::Unexpected { wanted: name, at }) }
     }
 
     /// Nothing may follow.
-    pub(crate) fn finish(self) -> Result<(), CborError> {
+    pub(super) fn finish(self) -> Result<(), CborError> {
         match self.bytes.len() - self.at {
             0 => Ok(()),
             left => Err(CborError::Trailing(left)),

@@ -3,9 +3,20 @@
 pub mod batch;
 pub mod board;
 mod cbor;
+mod collect;
+mod flight;
 pub mod inference;
 pub mod intake;
+mod load_spec;
 pub mod models;
 pub mod query;
+mod queue;
 pub mod record;
 pub mod sense;
+mod sync;
+mod view;
+
+pub use batch::{Address, BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
+pub use cbor::CborError;
+pub use collect::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics};
+pub use sync::{Sync, SyncConfig, SyncMetrics};

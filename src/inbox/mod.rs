@@ -1,1 +1,24 @@
-//! The receiving side of the outbox: high-water marks and gaps per stream, so that the effect is exactly once.
+//! The receiving side of the outbox: which numbers of which stream arrived, and the rows themselves.
+//!
+//! A link may deliver a batch twice, late, in part or overlapping another. This room writes the set of received
+//! numbers in the transaction that stores the rows, so the effect happens exactly once, and it can say what is missing:
+//! received, declared lost and missing make up 1 to the highest number.
+//!
+//! A series is (gateway, epoch, class, stream); the same gateway with a new epoch begins again at 1.
+//!
+//! Limits: series in number. The byte limit of the file is the store's.
+
+mod apply;
+mod batch;
+mod config;
+mod error;
+mod metrics;
+mod ranges;
+mod report;
+
+pub use apply::{Applied, Inbox, SCHEMA};
+pub use batch::{IncomingBatch, IncomingGap, IncomingRow, VerifiedBatch};
+pub use config::Config;
+pub use error::Error;
+pub use metrics::Metrics;
+pub use report::{Report, SeriesReport};

@@ -65,6 +65,8 @@ pub enum GapReason {
     Rollback,
     /// The row was there and its checksum was wrong, or it vanished: acknowledged data is lost.
     Corrupt,
+    /// The far side takes no message that large: acknowledged data is lost on the way.
+    Unsendable,
 }
 
 impl GapReason {
@@ -74,11 +76,14 @@ impl GapReason {
             Self::Restart => "restart",
             Self::Rollback => "rollback",
             Self::Corrupt => "corrupt",
+            Self::Unsendable => "unsendable",
         }
     }
 
     pub(super) fn from_word(word: &str) -> Option<Self> {
-        [Self::Restart, Self::Rollback, Self::Corrupt].into_iter().find(|reason| reason.as_str() == word)
+        [Self::Restart, Self::Rollback, Self::Corrupt, Self::Unsendable]
+            .into_iter()
+            .find(|reason| reason.as_str() == word)
     }
 }
 

@@ -15,6 +15,7 @@
 mod batch;
 mod config;
 mod error;
+mod give_up;
 mod ledger;
 mod metrics;
 mod pick;

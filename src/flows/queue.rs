@@ -1,0 +1,131 @@
+//! The outbox as the sync flow needs it: the next batch behind what is on its way, and deletions that do not get lost.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::base::{Name, Seq};
+use crate::outbox::{self, BatchId, BatchLimits, GapReason, Outbox, StreamHandle, StreamKey};
+use crate::store::Writer;
+
+use super::batch::{Batch, Gap, Row};
+use super::flight::{Arrived, Flights};
+
+/// A deletion carries a few numbers.
+const DELETION_BYTES: usize = 64;
+
+/// Rows that a deletion took, or could not take.
+#[derive(Debug, Default)]
+struct Deletions {
+    done: Vec<(StreamKey, u64)>,
+    failed: Vec<Arrived<StreamKey>>,
+}
+
+/// The queue's reading end.
+pub(super) struct Queue {
+    outbox: Outbox,
+    writer: Writer,
+    handles: HashMap<StreamKey, StreamHandle>,
+    deletions: Arc<Mutex<Deletions>>,
+    deleted: watch::Sender<u64>,
+}
+
+impl Queue {
+    pub(super) fn new(outbox: Outbox, writer: Writer) -> Self {
+        Self { outbox, writer, handles: HashMap::new(), deletions: Arc::default(), deleted: watch::Sender::new(0) }
+    }
+
+    /// Changes after every commit that left something to send.
+    pub(super) fn appended(&self) -> watch::Receiver<u64> {
+        self.outbox.appended()
+    }
+
+    /// Changes after every deletion, done or failed.
+    pub(super) fn deleted(&self) -> watch::Receiver<u64> {
+        self.deleted.subscribe()
+    }
+
+    /// Rows of every stream, those on their way included.
+    pub(super) fn depth(&self) -> Vec<(StreamKey, u64)> {
+        self.outbox.depth()
+    }
+
+    /// The next batch of a stream that is not `held`, behind what is on its way.
+    pub(super) async fn next(
+        &mut self,
+        gateway: &Name,
+        limits: BatchLimits,
+        flights: &Flights<StreamKey>,
+        held: impl Fn(&StreamKey) -> bool,
+    ) -> Result<Option<(StreamKey, Batch)>, outbox::Error> {
+        let behind = |(key, &stream): (&StreamKey, &StreamHandle)| {
+            // One less than the largest number: the outbox looks at the one after it.
+            let last = if held(key) { Seq(u64::MAX - 1) } else { flights.cursor(key)? };
+            Some(BatchId { stream, first: Seq(1), last })
+        };
+        let in_flight: Vec<BatchId> = self.handles.iter().filter_map(behind).collect();
+        let Some(batch) = self.outbox.next_batch(&limits, &in_flight).await? else { return Ok(None) };
+        let outbox::Batch { id, stream: key, epoch, first, last, rows, gaps } = batch;
+        self.handles.insert(key.clone(), id.stream);
+        let rows = rows
+            .into_iter()
+            .map(|row| Row { seq: row.seq, stamp: row.stamp, offset_ms: row.offset_ms, body: row.body.into() })
+            .collect();
+        let gaps = gaps
+            .into_iter()
+            .map(|gap| Gap {
+                first: gap.first,
+                last: gap.last,
+                reason: gap.reason.as_str().to_owned(),
+                count: gap.count,
+                wall_ms: gap.wall_ms,
+            })
+            .collect();
+        let class = Name::new(key.class.as_str()).expect("a class is a short word");
+        let stream = key.name.clone();
+        Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps })))
+    }
+
+    /// Deletes acknowledged rows, riding in a later commit. A deletion that fails stays known and is
+    /// tried again by [`settle`](Self::settle).
+    pub(super) async fn delete(&self, arrived: Arrived<StreamKey>) -> Result<(), outbox::Error> {
+        let Some(&stream) = self.handles.get(&arrived.key) else { return Ok(()) };
+        let id = BatchId { stream, first: arrived.first, last: arrived.last };
+        let (outbox, deletions, deleted) = (self.outbox.clone(), self.deletions.clone(), self.deleted.clone());
+        let done = move |outcome: Result<(), _>| {
+            {
+                let mut deletions = lock(&deletions);
+                match outcome {
+                    Ok(()) => deletions.done.push((arrived.key, arrived.rows)),
+                    Err(_) => deletions.failed.push(arrived),
+                }
+            }
+            deleted.send_modify(|count| *count += 1);
+        };
+        let work = move |tx: &crate::store::Tx<'_>| outbox.delete(tx, &id);
+        Ok(self.writer.ride(DELETION_BYTES, work, done).await.map_err(crate::store::Error::from)?)
+    }
+
+    /// Takes note of finished deletions and tries failed ones again.
+    pub(super) async fn settle(&self, flights: &mut Flights<StreamKey>) -> Result<(), outbox::Error> {
+        let Deletions { done, failed } = std::mem::take(&mut *lock(&self.deletions));
+        for (key, rows) in done {
+            flights.left(&key, rows);
+        }
+        for arrived in failed {
+            self.delete(arrived).await?;
+        }
+        Ok(())
+    }
+
+    /// Enters one row into the loss ledger in its place: it can never be sent.
+    pub(super) async fn give_up(&self, key: &StreamKey, seq: Seq) -> Result<(), outbox::Error> {
+        let Some(&stream) = self.handles.get(key) else { return Ok(()) };
+        self.outbox.give_up(stream, seq, GapReason::Unsendable).await
+    }
+}
+
+fn lock(deletions: &Mutex<Deletions>) -> MutexGuard<'_, Deletions> {
+    deletions.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,32 @@
+//! Rows that can never be sent.
+
+use std::sync::Arc;
+
+use super::batch::GapReason;
+use super::error::Error;
+use super::ledger;
+use super::queue::Outbox;
+use super::stream::StreamHandle;
+use crate::base::Seq;
+use crate::store::Tx;
+
+impl Outbox {
+    /// Replaces one row by a ledger entry, for a reason that only the sender knows. Returns after the commit.
+    /// A row that is gone already changes nothing.
+    pub async fn give_up(&self, stream: StreamHandle, seq: Seq, reason: GapReason) -> Result<(), Error> {
+        let (state, wall_ms) = (Arc::clone(&self.state), self.clock.wall_ms());
+        let work = move |tx: &Tx<'_>| {
+            let mut streams = state.stage(tx, stream.at);
+            let rows = tx.execute(
+                "DELETE FROM outbox_row WHERE stream_no = ?1 AND seq = ?2",
+                (stream.no, seq.0.cast_signed()),
+            )?;
+            if rows > 0 {
+                ledger::enter(tx, stream.no, (seq.0, seq.0), 1, reason, wall_ms)?;
+                streams.all[stream.at].staged.deleted += 1;
+            }
+            Ok(())
+        };
+        Ok(self.writer.commit(64, work).await?)
+    }
+}
