@@ -1,1 +1,34 @@
 //! HTTP: health, metrics, streams, ingest, inference, and the live page.
+//!
+//! One request walks: connection (bounded, with time-outs) -> guard (host, origin, concurrency, deadline) -> caller
+//! (key, user name and key, or this machine itself) -> one flow function -> JSON or HTML. Status codes are chosen
+//! here, by exhaustive matches.
+//!
+//! The page sits on loopback, where it may be open without a key. So a website in a browser on the same machine must
+//! not be able to read it or post to it: names that are not ours are refused (DNS rebinding), requests that another
+//! site made are refused, and there is no CORS.
+//!
+//! Never here: SQL, MQTT, what an alert is. Every list, body, connection and watcher has a bound in [`Config`] or
+//! beside its handler.
+
+mod caller;
+mod config;
+mod door;
+mod events;
+mod guard;
+mod health;
+mod ingest;
+mod metrics;
+mod oip;
+mod page;
+mod problem;
+mod pulse;
+mod server;
+mod stall;
+mod streams;
+mod tensor_json;
+
+pub use config::Config;
+pub use door::{Door, Parts};
+pub use metrics::Metrics;
+pub use server::{Error, bind, serve};

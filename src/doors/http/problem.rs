@@ -1,0 +1,130 @@
+//! What a caller sees when there is no answer: a status, a code to program against, a sentence, and what to do.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::flows::inference::InferError;
+use crate::flows::intake::IngestError;
+use crate::flows::query::QueryError;
+
+/// An error on its way out. The details a log needs never ride along.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Problem {
+    #[serde(skip)]
+    pub(super) status: StatusCode,
+    /// Stable word for programs.
+    pub(super) code: &'static str,
+    /// What happened.
+    pub(super) message: String,
+    /// What to do about it.
+    pub(super) hint: String,
+    #[serde(skip)]
+    pub(super) retry_after_s: Option<u32>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), hint: String::new(), retry_after_s: None }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// A query parameter that cannot be used.
+    pub(super) fn parameter(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_parameter", message).hint(hint)
+    }
+
+    /// No stream of that name, or none that this caller may see: the two must look the same.
+    pub(super) fn no_stream(stream: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no_stream", format!("no stream {stream:?}"))
+            .hint("GET /api/v1/streams lists them")
+    }
+
+    /// The form that inference clients expect: `{"error": "..."}`.
+    pub(super) fn into_oip(self) -> Response {
+        let text = if self.hint.is_empty() { self.message } else { format!("{}; {}", self.message, self.hint) };
+        let mut response = (self.status, Json(serde_json::json!({ "error": text }))).into_response();
+        set_retry_after(&mut response, self.retry_after_s);
+        response
+    }
+}
+
+fn set_retry_after(response: &mut Response, seconds: Option<u32>) {
+    if let Some(seconds) = seconds {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, retry_after_s) = (self.status, self.retry_after_s);
+        let mut response = (status, Json(serde_json::json!({ "error": self }))).into_response();
+        set_retry_after(&mut response, retry_after_s);
+        response
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::NoStream(stream) => Self::no_stream(&stream),
+            QueryError::Store(source) => {
+                tracing::warn!(error = %source, "a question to the store failed");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", "failed to read the store")
+                    .hint("GET /readyz says what is wrong")
+                    .retry_after(5)
+            }
+        }
+    }
+}
+
+impl From<IngestError> for Problem {
+    fn from(error: IngestError) -> Self {
+        let message = error.to_string();
+        match error {
+            IngestError::NoStream(stream) => Self::no_stream(&stream),
+            IngestError::Forbidden => Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+                .hint("add the stream's topic to this identity's `publish` rules"),
+            IngestError::Payload { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "payload", message)
+                .hint("the stream's `payload` settings say what it expects"),
+            IngestError::Full => Self::new(StatusCode::TOO_MANY_REQUESTS, "full", message)
+                .hint("nothing was kept; send it again later")
+                .retry_after(1),
+            IngestError::Disk => Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk", message)
+                .hint("nothing was acknowledged; GET /readyz says what is wrong")
+                .retry_after(5),
+            IngestError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "closing", message)
+                .hint("nothing was kept; send it again when the gateway is back")
+                .retry_after(5),
+        }
+    }
+}
+
+impl From<InferError> for Problem {
+    fn from(error: InferError) -> Self {
+        let message = error.to_string();
+        match error {
+            InferError::NoModel(_) => {
+                Self::new(StatusCode::NOT_FOUND, "no_model", message).hint("GET /api/v1/models lists them")
+            }
+            InferError::NotServing { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_serving", message)
+                .hint("GET /api/v1/models says why")
+                .retry_after(5),
+            InferError::Shape { .. } => Self::new(StatusCode::BAD_REQUEST, "shape", message)
+                .hint("GET /v2/models/{model} says what it takes"),
+            InferError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_after(1),
+            InferError::Deadline => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message).retry_after(1),
+            InferError::Failed => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "inference", message),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Connections: accepted up to a bound, served with time-outs, drained at the end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::Config;
+use super::door::Door;
+use super::pulse;
+use super::stall::StallGuard;
+use super::{caller, events, guard, health, ingest, oip, page, streams};
+
+/// Head of a request in bytes, and the buffer that hyper reads into. Far over any honest client's.
+const HEAD_MAX_BYTES: usize = 32 * 1024;
+/// After a failed `accept` (no file descriptors left), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the door did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another program listens there.
+    #[error(
+        "failed to listen on http://{listen}: another program has that port; stop it (`ss -ltnp` names it) or set `listen` in [http]"
+    )]
+    Taken {
+        /// The address as configured.
+        listen: SocketAddr,
+    },
+    /// The address is not ours, the port is privileged, or the system refused.
+    #[error("failed to listen on http://{listen}, set by `listen` in [http]")]
+    Listen {
+        /// The address as configured.
+        listen: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Takes the port.
+pub async fn bind(config: &Config) -> Result<TcpListener, Error> {
+    let listen = config.listen;
+    TcpListener::bind(listen).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::Taken { listen },
+        _ => Error::Listen { listen, source },
+    })
+}
+
+/// Both ends of a connection, kept with each request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+}
+
+/// Serves until `stop`, then stops accepting, ends event streams, lets requests finish within
+/// `drain_timeout_ms` and cuts the rest. Returns how many connections it had to cut.
+pub async fn serve(listener: TcpListener, door: Arc<Door>, stop: CancellationToken) -> usize {
+    let tasks = TaskTracker::new();
+    let cut = CancellationToken::new();
+    tasks.spawn(pulse::run(Arc::clone(&door), stop.clone()));
+    let routes = routes(&door, &stop);
+    let places = Arc::new(Semaphore::new(door.config.connections_max));
+    loop {
+        let place = tokio::select! {
+            () = stop.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place.expect("this semaphore is never closed"),
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                tasks.spawn(connection(socket, peer, routes.clone(), Arc::clone(&door), place, stop.clone(), cut.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept an HTTP connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    let patience = Duration::from_millis(door.config.drain_timeout_ms);
+    if tokio::time::timeout(patience, tasks.wait()).await.is_ok() {
+        return 0;
+    }
+    let left = tasks.len();
+    cut.cancel();
+    tasks.wait().await;
+    left
+}
+
+async fn connection(
+    socket: TcpStream,
+    peer: SocketAddr,
+    routes: Router,
+    door: Arc<Door>,
+    _place: OwnedSemaphorePermit,
+    stop: CancellationToken,
+    cut: CancellationToken,
+) {
+    let _ = socket.set_nodelay(true);
+    let Ok(local) = socket.local_addr() else { return };
+    let ends = Ends { peer, local };
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ends);
+        routes.call(request)
+    });
+    let patience = Duration::from_millis(door.config.write_timeout_ms);
+    let io = TokioIo::new(StallGuard::new(socket, patience));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(door.config.header_timeout_ms))
+        .max_buf_size(HEAD_MAX_BYTES);
+    let serving = http.serve_connection(io, service);
+    tokio::pin!(serving);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            // A client that breaks off or talks nonsense ends its own connection, which is no news.
+            _ = serving.as_mut() => return,
+            () = cut.cancelled() => return,
+            () = stop.cancelled(), if !draining => {
+                draining = true;
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn routes(door: &Arc<Door>, stop: &CancellationToken) -> Router {
+    let known = axum::middleware::from_fn_with_state(Arc::clone(door), caller::identify);
+    let private = Router::new()
+        .merge(page::routes())
+        .merge(streams::routes())
+        .merge(ingest::routes())
+        .merge(events::routes(stop.clone()))
+        .merge(oip::private_routes())
+        .merge(health::private_routes())
+        .route_layer(known);
+    Router::new()
+        .merge(private)
+        .merge(health::open_routes())
+        .merge(oip::open_routes())
+        .fallback(guard::no_such_path)
+        .method_not_allowed_fallback(guard::wrong_method)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(door), guard::pass))
+        .with_state(Arc::clone(door))
+}
