@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::base::{Name, Tensor, TensorError};
-use crate::catalog::{Catalog, Golden, Manifest, Model, NormaliseMethod, Port};
-use crate::engine::{self, Handle, LoadSpec, NamedTensor, Pool, Sample, TensorSpec};
+use super::load_spec::load_spec;
+use crate::base::Name;
+use crate::catalog::{Catalog, Manifest, Model, NormaliseMethod, Values};
+use crate::engine::{Handle, Pool};
 use crate::signal::Normalise;
 
 /// One version of a model that serves.
@@ -130,51 +130,14 @@ impl Models {
 }
 
 fn load_one(model: &Model, pool: &Pool) -> Result<Arc<Loaded>, String> {
-    let bytes = model.read().map_err(|error| chain(&error))?;
-    let manifest = model.manifest.clone();
-    let spec = load_spec(&manifest, bytes).map_err(|error| chain(&error))?;
-    let handle = pool.load(&spec).map_err(|error: engine::Error| chain(&error))?;
-    Ok(Arc::new(Loaded { manifest, handle }))
-}
-
-fn load_spec(manifest: &Manifest, bytes: Vec<u8>) -> Result<LoadSpec, TensorError> {
-    let port = |port: &Port| TensorSpec {
-        name: port.name.as_str().into(),
-        datatype: port.datatype.as_str().to_owned(),
-        shape: port.shape.clone(),
-    };
-    let samples = manifest.golden.iter().map(|golden| sample(manifest, golden)).collect::<Result<_, _>>()?;
-    Ok(LoadSpec {
-        name: manifest.model.name.clone(),
-        version: manifest.model.version,
-        format: manifest.model.format.clone(),
-        bytes: bytes.into(),
-        inputs: manifest.inputs.iter().map(port).collect(),
-        outputs: manifest.outputs.iter().map(port).collect(),
-        samples,
-        allow_non_finite: false,
-    })
-}
-
-fn sample(manifest: &Manifest, golden: &Golden) -> Result<Sample, TensorError> {
-    let tensors = |ports: &[Port], values: &BTreeMap<String, crate::catalog::Values>| {
-        let named = ports.iter().filter_map(|port| Some((port, values.get(&port.name)?.to_f32())));
-        let tensor = |(port, data): (&Port, Vec<f32>)| {
-            let shape = port.sample_shape(data.len()).unwrap_or_else(|| vec![data.len()]);
-            Ok(NamedTensor::new(port.name.as_str(), Tensor::new(shape, data)?))
-        };
-        named.map(tensor).collect::<Result<Vec<_>, TensorError>>()
-    };
-    Ok(Sample {
-        inputs: tensors(&manifest.inputs, &golden.inputs)?,
-        outputs: tensors(&manifest.outputs, &golden.outputs)?,
-        tolerance: golden.tolerance as f32,
-    })
+    let spec = load_spec(model).map_err(|error| chain(&error))?;
+    let handle = pool.load(&spec).map_err(|error| chain(&error))?;
+    Ok(Arc::new(Loaded { manifest: model.manifest.clone(), handle }))
 }
 
 /// How the manifest says that features were scaled in training.
 pub fn normalisation(manifest: &Manifest) -> Normalise {
-    let list = |values: &Option<crate::catalog::Values>| {
+    let list = |values: &Option<Values>| {
         values.as_ref().map_or_else(Vec::new, |values| values.as_slice().to_vec())
     };
     match &manifest.normalise {
@@ -198,6 +161,3 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-
-/// How long an inference over HTTP may take when nobody says.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);

@@ -8,7 +8,8 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::board::{Alert, Board, Point, StreamBoard};
-use super::models::{ModelView, Models};
+pub use super::models::ModelView;
+use super::models::Models;
 use super::record::{self, SummaryRecord};
 use super::sense::{About, Sense};
 use super::sync::SyncMetrics;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Address and port to listen on. Loopback by default; another address makes the gateway visible to the network.
-    pub listen: SocketAddr,
+    pub address: SocketAddr,
     /// Host names, besides `localhost` and the address itself, under which clients reach this door. A request for any
     /// other name is refused, because that is how a website reads a loopback service (DNS rebinding).
     pub hosts: Vec<String>,
@@ -38,7 +38,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             hosts: Vec::new(),
             server_name: "forebay".to_owned(),
             body_max_bytes: 1 << 20,

@@ -93,7 +93,7 @@ impl From<IngestError> for Problem {
         let message = error.to_string();
         match error {
             IngestError::NoStream(stream) => Self::no_stream(&stream),
-            IngestError::Forbidden => Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+            IngestError::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", message)
                 .hint("add the stream's topic to this identity's `publish` rules"),
             IngestError::Payload { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "payload", message)
                 .hint("the stream's `payload` settings say what it expects"),
@@ -122,9 +122,9 @@ impl From<InferError> for Problem {
                 .retry_after(5),
             InferError::Shape { .. } => Self::new(StatusCode::BAD_REQUEST, "shape", message)
                 .hint("GET /v2/models/{model} says what it takes"),
-            InferError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_after(1),
-            InferError::Deadline => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message).retry_after(1),
-            InferError::Failed => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "inference", message),
+            InferError::Busy { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_after(1),
+            InferError::Deadline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message).retry_after(1),
+            InferError::Failed { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "inference", message),
         }
     }
 }

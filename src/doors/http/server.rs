@@ -50,7 +50,7 @@ pub enum Error {
 
 /// Takes the port.
 pub async fn bind(config: &Config) -> Result<TcpListener, Error> {
-    let listen = config.listen;
+    let listen = config.address;
     TcpListener::bind(listen).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => Error::Taken { listen },
         _ => Error::Listen { listen, source },

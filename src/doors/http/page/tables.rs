@@ -96,7 +96,7 @@ pub(super) fn models(models: &[ModelView]) -> Markup {
                     li {
                         p {
                             span.mono { (model.name) "/" (model.version) } " "
-                            @if model.serving { span.severity.ok { "serving" } span.muted { " on " (model.engine) } }
+                            @if model.serving { span.severity.ok { "serving" } span.muted { " on " (model.engine.as_deref().unwrap_or("an unknown engine")) } }
                             @else { span.severity.alarm { "not serving" } }
                         }
                         @if let Some(problem) = &model.problem { p.reason { (problem) } }
