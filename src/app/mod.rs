@@ -1,4 +1,11 @@
 //! The roof: configuration, build, run and drain, the command line.
 
+mod cli;
+mod commands;
 pub mod config;
+mod demo;
+mod gateway;
+mod notify;
 pub mod replay;
+
+pub use cli::main;

@@ -157,9 +157,11 @@ fn translate(error: engine::Error) -> InferError {
     use engine::Error as E;
     let detail = chain(&error);
     match error {
-        E::MissingInput { .. } | E::UnknownInput { .. } | E::Shape { .. } | E::TooLarge { .. } | E::NotFinite { .. } => {
-            InferError::Shape { detail }
-        }
+        E::MissingInput { .. }
+        | E::UnknownInput { .. }
+        | E::Shape { .. }
+        | E::TooLarge { .. }
+        | E::NotFinite { .. } => InferError::Shape { detail },
         E::Busy { .. } => InferError::Busy { detail },
         E::Expired { .. } => InferError::Deadline { detail },
         E::Closed | E::NoEngine { .. } | E::Load { .. } | E::Declared { .. } | E::Sample { .. } | E::Thread(_) => {

@@ -18,6 +18,6 @@ mod view;
 
 pub use batch::{Address, BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
 pub use cbor::CborError;
-pub use load_spec::load_spec;
 pub use collect::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics};
+pub use load_spec::load_spec;
 pub use sync::{Sync, SyncConfig, SyncMetrics};

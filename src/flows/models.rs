@@ -119,7 +119,8 @@ impl Models {
             engine: loaded.as_ref().ok().map(|loaded| loaded.handle.engine().to_owned()),
             problem: loaded.as_ref().err().cloned(),
         };
-        let rows = self.versions.iter().flat_map(|(name, versions)| versions.iter().map(move |(v, l)| view(name, v, l)));
+        let rows =
+            self.versions.iter().flat_map(|(name, versions)| versions.iter().map(move |(v, l)| view(name, v, l)));
         rows.collect()
     }
 
@@ -137,9 +138,7 @@ fn load_one(model: &Model, pool: &Pool) -> Result<Arc<Loaded>, String> {
 
 /// How the manifest says that features were scaled in training.
 pub fn normalisation(manifest: &Manifest) -> Normalise {
-    let list = |values: &Option<Values>| {
-        values.as_ref().map_or_else(Vec::new, |values| values.as_slice().to_vec())
-    };
+    let list = |values: &Option<Values>| values.as_ref().map_or_else(Vec::new, |values| values.as_slice().to_vec());
     match &manifest.normalise {
         None => Normalise::None,
         Some(normalise) => match normalise.method {

@@ -105,12 +105,7 @@ impl Query {
     }
 
     /// Readings after a position, or the newest ones, oldest first.
-    pub async fn readings(
-        &self,
-        stream: &str,
-        after_seq: Option<u64>,
-        limit: usize,
-    ) -> Result<Vec<Point>, QueryError> {
+    pub async fn readings(&self, stream: &str, after_seq: Option<u64>, limit: usize) -> Result<Vec<Point>, QueryError> {
         let no = self.number(stream)?;
         let readings = self
             .read(move |conn| match after_seq {

@@ -144,4 +144,3 @@ pub struct HealthView {
     /// What is wrong, one sentence each; a model that does not serve is a problem and no reason not to be ready.
     pub problems: Vec<String>,
 }
-

@@ -54,9 +54,9 @@ pub fn curve(
     buckets: usize,
 ) -> Result<Vec<Bucket>, Error> {
     let ends = "SELECT min(seq), max(seq) FROM history_reading WHERE stream_no = ?1";
-    let (first, last) = conn.prepare_cached(ends)?.query_row([stream.0], |row| {
-        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
-    })?;
+    let (first, last) = conn
+        .prepare_cached(ends)?
+        .query_row([stream.0], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?;
     let (Some(mut first), Some(mut last)) = (first, last) else { return Ok(Vec::new()) };
     if let Some(from_ms) = from_ms {
         first = bisect(conn, stream, first, last, from_ms)?;
@@ -120,7 +120,8 @@ pub fn windows(conn: &Connection, stream: StreamNo, limit: usize) -> Result<Vec<
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-const ALERT: &str = "SELECT a.id, s.name, a.severity, a.raised_ms, a.raised_seq, a.cleared_ms, a.peak_score, a.suppressed
+const ALERT: &str =
+    "SELECT a.id, s.name, a.severity, a.raised_ms, a.raised_seq, a.cleared_ms, a.peak_score, a.suppressed
     FROM history_alert a JOIN history_stream s ON s.no = a.stream_no";
 
 pub(super) const OPEN_ALERT: &str =

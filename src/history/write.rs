@@ -82,7 +82,10 @@ impl History {
         )?;
         if reading.seq.is_multiple_of(TRIM_EVERY) {
             let oldest = reading.seq.saturating_sub(self.config.readings);
-            tx.execute("DELETE FROM history_reading WHERE stream_no = ?1 AND seq <= ?2", params![stream.0, oldest as i64])?;
+            tx.execute(
+                "DELETE FROM history_reading WHERE stream_no = ?1 AND seq <= ?2",
+                params![stream.0, oldest as i64],
+            )?;
         }
         Ok(())
     }
@@ -155,10 +158,7 @@ impl History {
 
     /// The alarm that stands on this stream, as this transaction sees it.
     pub fn standing(&self, tx: &Tx, stream: StreamNo) -> Result<Option<Alert>, Error> {
-        let found = tx
-            .prepare_cached(OPEN_ALERT)?
-            .query_row([stream.0], alert)
-            .optional()?;
+        let found = tx.prepare_cached(OPEN_ALERT)?.query_row([stream.0], alert).optional()?;
         Ok(found)
     }
 
@@ -175,10 +175,7 @@ impl History {
             "INSERT INTO history_rejected (stream_no, wall_ms, reason, payload) VALUES (?1, ?2, ?3, ?4)",
             params![stream.0, rejected.wall_ms, rejected.reason, payload],
         )?;
-        tx.execute(
-            "DELETE FROM history_rejected WHERE id <= last_insert_rowid() - ?1",
-            [self.config.rejected as i64],
-        )?;
+        tx.execute("DELETE FROM history_rejected WHERE id <= last_insert_rowid() - ?1", [self.config.rejected as i64])?;
         Ok(())
     }
 }

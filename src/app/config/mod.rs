@@ -1,5 +1,119 @@
 //! The configuration file: composed of what each room owns, read once, consumed by the build.
 
 mod diagnosis;
+mod overrides;
+mod place;
+mod review;
 
 pub use diagnosis::{Diagnosis, nearest};
+pub use overrides::Overrides;
+pub use review::{Review, review};
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::base::Name;
+use crate::flows::{self, sense};
+use crate::{access, broker, catalog, doors, engine, history, outbox, store, telemetry, uplink};
+
+/// Largest configuration file that is read.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this box is.
+    pub gateway: Gateway,
+    /// Logs.
+    #[serde(default)]
+    pub log: telemetry::Config,
+    /// The database.
+    #[serde(default)]
+    pub store: store::Config,
+    /// The queue to the cloud.
+    #[serde(default)]
+    pub outbox: outbox::Config,
+    /// What stays on the box.
+    #[serde(default)]
+    pub history: history::Config,
+    /// Where the models are.
+    #[serde(default)]
+    pub catalog: catalog::Config,
+    /// What runs them.
+    #[serde(default)]
+    pub engine: engine::Config,
+    /// Who may do what.
+    #[serde(default)]
+    pub access: access::Config,
+    /// The broker's bounds.
+    #[serde(default)]
+    pub broker: broker::Config,
+    /// The MQTT door.
+    #[serde(default)]
+    pub mqtt: doors::mqtt::Config,
+    /// The HTTP door.
+    #[serde(default)]
+    pub http: doors::http::Config,
+    /// The cloud's broker; absent, everything stays in the queue.
+    #[serde(default)]
+    pub cloud: Option<uplink::Config>,
+    /// How the queue is sent.
+    #[serde(default)]
+    pub sync: flows::SyncConfig,
+    /// Streams.
+    #[serde(default)]
+    pub stream: Vec<sense::Config>,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// The box's name: unique in its tenant, because the cloud tells boxes apart by it.
+    pub name: Name,
+}
+
+/// A file that was read and what it says.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// File name as given.
+    pub file: String,
+    /// Its text, for places.
+    pub text: String,
+}
+
+impl Loaded {
+    /// Reads `path` and applies the environment's overrides.
+    pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, Diagnosis> {
+        let file = path.display().to_string();
+        let text = read_text(path, &file)?;
+        // The file by itself first: its mistakes have places.
+        let mut config: Config = toml::from_str(&text).map_err(|error| Diagnosis::of_toml(&file, &text, &error))?;
+        if !overrides.is_empty() {
+            config = overrides.apply(&text)?;
+        }
+        Ok(Self { config, file, text })
+    }
+}
+
+fn read_text(path: &Path, file: &str) -> Result<String, Diagnosis> {
+    let hint = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Some("name the file, not its folder".to_owned()),
+        Ok(metadata) if metadata.len() > MAX_BYTES => {
+            let message = format!("the file has {} bytes, the most is {MAX_BYTES}", metadata.len());
+            return Err(Diagnosis::whole(file, message, Some("is this a configuration file?".to_owned())));
+        }
+        Ok(_) => None,
+        Err(_) => Some("name another one with --config FILE; examples/forebay.toml is one to begin with".to_owned()),
+    };
+    let bytes = std::fs::read(path)
+        .map_err(|error| Diagnosis::whole(file, format!("failed to read the file: {error}"), hint))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Diagnosis::whole(file, format!("the file is not UTF-8 from byte {at} on"), Some("save it as UTF-8".to_owned()))
+    })
+}

@@ -224,4 +224,3 @@ fn acceptance(connect: &Connect, welcome: &Welcome, assigned: Option<String>, sh
     ack.properties.server_keep_alive_secs = (keep_alive_s != connect.keep_alive_secs).then_some(keep_alive_s);
     ack
 }
-

@@ -71,8 +71,7 @@ impl Connection {
                 if expiry_s.is_some_and(|expiry_s| expiry_s > 0) && !self.settings.may_outlive {
                     return Step::fault(ReasonCode::ProtocolError);
                 }
-                let how =
-                    if disconnect.reason == ReasonCode::Success { Leaving::Normal } else { Leaving::WithWill };
+                let how = if disconnect.reason == ReasonCode::Success { Leaving::Normal } else { Leaving::WithWill };
                 return Step::Event(Event::End(End::Left(how, expiry_s)));
             }
             // No extended authentication was agreed on in CONNECT; the others the decoder has refused already.

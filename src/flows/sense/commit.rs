@@ -37,11 +37,7 @@ pub(super) struct Committing {
 #[derive(Debug)]
 pub(super) enum News {
     /// A reading's verdict.
-    Verdict {
-        stream: Arc<str>,
-        id: Option<String>,
-        point: Point,
-    },
+    Verdict { stream: Arc<str>, id: Option<String>, point: Point },
     /// An alarm was raised, escalated or cleared.
     Alert { alert: board::Alert, kind: &'static str },
 }

@@ -6,7 +6,9 @@ use super::config::{Config, RuleOn};
 use super::scorer::Score;
 use crate::history;
 use crate::rules::{self, Rule, State};
-use crate::signal::{self, Admission, Features, Id, Intake, IntakeState, Reading, Sample, Summary, Window, WindowState};
+use crate::signal::{
+    self, Admission, Features, Id, Intake, IntakeState, Reading, Sample, Summary, Window, WindowState,
+};
 
 /// One reading on its way to a verdict.
 #[derive(Debug)]

@@ -30,7 +30,9 @@ pub enum ScorerError {
         inputs: usize,
     },
     /// The features do not fill the model's input.
-    #[error("model {model} takes {expected:?} (-1 is any size) and the stream's features are {features} numbers; set window.size and features to fit")]
+    #[error(
+        "model {model} takes {expected:?} (-1 is any size) and the stream's features are {features} numbers; set window.size and features to fit"
+    )]
     Shape {
         /// `name/version`.
         model: String,

@@ -347,7 +347,9 @@ impl Saved {
     }
 
     fn seq(row: &[u8]) -> u64 {
-        Self::numbers(row).filter(|(_, _, memory)| record::decode::<Memory>("memory", memory).is_ok()).map_or(0, |n| n.0)
+        Self::numbers(row)
+            .filter(|(_, _, memory)| record::decode::<Memory>("memory", memory).is_ok())
+            .map_or(0, |n| n.0)
     }
 
     fn parse(row: &[u8]) -> Option<Self> {

@@ -314,15 +314,8 @@ pub(super) fn trend(values: &[f64], room: usize, label: &str) -> Markup {
 /// The curve alone, for a card.
 pub(super) fn miniature(curve: &[CurvePoint], label: &str) -> Markup {
     let (Some(first), Some(last)) = (curve.first(), curve.last()) else { return html! { svg.trend {} } };
-    let chart = Chart {
-        field: "",
-        unit: "",
-        from_ms: first.time_ms,
-        to_ms: last.time_ms,
-        curve,
-        alerts: &[],
-        raise: None,
-    };
+    let chart =
+        Chart { field: "", unit: "", from_ms: first.time_ms, to_ms: last.time_ms, curve, alerts: &[], raise: None };
     let scale = Scale::around(curve.iter().flat_map(|p| [p.low, p.high]));
     html! {
         svg.trend role="img" aria-label=(label) {

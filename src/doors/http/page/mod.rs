@@ -39,10 +39,7 @@ const ALERTS_MAX: usize = 100;
 const DEFAULT_READINGS_MAX: f64 = 25_000.0;
 
 pub(super) fn routes() -> Router<Arc<Door>> {
-    Router::new()
-        .route("/", get(home))
-        .route("/streams/{stream}", get(one))
-        .route("/icon.svg", get(icon))
+    Router::new().route("/", get(home)).route("/streams/{stream}", get(one)).route("/icon.svg", get(icon))
 }
 
 /// How far back the curve goes from the newest reading.

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use crate::doors::http::pulse::Pulse;
 use super::chart::Chart;
 use super::{Plant, Range, tables, text, tiles};
+use crate::doors::http::pulse::Pulse;
 use crate::flows::board::{Alert, Point};
 use crate::flows::query::{CurvePoint, StreamView};
 

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use crate::doors::http::pulse::{Pulse, TREND_SAMPLES};
 use super::{chart, text};
+use crate::doors::http::pulse::{Pulse, TREND_SAMPLES};
 use crate::flows::board::Latency;
 use crate::flows::query::{LinkView, QueueView};
 

@@ -1,0 +1,174 @@
+//! What a configuration that parses still gets wrong, and what an operator should know about one that is right.
+
+use std::fmt::Display;
+
+use super::place::place;
+use super::{Diagnosis, Loaded, nearest};
+use crate::access::Access;
+use crate::catalog::Catalog;
+use crate::flows::sense;
+use crate::{rules, signal, uplink};
+
+/// The outcome.
+#[derive(Debug, Default)]
+pub struct Review {
+    /// With these the gateway does not start.
+    pub errors: Vec<Diagnosis>,
+    /// With these it starts, and something does not work.
+    pub problems: Vec<Diagnosis>,
+    /// Choices that an operator should know about.
+    pub remarks: Vec<String>,
+}
+
+/// Looks at everything that can be looked at without starting anything: settings, models, certificates.
+pub fn review(loaded: &Loaded) -> Review {
+    let mut review = Review::default();
+    let config = &loaded.config;
+    if let Err(error) = Access::new(&config.access) {
+        review.errors.push(at(loaded, "access.identity", &error, None));
+    }
+    review.remarks.extend(config.access.remarks());
+    cloud(loaded, &mut review);
+    let catalog = Catalog::scan(&config.catalog);
+    for problem in catalog.problems() {
+        let mut file = problem.path.display().to_string();
+        if let Some((line, column)) = problem.position {
+            file = format!("{file}:{line}:{column}");
+        }
+        review.problems.push(Diagnosis::whole(&file, problem.what.clone(), Some(problem.advice.clone())));
+    }
+    for (number, stream) in config.stream.iter().enumerate() {
+        let path = format!("stream[{number}]");
+        if config.stream[..number].iter().any(|other| other.name == stream.name) {
+            let message = format!("two streams are called {}", stream.name);
+            review.errors.push(at(loaded, &format!("{path}.name"), &message, Some("names must differ".to_owned())));
+        }
+        shape(loaded, &path, stream, &mut review);
+        model(loaded, &path, stream, &catalog, &mut review);
+        let topic = stream.topic.to_string();
+        if let Some(earlier) = config.stream[..number].iter().find(|other| other.topic.covers(&stream.topic)) {
+            let message = format!("{topic} is covered by the topic of stream {}, which gets everything", earlier.name);
+            let hint = "a topic feeds the first stream that matches: put the narrower one first".to_owned();
+            review.problems.push(at(loaded, &format!("{path}.topic"), &message, Some(hint)));
+        }
+    }
+    listeners(loaded, &mut review);
+    review
+}
+
+fn at(loaded: &Loaded, path: &str, message: &impl Display, hint: Option<String>) -> Diagnosis {
+    match place(&loaded.text, path) {
+        Some(span) => Diagnosis::at(&loaded.file, &loaded.text, span, message.to_string(), hint),
+        None => Diagnosis::whole(&loaded.file, format!("{path}: {message}"), hint),
+    }
+}
+
+fn cloud(loaded: &Loaded, review: &mut Review) {
+    let Some(cloud) = &loaded.config.cloud else {
+        review.remarks.push("no [cloud]: results stay in the queue until its limit".to_owned());
+        return;
+    };
+    match cloud.check() {
+        Err(uplink::Error::Setting { setting, problem }) => {
+            let key = setting.split(' ').next().unwrap_or(setting);
+            review.errors.push(at(loaded, &format!("cloud.{key}"), &format!("{setting} {problem}"), None));
+        }
+        Err(error) => review.errors.push(at(loaded, "cloud", &error, None)),
+        Ok(()) if cloud.tls.is_none() && !is_loopback(&cloud.host) => {
+            review.remarks.push(format!("the link to {} is not encrypted: add [cloud.tls]", cloud.host));
+        }
+        Ok(()) => {}
+    }
+    if let Some(tls) = &cloud.tls {
+        let files = [
+            ("ca_file", Some(&tls.ca_file)),
+            ("certificate_file", tls.certificate_file.as_ref()),
+            ("key_file", tls.key_file.as_ref()),
+        ];
+        for (key, file) in files {
+            if let Some(file) = file
+                && let Err(error) = std::fs::File::open(file)
+            {
+                let message = format!("failed to open {}: {error}", file.display());
+                review.errors.push(at(
+                    loaded,
+                    &format!("cloud.tls.{key}"),
+                    &message,
+                    Some("put the PEM file there, readable for the service".to_owned()),
+                ));
+            }
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn shape(loaded: &Loaded, path: &str, stream: &sense::Config, review: &mut Review) {
+    match stream.signal.check() {
+        Ok(()) => {}
+        Err(signal::Error::Setting { key, problem }) => {
+            review.errors.push(at(loaded, &format!("{path}.signal.{key}"), &format!("{key}: {problem}"), None));
+        }
+        Err(error) => review.errors.push(at(loaded, &format!("{path}.signal"), &error, None)),
+    }
+    if let Some(rule) = &stream.rule
+        && let Err(rules::Error::Setting { key, problem }) = rule.check()
+    {
+        review.errors.push(at(loaded, &format!("{path}.rule.{key}"), &format!("{key}: {problem}"), None));
+    }
+}
+
+fn model(loaded: &Loaded, path: &str, stream: &sense::Config, catalog: &Catalog, review: &mut Review) {
+    let Some(wanted) = &stream.model else { return };
+    let place = format!("{path}.model.name");
+    let Some(found) = catalog.model(wanted.name.as_str(), wanted.version) else {
+        let known: Vec<_> = catalog.models().map(|model| model.manifest.model.name.as_str()).collect();
+        let near = nearest(wanted.name.as_str(), known.iter().copied());
+        let folder = loaded.config.catalog.folder.display();
+        let hint = match near {
+            Some(near) if near != wanted.name.as_str() => format!("did you mean `{near}`?"),
+            _ => format!("put it into {folder}/{}/<version>/ with its manifest.toml", wanted.name),
+        };
+        let message = format!("no usable model {} in {folder}; the stream would go on without scores", wanted.name);
+        review.problems.push(at(loaded, &place, &message, Some(hint)));
+        return;
+    };
+    let Ok(features) = signal::Features::new(&stream.signal) else { return };
+    let numbers = features.names().len();
+    if let [input] = found.manifest.inputs.as_slice()
+        && input.sample_shape(numbers).is_none()
+    {
+        let message = format!("a window gives {numbers} numbers, {} takes {:?}", wanted.name, input.shape);
+        let hint = "set signal.window.size and signal.features so that they fit (-1 is any size)".to_owned();
+        review.problems.push(at(loaded, &place, &message, Some(hint)));
+    }
+}
+
+fn listeners(loaded: &Loaded, review: &mut Review) {
+    for (number, listener) in loaded.config.mqtt.listener.iter().enumerate() {
+        let path = format!("mqtt.listener[{number}]");
+        if listener.kind.has_tls() && (listener.certificate.is_none() || listener.key.is_none()) {
+            let hint = "name PEM files with `certificate` and `key`".to_owned();
+            review.errors.push(at(loaded, &path, &"a TLS listener needs a certificate and its key", Some(hint)));
+        }
+        let files =
+            [("certificate", &listener.certificate), ("key", &listener.key), ("client_ca", &listener.client_ca)];
+        for (key, file) in files {
+            if let Some(file) = file
+                && let Err(error) = std::fs::File::open(file)
+            {
+                let message = format!("failed to open {}: {error}", file.display());
+                review.errors.push(at(loaded, &format!("{path}.{key}"), &message, None));
+            }
+        }
+        if !listener.kind.has_tls() && !listener.address.ip().is_loopback() {
+            review.remarks.push(format!("MQTT on {} is not encrypted and visible to the network", listener.address));
+        }
+    }
+    let http = &loaded.config.http;
+    if !http.address.ip().is_loopback() {
+        review.remarks.push(format!("HTTP on {} is not encrypted and visible to the network", http.address));
+    }
+}
