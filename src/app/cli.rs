@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
+
+use super::commands::{self, note};
+use super::config::Overrides;
+use super::{demo, stop::until_told_to_stop};
 
 /// MQTT broker, local inference and a durable queue to the cloud, in one file.
 ///
@@ -103,20 +108,23 @@ pub(super) struct ReplayArgs {
 #[derive(Debug, Args)]
 pub(super) struct CollectArgs {
     /// Broker, HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
     pub broker: String,
-    /// SQLite file for rows and high-water marks.
-    #[arg(long, value_name = "FILE", default_value = "collect.db")]
-    pub database: PathBuf,
+    /// Folder of the database with rows and high-water marks.
+    #[arg(long, value_name = "FOLDER", default_value = "collected")]
+    pub state: PathBuf,
     /// Tenant whose gateways are received.
     #[arg(long, default_value = "default")]
     pub tenant: String,
     /// Client id: the session under which the broker keeps what arrives while nobody receives.
     #[arg(long, default_value = "forebay-collect")]
     pub client_id: String,
-    /// User name; the password or key is read from FOREBAY_PASSWORD.
-    #[arg(long)]
+    /// User name, with --password-file.
+    #[arg(long, requires = "password_file")]
     pub user: Option<String>,
+    /// File that holds the password or key and nothing else.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
     /// Certificate authority (PEM) that signed the broker's certificate: turns TLS on.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
@@ -152,4 +160,49 @@ pub(super) struct ModelsArgs {
     /// Folder with `<name>/<version>/manifest.toml`.
     #[arg(long, value_name = "FOLDER", default_value = "models")]
     pub models: PathBuf,
+}
+
+/// Reads the arguments, does what they say, and gives the exit code.
+#[allow(clippy::disallowed_methods, reason = "the environment is read here and nowhere below")]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            note(format_args!("forebay: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the environment is read here and nowhere below")]
+fn dispatch(command: Command) -> Result<ExitCode> {
+    let overrides = || Overrides::from_environment(std::env::vars());
+    match command {
+        Command::Run(args) => {
+            let under_journald = std::env::var_os("JOURNAL_STREAM").is_some();
+            runtime()?.block_on(commands::run::run(&args.config, &overrides(), under_journald))
+        }
+        Command::Check(args) => Ok(commands::check::run(&args.config, &overrides())),
+        Command::Doctor(args) => Ok(commands::doctor::run(&args.config, &overrides())),
+        Command::Demo(args) => runtime()?.block_on(demo::run(&args)),
+        Command::Replay(args) => {
+            let password = std::env::var("FOREBAY_PASSWORD").ok();
+            runtime()?.block_on(commands::replay::run(&args, password))
+        }
+        Command::Collect(args) if args.report => runtime()?.block_on(commands::collect::report(&args.state)),
+        Command::Collect(args) => runtime()?.block_on(async {
+            let stop = until_told_to_stop()?;
+            commands::collect::run(&args, stop).await
+        }),
+        Command::Model(ModelCommand::List(args)) => commands::model::list(&args.models),
+        Command::Model(ModelCommand::Show { name, version, models }) => {
+            commands::model::show(&models.models, &name, version)
+        }
+        Command::Key { name } => commands::key::run(&name),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the runtime")
 }

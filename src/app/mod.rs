@@ -7,5 +7,6 @@ mod demo;
 mod gateway;
 mod notify;
 pub mod replay;
+mod stop;
 
 pub use cli::main;

@@ -242,7 +242,7 @@ fn stream_view(about: &About, live: &StreamBoard, alert: Option<Alert>) -> Strea
 }
 
 /// An alarm as people see it.
-pub(super) fn alert_view(alert: history::Alert) -> Alert {
+pub fn alert_view(alert: history::Alert) -> Alert {
     Alert {
         id: alert.id,
         stream: alert.stream,

@@ -1,10 +1,14 @@
 //! What each subcommand does. Answers go to standard output, progress and errors to standard error.
 
+pub(super) mod check;
+pub(super) mod collect;
+pub(super) mod doctor;
 pub(super) mod key;
 pub(super) mod model;
 pub(super) mod replay;
+pub(super) mod run;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 /// One line of answer. A reader that went away (`| head`) is no error.
 pub(super) fn say(line: impl std::fmt::Display) {
@@ -18,7 +22,6 @@ pub(super) fn note(line: impl std::fmt::Display) {
 
 /// Progress on one line that is written over, if somebody watches.
 pub(super) fn progress(line: impl std::fmt::Display) {
-    use std::io::IsTerminal as _;
     let mut stderr = std::io::stderr().lock();
     if stderr.is_terminal() {
         let _ = write!(stderr, "\r\x1b[2K{line}");

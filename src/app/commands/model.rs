@@ -75,7 +75,12 @@ pub fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<ExitCode>
     }
     say("");
     say(format_args!("task       {}", about.task));
-    say(format_args!("file       {} ({} bytes, {})", model.folder.join(&about.file).display(), model.size_bytes, about.format));
+    say(format_args!(
+        "file       {} ({} bytes, {})",
+        model.folder.join(&about.file).display(),
+        model.size_bytes,
+        about.format
+    ));
     say(format_args!("sha256     {}", about.sha256));
     say(format_args!("licence    {}", about.license));
     for port in &manifest.inputs {

@@ -60,7 +60,8 @@ pub fn host_and_port(broker: &str) -> Result<(String, u16)> {
     let (host, port) = broker
         .rsplit_once(':')
         .with_context(|| format!("failed to read the broker {broker:?}; write HOST:PORT, such as 127.0.0.1:1883"))?;
-    let port = port.parse().with_context(|| format!("failed to read the port of {broker:?}; it is a number up to 65535"))?;
+    let port =
+        port.parse().with_context(|| format!("failed to read the port of {broker:?}; it is a number up to 65535"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() {
         bail!("failed to read the broker {broker:?}; write HOST:PORT, such as 127.0.0.1:1883");

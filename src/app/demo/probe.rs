@@ -15,7 +15,8 @@ const MAX_ANSWER_BYTES: u64 = 16 << 20;
 pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, Value)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: application/json\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: application/json\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
@@ -26,9 +27,12 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, Value)> {
         .with_context(|| format!("no answer from http://{address}{path} within 10 s"))?
         .with_context(|| format!("failed to GET http://{address}{path}"))?;
     let text = String::from_utf8_lossy(&answer);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { bail!("http://{address}{path} answered without a head") };
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        bail!("http://{address}{path} answered without a head")
+    };
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { unchunk(body) } else { body.to_owned() };
+    let body =
+        if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { unchunk(body) } else { body.to_owned() };
     Ok((status, serde_json::from_str(&body).unwrap_or(Value::String(body))))
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::app::replay::Reading;
 use crate::base::replace_file;
 
 /// The recording and the labelled windows, inside the binary so that one file is enough.
@@ -78,7 +79,6 @@ impl Site {
                 r#"# The gateway on the machine.
 [gateway]
 name = "{GATEWAY}"
-tenant = "demo"
 
 [store]
 state_dir = "{folder}/gateway"
@@ -99,6 +99,11 @@ address = "{http}"
 [cloud]
 host = "{cable_host}"
 port = {cable_port}
+
+[sync]
+tenant = "demo"
+# Try again soon: the demonstration lasts seconds, not days.
+retry_most_ms = 1000
 
 [[stream]]
 name = "{STREAM}"
@@ -166,7 +171,7 @@ address = "{http}"
 
     /// Where `collect` keeps what it received.
     pub fn collected(&self) -> PathBuf {
-        self.folder.join("collect.db")
+        self.folder.join("collected")
     }
 
     /// The log of one process.
@@ -200,10 +205,17 @@ pub struct Anomaly {
 
 /// The recording's labelled anomalies, in order.
 pub fn anomalies() -> Result<Vec<Anomaly>> {
-    let windows: serde_json::Value = serde_json::from_str(WINDOWS).context("failed to read the bundled windows.json")?;
+    let windows: serde_json::Value =
+        serde_json::from_str(WINDOWS).context("failed to read the bundled windows.json")?;
     let pairs = windows[WINDOWS_KEY].as_array().context("the bundled windows.json lacks the recording")?;
     let at = |value: &serde_json::Value| time_ms(value.as_str().unwrap_or_default());
     pairs.iter().map(|pair| Ok(Anomaly { from_ms: at(&pair[0])?, to_ms: at(&pair[1])? })).collect()
+}
+
+/// Those that lie within `readings`.
+pub fn anomalies_within(readings: &[Reading]) -> Result<Vec<Anomaly>> {
+    let last = readings.last().map_or(Ok(i64::MIN), |reading| time_ms(&reading.time))?;
+    Ok(anomalies()?.into_iter().filter(|anomaly| anomaly.to_ms <= last).collect())
 }
 
 /// A time as the recording writes it, taken as UTC: ms since 1970.

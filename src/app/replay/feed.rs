@@ -60,6 +60,8 @@ pub struct Report {
     pub reconnects: u32,
     /// From publish to PUBACK, sorted, in microseconds. Readings whose connection broke are not in it.
     pub latencies_us: Vec<u32>,
+    /// When each reading was first handed to a connection, time since boot.
+    pub published: Vec<Duration>,
     /// From the first publish to the last acknowledgement.
     pub took: Duration,
 }
@@ -114,6 +116,7 @@ struct Ledger<'a> {
     done: usize,
     sent: usize,
     latencies_us: Vec<u32>,
+    published: Vec<Duration>,
 }
 
 impl Ledger<'_> {
@@ -144,6 +147,7 @@ pub async fn publish_all(
         done: 0,
         sent: 0,
         latencies_us: Vec::with_capacity(total),
+        published: Vec::with_capacity(total),
     };
     let mut pace = Pace::new(feed.rate_per_s, clock.since_boot());
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
@@ -180,8 +184,8 @@ pub async fn publish_all(
     }
     let took = clock.since_boot().saturating_sub(started);
     ledger.latencies_us.sort_unstable();
-    let Ledger { done, sent, latencies_us, .. } = ledger;
-    Ok(Report { acknowledged: done, sent, reconnects, latencies_us, took })
+    let Ledger { done, sent, latencies_us, published, .. } = ledger;
+    Ok(Report { acknowledged: done, sent, reconnects, latencies_us, published, took })
 }
 
 /// Publishes what is missing over one connection, until it breaks or nothing is missing.
@@ -220,6 +224,9 @@ async fn one_connection(
             missing.next();
             pace.took_one();
             ledger.sent += 1;
+            if index == ledger.published.len() {
+                ledger.published.push(now);
+            }
             handed_over.push_back((index, now));
         }
         let window_full = handed_over.len() + under_way.len() >= usize::from(feed.window);

@@ -1,0 +1,113 @@
+//! `forebay collect`
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio_util::sync::CancellationToken;
+
+use super::{note, progress, progress_done, say};
+use crate::app::cli::CollectArgs;
+use crate::base::{Clock, Name, SystemClock};
+use crate::flows::{COLLECT_SCHEMA, Collect, CollectConfig};
+use crate::inbox::{self, Inbox};
+use crate::store::{self, Store};
+use crate::telemetry;
+use crate::uplink::{self, Receiver, ReceiverConfig, TlsConfig};
+
+/// How often the progress line changes.
+const PROGRESS_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Opens what was collected.
+pub fn open(state: &Path, clock: &Arc<dyn Clock>) -> Result<Store> {
+    let config = store::Config::at(state);
+    let (store, opened) = Store::open(&config, &[inbox::SCHEMA, COLLECT_SCHEMA], Arc::clone(clock))?;
+    if let Some(file) = opened.quarantined {
+        note(format_args!("the database was damaged and set aside as {}", file.display()));
+    }
+    Ok(store)
+}
+
+/// Receives until `stop`.
+pub async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<ExitCode> {
+    telemetry::start(&telemetry::Config { filter: "warn".to_owned(), ..Default::default() }, false)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let tenant = Name::new(&args.tenant).context("failed to use that tenant")?;
+    let (host, port) = super::replay::host_and_port(&args.broker)?;
+    let tls = args.ca.clone().map(|ca_file| TlsConfig {
+        ca_file,
+        certificate_file: args.certificate.clone(),
+        key_file: args.key.clone(),
+        server_name: None,
+    });
+    let link = uplink::Config {
+        host,
+        port,
+        tls,
+        username: args.user.clone(),
+        password_file: args.password_file.clone(),
+        ..uplink::Config::default()
+    };
+    let wanted = ReceiverConfig { filters: vec![format!("fleet/v1/{tenant}/+/+/+")], ..ReceiverConfig::default() };
+    let receiver = Receiver::new(link, wanted, &args.client_id, Arc::clone(&clock))?;
+    let opening = Arc::clone(&clock);
+    let state = args.state.clone();
+    let store =
+        tokio::task::spawn_blocking(move || open(&state, &opening)).await.context("failed to open the store")??;
+    let inbox = Inbox::new(inbox::Config::default());
+    let collect = Collect::new(receiver, store.writer(), inbox, clock, CollectConfig::default(), StdRng::from_os_rng());
+    let metrics = collect.metrics().clone();
+    note(format_args!("receiving tenant {tenant} from {} into {}", args.broker, args.state.display()));
+    let watching = async {
+        loop {
+            tokio::time::sleep(PROGRESS_EVERY).await;
+            progress(format_args!(
+                "{} rows in {} batches, {} repeated, {} rejected, {} connections lost",
+                metrics.rows.get(),
+                metrics.batches.get(),
+                metrics.duplicates.get(),
+                metrics.rejected.get(),
+                metrics.failures.get()
+            ));
+        }
+    };
+    tokio::select! {
+        () = collect.run(stop) => {}
+        () = watching => {}
+    }
+    progress_done();
+    tokio::task::spawn_blocking(move || store.close()).await.context("failed to close the store")?;
+    say(format_args!("{} rows received", metrics.rows.get()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What each series has and misses; exit code 1 if a number is unaccounted for.
+pub async fn report(state: &Path) -> Result<ExitCode> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    if !state.join("forebay.db").exists() {
+        note(format_args!("nothing was collected in {} yet", state.display()));
+        return Ok(ExitCode::FAILURE);
+    }
+    let store = open(state, &clock)?;
+    let inbox = Inbox::new(inbox::Config::default());
+    let report = store.reader().read(move |conn| Ok(inbox.report(conn))).await??;
+    for series in &report.series {
+        let holes = if series.missing == 0 { String::new() } else { format!("  MISSING {}", series.missing) };
+        say(format_args!(
+            "{} epoch {} {}/{}: {} received of {}, {} declared lost, {} repeated{holes}",
+            series.gateway,
+            series.epoch,
+            series.class,
+            series.stream,
+            series.received,
+            series.highest,
+            series.declared_lost,
+            series.duplicates
+        ));
+    }
+    tokio::task::spawn_blocking(move || store.close()).await.context("failed to close the store")?;
+    Ok(if report.missing() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

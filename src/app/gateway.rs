@@ -1,0 +1,249 @@
+//! Building the gateway from its configuration, running it, and draining it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::Config;
+use super::notify::{self, Vitals};
+use crate::access::Access;
+use crate::base::{Clock, SystemClock};
+use crate::broker::{self, Broker};
+use crate::catalog::Catalog;
+use crate::engine::{self, Pool};
+use crate::flows::board::{Alert, Board};
+use crate::flows::inference::Inference;
+use crate::flows::intake::Intake;
+use crate::flows::models::Models;
+use crate::flows::query::{self, LinkWatch, Query};
+use crate::flows::sense::{self, Sense};
+use crate::flows::{Sync, SyncConfig};
+use crate::history::{self, History};
+use crate::outbox::{self, Outbox};
+use crate::store::Store;
+use crate::telemetry::Registry;
+use crate::uplink::MqttUplink;
+use crate::{doors, signal};
+
+/// How often the queue's depth is looked at for its deepest point.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long streams may take to commit what they hold at the end.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Everything that was built and not yet started.
+struct Built {
+    store: Store,
+    outbox: Outbox,
+    broker: Broker,
+    mqtt: doors::mqtt::Door,
+    http: (TcpListener, Arc<doors::http::Door>),
+    query: Arc<Query>,
+    sync: Option<Sync<MqttUplink, StdRng>>,
+    pool: Arc<Pool>,
+    tasks: TaskTracker,
+    /// Ends the streams.
+    streams_end: CancellationToken,
+}
+
+/// Runs a gateway until `stop`, then drains it: no new messages, what is in hand is committed, the queue is closed.
+pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
+    let clock = Arc::new(SystemClock::new());
+    let started = clock.since_boot();
+    let built = build(config, Arc::clone(&clock)).await?;
+    let Built { store, outbox, broker, mqtt, http: (listener, door), query, sync, pool, tasks, streams_end } = built;
+    let (doors_end, link_end) = (CancellationToken::new(), CancellationToken::new());
+    let addresses: Vec<_> = mqtt.addresses().iter().map(ToString::to_string).collect();
+    let page = listener.local_addr().context("failed to read the HTTP door's address")?;
+    let ready_ms = clock.since_boot().saturating_sub(started).as_millis();
+    tracing::info!(mqtt = addresses.join(" "), http = %page, ready_ms = ready_ms as u64, "ready");
+    notify::ready(&format!("MQTT on {}, page on http://{page}/", addresses.join(" ")));
+
+    let doors = TaskTracker::new();
+    doors.spawn(mqtt.serve(doors_end.clone()));
+    doors.spawn(doors::http::serve(listener, door, doors_end.clone()));
+    doors.close();
+    tasks.spawn(broker.clone().run(link_end.clone()));
+    tasks.spawn(watch_queue(query, link_end.clone()));
+    let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool };
+    tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
+    if let Some(sync) = sync {
+        tasks.spawn(sync.run(link_end.clone()));
+    }
+    tasks.close();
+
+    stop.cancelled().await;
+    tracing::info!("stopping: taking nothing new, committing what is in hand");
+    notify::stopping();
+    doors_end.cancel();
+    broker.stop();
+    doors.wait().await;
+    streams_end.cancel();
+    link_end.cancel();
+    if tokio::time::timeout(DRAIN_LIMIT, tasks.wait()).await.is_err() {
+        tracing::warn!(
+            limit_s = DRAIN_LIMIT.as_secs(),
+            "some tasks did not end in time; nothing they hold was acknowledged"
+        );
+    }
+    drop(broker);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = outbox.close() {
+            tracing::error!(error = %error, "failed to close the queue; the next start goes on above the reserved numbers");
+        }
+        store.close();
+    })
+    .await
+    .context("failed to close the store")
+}
+
+async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
+    let Config {
+        gateway,
+        log: _,
+        store,
+        outbox,
+        history,
+        catalog,
+        engine,
+        access,
+        broker,
+        mqtt,
+        http,
+        cloud,
+        sync,
+        stream,
+    } = config;
+    let access = Arc::new(Access::new(&access)?);
+    // Doors first: a taken port is said before anything is touched.
+    let listener = doors::http::bind(&http).await?;
+
+    let database = store.state_dir.join("forebay.db");
+    let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA];
+    let opening = Arc::clone(&clock);
+    let outbox_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let (store, opened, outbox) = tokio::task::spawn_blocking(move || {
+        let (store, opened) = Store::open(&store, &schemas, Arc::clone(&opening) as _)?;
+        opening.raise_floor(opened.last_wall_ms);
+        let outbox = Outbox::open(&outbox, &store, opened.epoch, outbox_clock)?;
+        Ok::<_, anyhow::Error>((store, opened, outbox))
+    })
+    .await
+    .context("failed to open the store")??;
+    let clock: Arc<dyn Clock> = clock;
+
+    let mut problems = Vec::new();
+    if let Some(file) = &opened.quarantined {
+        problems.push(format!(
+            "the database was damaged and set aside as {}; epoch {} began, and what was not sent before is in that file",
+            file.display(),
+            opened.epoch
+        ));
+    }
+    let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
+    let models = {
+        let pool = Arc::clone(&pool);
+        let loading = move || Models::load(&Catalog::scan(&catalog), &pool);
+        Arc::new(tokio::task::spawn_blocking(loading).await.context("failed to load the models")?)
+    };
+    problems.extend(models.problems().iter().cloned());
+
+    let broker = Broker::open(broker, &store, Arc::clone(&clock)).await?;
+    let board = Arc::new(Board::new(stream.iter().map(|stream| stream.name.clone())));
+    let history = History::new(history);
+    let signals = signal::Metrics::default();
+    let (tasks, streams_end) = (TaskTracker::new(), CancellationToken::new());
+    let parts = sense::Parts {
+        clock: Arc::clone(&clock),
+        writer: store.writer(),
+        reader: store.reader(),
+        history,
+        outbox: outbox.clone(),
+        models: Arc::clone(&models),
+        board: Arc::clone(&board),
+        broker: broker.clone(),
+        metrics: signals.clone(),
+    };
+    let (sense, newscast, stream_problems) = Sense::start(&stream, parts, &tasks, &streams_end).await?;
+    problems.extend(stream_problems);
+    let sense = Arc::new(sense);
+    broker.attach(Arc::clone(&sense) as _);
+    tasks.spawn(newscast.run(standing_alarms(&sense, &store).await?));
+
+    let mut registry = Registry::with_prefix("forebay");
+    store.metrics().register(&mut registry);
+    outbox.metrics().register(&mut registry);
+    broker.metrics().register(&mut registry);
+    pool.metrics().register(&mut registry);
+    access.metrics().register(&mut registry);
+    signals.register(&mut registry);
+
+    let (sync, link) = match cloud {
+        None => (None, None),
+        Some(cloud) => {
+            let client_id = format!("forebay-{}", gateway.name);
+            let uplink = MqttUplink::new(cloud, &client_id, Arc::clone(&clock))?;
+            uplink.metrics().register(&mut registry);
+            let sync: SyncConfig = sync;
+            let rng = StdRng::from_os_rng();
+            let sync = Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
+            sync.metrics().register(&mut registry);
+            let link = LinkWatch { state: sync.link(), metrics: sync.metrics().clone() };
+            (Some(sync), Some(link))
+        }
+    };
+    let mqtt = doors::mqtt::Door::bind(mqtt, broker.clone(), Arc::clone(&access), Arc::clone(&clock)).await?;
+    mqtt.metrics().register(&mut registry);
+    let http_metrics = doors::http::Metrics::default();
+    http_metrics.register(&mut registry);
+    let query = Arc::new(Query::new(query::Parts {
+        board,
+        sense: Arc::clone(&sense),
+        models: Arc::clone(&models),
+        reader: store.reader(),
+        disk: store.health(),
+        outbox: outbox.clone(),
+        link,
+        problems,
+        database,
+    }));
+    let ids = Mutex::new(StdRng::from_os_rng());
+    let door = doors::http::Door::new(
+        http,
+        doors::http::Parts {
+            query: Arc::clone(&query),
+            intake: Arc::new(Intake::new(sense)),
+            inference: Arc::new(Inference::new(models)),
+            access,
+            registry: Arc::new(Mutex::new(registry)),
+            metrics: http_metrics,
+            clock,
+            request_id: Box::new(move || {
+                let mut rng = ids.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                format!("{:016x}", rng.random::<u64>())
+            }),
+        },
+    );
+    Ok(Built { store, outbox, broker, mqtt, http: (listener, Arc::new(door)), query, sync, pool, tasks, streams_end })
+}
+
+/// The alarms that stand, as the disk has them: said again on the local broker, whose retained state may be older.
+async fn standing_alarms(sense: &Sense, store: &Store) -> Result<Vec<(String, Option<Alert>)>> {
+    let streams: Vec<_> = sense.streams().map(|about| (about.config.name.to_string(), about.no)).collect();
+    let read = store.reader().read(move |conn| {
+        let standing = |(name, no)| Ok((name, history::open_alert(conn, no)?.map(query::alert_view)));
+        streams.into_iter().map(standing).collect()
+    });
+    read.await.context("failed to read the standing alarms")
+}
+
+async fn watch_queue(query: Arc<Query>, stop: CancellationToken) {
+    while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+        let _ = query.queue().await;
+    }
+}
