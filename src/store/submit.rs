@@ -120,6 +120,7 @@ fn with_result<T: Send + 'static>(
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may spawn")]
 mod tests {
     use super::*;
     use crate::base::{ManualClock, Refusal};
@@ -374,5 +375,48 @@ mod tests {
         // 400 rows of 8 KB are 3.2 MB of pages; the log may hold what arrives during one checkpoint on top of its bound.
         let pages = store.metrics().log_pages_now();
         assert!(pages < 400, "{pages} pages in the log");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_a_reader_holds_is_refused_at_its_limit_and_starts_over_when_the_reader_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            checkpoint_bytes: 64 << 10,
+            restart_bytes: 128 << 10,
+            max_log_bytes: 512 << 10,
+            probe_ms: 1,
+            ..Config::at(folder.path())
+        };
+        let (store, _clock) = open(&config);
+        let (writer, mut health) = (store.writer(), store.health());
+        let (leave, left) = mpsc::channel::<()>();
+        let (entered, inside) = oneshot::channel();
+        let reader = store.reader();
+        let reading = tokio::spawn(async move {
+            let hold = move |connection: &rusqlite::Connection| {
+                let rows: i64 = connection.query_row("SELECT count(*) FROM item", [], |row| row.get(0))?;
+                entered.send(()).unwrap();
+                left.recv().unwrap();
+                Ok(rows)
+            };
+            reader.read(hold).await.unwrap()
+        });
+        inside.await.unwrap();
+        let mut acknowledged = 0;
+        let error = loop {
+            match writer.commit(8000, insert(8000)).await {
+                Ok(()) => acknowledged += 1,
+                Err(error) => break error,
+            }
+            assert!(acknowledged < 200, "the limit was never reached");
+        };
+        assert!(matches!(error, Error::Commit(CommitError::Full(_))), "{error}");
+        let log = std::fs::metadata(folder.path().join("forebay.db-wal")).unwrap().len();
+        assert!(log < 768 << 10, "{log}");
+        leave.send(()).unwrap();
+        assert_eq!(reading.await.unwrap(), 0, "a snapshot does not see later commits");
+        health.wait_for(|health| *health == Health::Good).await.unwrap();
+        writer.commit(8000, insert(8000)).await.unwrap();
+        assert_eq!(count(&store).await, acknowledged + 1);
     }
 }

@@ -4,3 +4,4 @@
 
 mod arrows;
 mod outbox_model;
+mod store_faults;
