@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod arrows;
+mod bit_flips;
 mod outbox_model;
 mod store_faults;
