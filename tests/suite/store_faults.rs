@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use forebay::base::ManualClock;
+use forebay::base::{Clock, ManualClock, Name};
+use forebay::outbox::{self, BatchLimits, Class, Envelope, Outbox, StreamKey};
 use forebay::store::{Config, Health, Schema, Store, Tx};
 
 const SCHEMA: Schema = Schema { room: "fault", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"] };
@@ -89,4 +90,53 @@ async fn a_disk_that_refuses_writes_acknowledges_nothing_and_recovers_by_itself(
     let (whole, numbers) = store.reader().read(read).await.unwrap();
     assert_eq!(whole, "ok");
     assert_eq!(numbers, acknowledged, "what was acknowledged, and nothing that was refused");
+}
+
+#[tokio::test]
+async fn a_full_file_opens_resumes_its_queue_takes_nothing_and_drains() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        max_bytes: 2 << 20,
+        reserve_bytes: 256 << 10,
+        restart_bytes: 512 << 10,
+        checkpoint_bytes: 128 << 10,
+        ..Config::at(folder.path())
+    };
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    let key = StreamKey { name: Name::new("press").unwrap(), class: Class::Raw };
+    let mut acknowledged = 0;
+    for life in 0..3 {
+        let (store, opened) = Store::open(&config, &[outbox::SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
+        let limits = outbox::Config::default();
+        let outbox = Outbox::open(&limits, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
+        let stream = outbox.stream(key.clone()).unwrap();
+        let writer = store.writer();
+        let append = || {
+            let (outbox, stamp) = (outbox.clone(), clock.stamp());
+            let work = move |tx: &Tx<'_>| outbox.append(tx, &stream, &Envelope { body: vec![7; 900], stamp }).map(drop);
+            writer.commit(900, work)
+        };
+        let before = acknowledged;
+        while append().await.is_ok() {
+            acknowledged += 1;
+        }
+        assert_eq!(outbox.depth()[0].1, acknowledged);
+        assert!(life == 0 || acknowledged - before < 10, "it was full before");
+        if life < 2 {
+            // The outbox is not closed: every life burns its reserve, and the ledger has room for it.
+            drop((outbox, store));
+            continue;
+        }
+        let mut received = 0;
+        while let Some(batch) = outbox.next_batch(&BatchLimits { rows: 100, bytes: 1 << 20 }, &[]).await.unwrap() {
+            received += batch.rows.len() as u64;
+            let outbox = outbox.clone();
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let delete = move |tx: &Tx<'_>| outbox.delete(tx, &batch.id);
+            writer.ride(0, delete, |result| drop(tell.send(result))).await.unwrap();
+            told.await.unwrap().unwrap();
+        }
+        assert_eq!(received, acknowledged);
+        append().await.unwrap();
+    }
 }
