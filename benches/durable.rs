@@ -49,7 +49,11 @@ fn at(times: &[Duration], percentile: usize) -> f64 {
 
 fn line(what: &str, rows: u64, took: Duration, times: &[Duration]) {
     let rate = rows as f64 / took.as_secs_f64();
-    println!("{what:<44} {rate:>10.0} {:>10.2} {:>10.2}", at(times, 50), at(times, 99));
+    if times.is_empty() {
+        println!("{what:<44} {rate:>10.0}");
+    } else {
+        println!("{what:<44} {rate:>10.0} {:>10.2} {:>10.2}", at(times, 50), at(times, 99));
+    }
 }
 
 fn bare_sync(folder: &Path) -> Vec<Duration> {
