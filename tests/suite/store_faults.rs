@@ -113,8 +113,8 @@ async fn a_full_file_opens_resumes_its_queue_takes_nothing_and_drains() {
         let writer = store.writer();
         let append = || {
             let (outbox, stamp) = (outbox.clone(), clock.stamp());
-            let work = move |tx: &Tx<'_>| outbox.append(tx, &stream, &Envelope { body: vec![7; 900], stamp }).map(drop);
-            writer.commit(900, work)
+            let work = move |tx: &Tx<'_>| outbox.append(tx, &stream, &Envelope { body: vec![7; 8000], stamp }).map(drop);
+            writer.commit(8000, work)
         };
         let before = acknowledged;
         while append().await.is_ok() {
