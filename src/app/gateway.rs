@@ -235,7 +235,8 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
 /// The alarms that stand, as the disk has them: said again on the local broker, whose retained state may be older.
 async fn standing_alarms(sense: &Sense, store: &Store) -> Result<Vec<(String, Option<Alert>)>> {
     let streams: Vec<_> = sense.streams().map(|about| (about.config.name.to_string(), about.no)).collect();
-    let read = store.reader().read(move |conn| {
+    let reader = store.reader();
+    let read = reader.read(move |conn| {
         let standing = |(name, no)| Ok((name, history::open_alert(conn, no)?.map(query::alert_view)));
         streams.into_iter().map(standing).collect()
     });

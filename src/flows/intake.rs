@@ -71,7 +71,7 @@ impl From<CommitError> for IngestError {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Full(_) => Self::Full,
-            CommitError::Disk(_) => Self::Disk,
+            CommitError::Disk(_) | CommitError::Corrupt(_) => Self::Disk,
             CommitError::Closed => Self::Closing,
         }
     }

@@ -59,6 +59,23 @@ impl Report {
 }
 
 impl Inbox {
+    /// The bodies of a gateway's rows of one stream, over all its epochs, in order. All of them in memory: for
+    /// inspection, not for a warehouse.
+    pub fn bodies(
+        &self,
+        connection: &Connection,
+        gateway: &str,
+        class: &str,
+        stream: &str,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let mut statement = connection.prepare_cached(
+            "SELECT r.body FROM inbox_row r JOIN inbox_series s ON s.series_no = r.series_no
+             WHERE s.gateway = ?1 AND s.class = ?2 AND s.stream = ?3 ORDER BY s.epoch, r.seq",
+        )?;
+        let bodies = statement.query_map([gateway, class, stream], |row| row.get(0))?;
+        Ok(bodies.collect::<Result<_, _>>()?)
+    }
+
     /// Reads ranges, not rows. Run it in a `store::Reader`, for one snapshot.
     pub fn report(&self, connection: &Connection) -> Result<Report, Error> {
         let mut statement = connection.prepare_cached(

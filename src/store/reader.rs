@@ -10,7 +10,9 @@ use super::config::Config;
 use super::connection::open_reader;
 use super::error::{Closed, Error, chain};
 use super::health::HealthBoard;
+use super::metrics::Metrics;
 use super::quarantine;
+use crate::base::Clock;
 
 struct Pool {
     database: PathBuf,
@@ -33,6 +35,12 @@ impl Reader {
         Ok(Self { pool: Arc::new(Pool { database: database.to_owned(), idle: Mutex::new(idle), permits, health }) })
     }
 
+    /// Looks into a file that another process may be writing, without taking part: nothing is migrated, marked or counted.
+    pub fn of_another_process(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let health = Arc::new(HealthBoard::new(clock, Metrics::default()));
+        Self::open(config, &config.database(), health)
+    }
+
     /// Runs `read` on a blocking thread, inside one snapshot. Waits while all connections are in use.
     /// Keep it short: the log cannot start over while a snapshot is open.
     pub async fn read<T: Send + 'static>(
@@ -48,6 +56,11 @@ impl Reader {
         outcome.await.map_err(|_| Closed)?
     }
 
+    /// A room found what it wrote to be wrong beyond repair: the next start sets the file aside.
+    pub fn distrust(&self, what: &str) {
+        self.pool.distrust(what);
+    }
+
     pub(super) fn close(&self) {
         self.pool.permits.close();
         self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -55,6 +68,11 @@ impl Reader {
 }
 
 impl Pool {
+    fn distrust(&self, what: &str) {
+        quarantine::mark(&self.database);
+        self.health.failing(what, true);
+    }
+
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         if self.permits.is_closed() {
             return Err(Closed.into());
@@ -69,8 +87,7 @@ impl Pool {
         if let Err(error) = &outcome
             && error.is_corruption()
         {
-            quarantine::mark(&self.database);
-            self.health.failing(&chain(error), true);
+            self.distrust(&chain(error));
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // Checked under the lock, or a read that ends during close would keep a connection alive.

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod arrows;
+mod bit_flips;
 mod chaos;
 mod link_mqtt;
 #[cfg(feature = "tract")]
 mod models;
 mod mosquitto;
 mod outbox_model;
+mod store_faults;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
@@ -14,15 +14,22 @@ use crate::app::cli::CollectArgs;
 use crate::base::{Clock, Name, SystemClock};
 use crate::flows::{COLLECT_SCHEMA, Collect, CollectConfig};
 use crate::inbox::{self, Inbox};
-use crate::store::{self, Store};
+use crate::store::{self, Reader, Store};
 use crate::telemetry;
 use crate::uplink::{self, Receiver, ReceiverConfig, TlsConfig};
 
 /// How often the progress line changes.
 const PROGRESS_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// Opens what was collected.
-pub fn open(state: &Path, clock: &Arc<dyn Clock>) -> Result<Store> {
+/// Looks at what was collected, also while it is being collected.
+pub fn look(state: &Path, clock: &Arc<dyn Clock>) -> Result<Reader> {
+    if !state.join("forebay.db").exists() {
+        bail!("nothing was collected in {} yet", state.display());
+    }
+    Ok(Reader::of_another_process(&store::Config::at(state), Arc::clone(clock))?)
+}
+
+fn open(state: &Path, clock: &Arc<dyn Clock>) -> Result<Store> {
     let config = store::Config::at(state);
     let (store, opened) = Store::open(&config, &[inbox::SCHEMA, COLLECT_SCHEMA], Arc::clone(clock))?;
     if let Some(file) = opened.quarantined {
@@ -87,13 +94,9 @@ pub async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<ExitCode
 /// What each series has and misses; exit code 1 if a number is unaccounted for.
 pub async fn report(state: &Path) -> Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    if !state.join("forebay.db").exists() {
-        note(format_args!("nothing was collected in {} yet", state.display()));
-        return Ok(ExitCode::FAILURE);
-    }
-    let store = open(state, &clock)?;
+    let reader = look(state, &clock)?;
     let inbox = Inbox::new(inbox::Config::default());
-    let report = store.reader().read(move |conn| Ok(inbox.report(conn))).await??;
+    let report = reader.read(move |conn| Ok(inbox.report(conn))).await??;
     for series in &report.series {
         let holes = if series.missing == 0 { String::new() } else { format!("  MISSING {}", series.missing) };
         say(format_args!(
@@ -108,6 +111,5 @@ pub async fn report(state: &Path) -> Result<ExitCode> {
             series.duplicates
         ));
     }
-    tokio::task::spawn_blocking(move || store.close()).await.context("failed to close the store")?;
     Ok(if report.missing() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

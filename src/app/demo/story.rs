@@ -181,11 +181,7 @@ impl Stage {
         }
         let drained_at = clock.since_boot();
         // The cloud's broker has everything; the receiver may still be writing.
-        let store = {
-            let (state, clock) = (site.collected(), Arc::clone(clock));
-            tokio::task::spawn_blocking(move || collect::open(&state, &clock)).await??
-        };
-        let reader = store.reader();
+        let reader = collect::look(&site.collected(), clock)?;
         let (mut last, mut since) = (0, clock.since_boot());
         loop {
             let received = Received::read(&reader).await?;

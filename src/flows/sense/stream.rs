@@ -361,7 +361,7 @@ impl Saved {
 fn refusal(error: &CommitError) -> Refusal {
     match error {
         CommitError::Full(_) => Refusal::Full,
-        CommitError::Disk(_) => Refusal::Disk,
+        CommitError::Disk(_) | CommitError::Corrupt(_) => Refusal::Disk,
         CommitError::Closed => Refusal::Dropped,
     }
 }
