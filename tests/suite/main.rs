@@ -3,3 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod arrows;
+mod mqtt_custody;
+mod mqtt_exchange;
+mod mqtt_fixture;
+mod mqtt_hostile;
