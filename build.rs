@@ -1,6 +1,8 @@
 //! Stamps the binary with a build time: the floor under a clock that wakes up in 1970.
 //! `SOURCE_DATE_EPOCH` keeps builds reproducible; without it the age of Cargo.lock stands in.
 
+#![allow(clippy::disallowed_methods, reason = "a build script has no app to read the environment for it")]
+
 use std::time::UNIX_EPOCH;
 
 fn main() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use forebay::base::Refusal;
 use forebay::broker::{Tap, TapMessage, TapResult};
 use forebay::doors::mqtt;
-use forebay::doors::mqtt::codec::{Ack, Connect, Packet, QoS, ReasonCode, Will};
+use forebay::doors::mqtt::codec::{Ack, Connect, Packet, QoS, ReasonCode, Will, WillProperties};
 use tokio::sync::mpsc;
 
 use crate::mqtt_fixture::{Client, Gateway, V5, V311, id, open_access, persistent, qos1, qos2};
@@ -149,7 +149,7 @@ async fn a_lost_client_leaves_its_will() {
         connect.will = Some(Will {
             qos: QoS::AtLeastOnce,
             retain: false,
-            properties: forebay::doors::mqtt::codec::WillProperties {
+            properties: WillProperties {
                 content_type: (version == V5).then(|| "text/plain".to_owned()),
                 ..Default::default()
             },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay::doors::mqtt::codec::{
-    Ack, Connect, Delivery, Packet, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, SubscriptionRequest,
+    Ack, Connect, Delivery, Packet, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, SubscriptionId, SubscriptionRequest,
     Unsubscribe,
 };
 
@@ -64,7 +64,7 @@ async fn properties_travel_unchanged_and_the_alias_does_not() {
         let expected = PublishProperties {
             topic_alias: None,
             message_expiry_interval_secs: Some(left_s),
-            subscription_ids: vec![forebay::doors::mqtt::codec::SubscriptionId::new(9).unwrap()],
+            subscription_ids: vec![SubscriptionId::new(9).unwrap()],
             ..properties.clone()
         };
         assert_eq!(message.properties, expected);

@@ -10,7 +10,7 @@ use forebay::base::SystemClock;
 use forebay::broker::{self, Broker};
 use forebay::doors::mqtt::codec::{
     Ack, Connect, ConnAck, Decoder, Delivery, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe,
-    SubscribeProperties, SubscriptionRequest,
+    SubscribeProperties, SubscriptionId, SubscriptionRequest,
 };
 use forebay::doors::mqtt::{self, Door};
 use forebay::store::{self, Store};
@@ -19,16 +19,16 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use ProtocolVersion::{V5, V311};
+pub(crate) use ProtocolVersion::{V5, V311};
 
 /// Anonymous clients from this machine may do everything.
-pub fn open_access() -> Access {
+pub(crate) fn open_access() -> Access {
     Access::new(&access::Config { allow_anonymous_loopback: true, ..access::Config::default() }).unwrap()
 }
 
-pub struct Gateway {
-    pub broker: Broker,
-    pub addresses: Vec<SocketAddr>,
+pub(crate) struct Gateway {
+    pub(crate) broker: Broker,
+    pub(crate) addresses: Vec<SocketAddr>,
     store: Store,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -36,11 +36,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(mqtt::Config::default(), open_access()).await
     }
 
-    pub async fn with(config: mqtt::Config, access: Access) -> Self {
+    pub(crate) async fn with(config: mqtt::Config, access: Access) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut gateway = Self::on(folder.path(), config, access).await;
         gateway._folder = Some(folder);
@@ -48,7 +48,7 @@ impl Gateway {
     }
 
     /// On an existing folder, as after a restart.
-    pub async fn on(folder: &Path, mut config: mqtt::Config, access: Access) -> Self {
+    pub(crate) async fn on(folder: &Path, mut config: mqtt::Config, access: Access) -> Self {
         let clock = Arc::new(SystemClock::new());
         let store_config = store::Config { state_dir: folder.to_owned(), ..store::Config::default() };
         let (store, _) = Store::open(&store_config, &[broker::SCHEMA], clock.clone()).unwrap();
@@ -64,15 +64,15 @@ impl Gateway {
         Self { broker, addresses, store, stop, tasks, _folder: None }
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    pub async fn client(&self, version: ProtocolVersion, id: &str) -> Client {
+    pub(crate) async fn client(&self, version: ProtocolVersion, id: &str) -> Client {
         self.connect(Connect::new(version, id)).await.0
     }
 
-    pub async fn connect(&self, connect: Connect) -> (Client, ConnAck) {
+    pub(crate) async fn connect(&self, connect: Connect) -> (Client, ConnAck) {
         let mut client = Client::tcp(self.address(), connect.version).await;
         let ack = client.connect(connect).await;
         assert_eq!(ack.reason, ReasonCode::Success);
@@ -80,7 +80,7 @@ impl Gateway {
     }
 
     /// Stops as on SIGTERM.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -91,26 +91,26 @@ impl Gateway {
 trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
-pub struct Client {
+pub(crate) struct Client {
     stream: Box<dyn Duplex>,
     decoder: Decoder,
     buffer: BytesMut,
-    pub version: ProtocolVersion,
+    pub(crate) version: ProtocolVersion,
 }
 
-pub fn id(number: u16) -> PacketId {
+pub(crate) fn id(number: u16) -> PacketId {
     PacketId::new(number).unwrap()
 }
 
-pub fn qos1(topic: &str, number: u16, payload: &'static str) -> Publish {
+pub(crate) fn qos1(topic: &str, number: u16, payload: &'static str) -> Publish {
     Publish::new(topic, Delivery::AtLeastOnce(id(number)), payload)
 }
 
-pub fn qos2(topic: &str, number: u16, payload: &'static str) -> Publish {
+pub(crate) fn qos2(topic: &str, number: u16, payload: &'static str) -> Publish {
     Publish::new(topic, Delivery::ExactlyOnce(id(number)), payload)
 }
 
-pub fn persistent(version: ProtocolVersion, client: &str) -> Connect {
+pub(crate) fn persistent(version: ProtocolVersion, client: &str) -> Connect {
     let mut connect = Connect::new(version, client);
     connect.clean_start = false;
     connect.properties.session_expiry_interval_secs = Some(3600);
@@ -118,16 +118,16 @@ pub fn persistent(version: ProtocolVersion, client: &str) -> Connect {
 }
 
 impl Client {
-    pub async fn tcp(address: SocketAddr, version: ProtocolVersion) -> Self {
+    pub(crate) async fn tcp(address: SocketAddr, version: ProtocolVersion) -> Self {
         Self::over(TcpStream::connect(address).await.unwrap(), version)
     }
 
-    pub fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, version: ProtocolVersion) -> Self {
+    pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, version: ProtocolVersion) -> Self {
         let decoder = Decoder::from_server(version, usize::MAX);
         Self { stream: Box::new(stream), decoder, buffer: BytesMut::new(), version }
     }
 
-    pub async fn connect(&mut self, connect: Connect) -> ConnAck {
+    pub(crate) async fn connect(&mut self, connect: Connect) -> ConnAck {
         self.send(Packet::Connect(connect.into())).await;
         match self.next().await {
             Some(Packet::ConnAck(ack)) => *ack,
@@ -135,24 +135,24 @@ impl Client {
         }
     }
 
-    pub async fn send(&mut self, packet: Packet) {
+    pub(crate) async fn send(&mut self, packet: Packet) {
         let mut bytes = Vec::new();
         packet.encode(self.version, &mut bytes).unwrap();
         self.send_bytes(&bytes).await;
     }
 
     /// A broken pipe is seen by the next read.
-    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
         let _ = self.stream.flush().await;
     }
 
-    pub async fn publish(&mut self, publish: Publish) {
+    pub(crate) async fn publish(&mut self, publish: Publish) {
         self.send(Packet::Publish(publish.into())).await;
     }
 
     /// The next packet; None when the connection has ended.
-    pub async fn next(&mut self) -> Option<Packet> {
+    pub(crate) async fn next(&mut self) -> Option<Packet> {
         loop {
             if let Some(packet) = self.decoder.decode(&mut self.buffer).unwrap() {
                 return Some(packet);
@@ -163,7 +163,7 @@ impl Client {
         }
     }
 
-    pub async fn message(&mut self) -> Publish {
+    pub(crate) async fn message(&mut self) -> Publish {
         match self.next().await {
             Some(Packet::Publish(publish)) => *publish,
             other => panic!("no PUBLISH but {other:?}"),
@@ -171,17 +171,17 @@ impl Client {
     }
 
     /// Nothing came before the answer to a ping.
-    pub async fn hears_nothing(&mut self) {
+    pub(crate) async fn hears_nothing(&mut self) {
         self.send(Packet::PingReq).await;
         assert_eq!(self.next().await, Some(Packet::PingResp));
     }
 
-    pub async fn subscribe(&mut self, filter: &str, qos: QoS) -> ReasonCode {
+    pub(crate) async fn subscribe(&mut self, filter: &str, qos: QoS) -> ReasonCode {
         self.subscribe_with(SubscriptionRequest::new(filter, qos), None).await
     }
 
-    pub async fn subscribe_with(&mut self, request: SubscriptionRequest, number: Option<u32>) -> ReasonCode {
-        let subscription_id = number.and_then(forebay::doors::mqtt::codec::SubscriptionId::new);
+    pub(crate) async fn subscribe_with(&mut self, request: SubscriptionRequest, number: Option<u32>) -> ReasonCode {
+        let subscription_id = number.and_then(SubscriptionId::new);
         let properties = SubscribeProperties { subscription_id, ..SubscribeProperties::default() };
         let subscribe = Subscribe { packet_id: id(77), properties, subscriptions: vec![request] };
         self.send(Packet::Subscribe(subscribe)).await;
@@ -191,7 +191,7 @@ impl Client {
         }
     }
 
-    pub async fn acked(&mut self) -> (u16, ReasonCode) {
+    pub(crate) async fn acked(&mut self) -> (u16, ReasonCode) {
         match self.next().await {
             Some(Packet::PubAck(Ack { packet_id, reason, .. })) => (packet_id.get(), reason),
             other => panic!("no PUBACK but {other:?}"),
@@ -199,7 +199,7 @@ impl Client {
     }
 
     /// The reason of the server's DISCONNECT; None if it just closed.
-    pub async fn closed(&mut self) -> Option<ReasonCode> {
+    pub(crate) async fn closed(&mut self) -> Option<ReasonCode> {
         loop {
             match self.next().await {
                 Some(Packet::Disconnect(disconnect)) => return Some(disconnect.reason),
