@@ -7,3 +7,4 @@ mod mqtt_custody;
 mod mqtt_exchange;
 mod mqtt_fixture;
 mod mqtt_hostile;
+mod mqtt_transport;

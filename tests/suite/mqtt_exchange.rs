@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use forebay::doors::mqtt::codec::{
-    Ack, Connect, Delivery, Packet, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, SubscriptionId, SubscriptionRequest,
-    Unsubscribe,
+    Ack, Connect, Delivery, Packet, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, SubscriptionId,
+    SubscriptionRequest, Unsubscribe,
 };
 
 use crate::mqtt_fixture::{Client, Gateway, V5, V311, id, persistent, qos1, qos2};
@@ -132,8 +132,10 @@ async fn retained_messages_answer_a_subscription() {
     let mut late = gateway.client(V5, "late").await;
     late.subscribe("a/#", QoS::AtLeastOnce).await;
     late.hears_nothing().await;
-    let request =
-        SubscriptionRequest { retain_handling: RetainHandling::DoNotSend, ..SubscriptionRequest::new("#", QoS::AtMostOnce) };
+    let request = SubscriptionRequest {
+        retain_handling: RetainHandling::DoNotSend,
+        ..SubscriptionRequest::new("#", QoS::AtMostOnce)
+    };
     assert_eq!(late.subscribe_with(request, None).await, ReasonCode::Success);
 }
 

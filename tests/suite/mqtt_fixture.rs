@@ -9,7 +9,7 @@ use forebay::access::{self, Access};
 use forebay::base::SystemClock;
 use forebay::broker::{self, Broker};
 use forebay::doors::mqtt::codec::{
-    Ack, Connect, ConnAck, Decoder, Delivery, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe,
+    Ack, ConnAck, Connect, Decoder, Delivery, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, Subscribe,
     SubscribeProperties, SubscriptionId, SubscriptionRequest,
 };
 use forebay::doors::mqtt::{self, Door};
