@@ -90,7 +90,8 @@ impl Link {
         self.session.state().incoming.len()
     }
 
-    /// Moves out what can be sent now, about `budget_bytes` of it.
+    /// Moves out what can be sent now, about `budget_bytes` of it. Call it until nothing comes: only what is new after
+    /// the last [`poll_work`](Self::poll_work) wakes the task.
     pub fn drain(&mut self, budget_bytes: usize, into: &mut Vec<Outgoing>) {
         {
             let mut replies = self.signal.replies();
@@ -117,17 +118,12 @@ impl Link {
         state.queue.drain(window, budget_bytes, clock, into, &mut self.expired);
         state.queue.rest();
         state.account(self.session.row.is_some(), &hub.persistent_bytes);
-        let more =
-            state.queue.has_ready(window) || !state.replay.is_empty() && !state.queue.is_above_half(hub.queue_limits);
         if state.pressed && state.queue.is_below_quarter(hub.queue_limits) {
             state.pressed = false;
             self.session.room.notify_waiters();
         }
         drop(state);
         hub.metrics.delivered.inc_by((into.len() - sent) as u64);
-        if more {
-            self.signal.raise();
-        }
         if !self.expired.is_empty() {
             hub.metrics.expired.inc_by(self.expired.len() as u64);
             self.forget(self.expired.iter().flatten().copied().collect());

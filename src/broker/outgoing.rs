@@ -326,14 +326,6 @@ impl Queue {
         }
     }
 
-    /// True if [`drain`](Self::drain) would give something.
-    pub(super) fn has_ready(&self, window: usize) -> bool {
-        let next = self.kept.get(self.cursor);
-        !self.once.is_empty()
-            || !self.pubrels.is_empty()
-            || self.in_flight < window && next.is_some_and(|entry| entry.stage != Stage::Committing)
-    }
-
     /// Rows of everything queued, for a session that ends.
     pub(super) fn places(&self) -> Vec<u64> {
         self.kept.iter().filter_map(|entry| entry.place).collect()

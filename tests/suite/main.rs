@@ -11,3 +11,8 @@ mod models;
 mod mosquitto;
 mod outbox_model;
 mod store_faults;
+mod mqtt_custody;
+mod mqtt_exchange;
+mod mqtt_fixture;
+mod mqtt_hostile;
+mod mqtt_transport;

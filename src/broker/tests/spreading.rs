@@ -101,7 +101,7 @@ async fn a_publisher_waits_for_a_busy_client_but_not_for_a_stuck_one() {
     let bench = open_with(Config { queue_messages: 8, ..Config::default() }).await;
     let (mut from, mut to) = (bench.link(hello("from")).await, bench.link(hello("to")).await);
     subscribe(&mut to, "t", Options::at(Q0)).await;
-    let mut fill = |from: &mut Link| (0..5).filter_map(|_| send(from, "t", publication("v", Q0, 0))).next_back();
+    let fill = |from: &mut Link| (0..5).filter_map(|_| send(from, "t", publication("v", Q0, 0))).next_back();
     let waiting = fill(&mut from).expect("above half");
     seen(&mut to);
     waiting.await;

@@ -19,7 +19,9 @@ pub(super) fn describe(port: u16) -> String {
     let inode = tables.iter().find_map(|path| listening_inode(&fs::read_to_string(path).ok()?, port));
     let (Some(inode), Ok(processes)) = (inode, fs::read_dir("/proc")) else { return unknown() };
     let wanted = format!("socket:[{inode}]");
-    for process in processes.flatten() {
+    // Only the numbers: /proc/self is another name of this process.
+    let numbered = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    for process in processes.flatten().filter(|process| numbered(&process.file_name())) {
         let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
         if files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str()))
         {
