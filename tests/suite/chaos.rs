@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     HalfOpen,
     /// Silence in both directions after so many bytes from the client; both ends stay open.
     HoldAfter(usize),
+    /// Nothing passes from the client after so many bytes, while what the server says still arrives.
+    MuteAfter(usize),
     /// Closed after so many bytes from the client: in good order, or by RST.
     CutAfter { bytes: usize, reset: bool },
     /// After so many bytes from the client, what the server says is thrown away until `more` have passed; then cut.
@@ -36,13 +38,14 @@ impl Fault {
     /// Any of them, with sizes on the scale of `bytes`.
     pub(crate) fn any(rng: &mut impl Rng, bytes: usize) -> Self {
         let after = rng.random_range(0..bytes);
-        match rng.random_range(0..8) {
+        match rng.random_range(0..9) {
             0 => Self::Refuse,
             1 => Self::HalfOpen,
             2 => Self::HoldAfter(after),
             3 => Self::CutAfter { bytes: after, reset: false },
             4 => Self::CutAfter { bytes: after, reset: true },
-            5 | 6 => Self::SwallowAnswers { after, more: rng.random_range(1..bytes) },
+            5 => Self::MuteAfter(after),
+            6 | 7 => Self::SwallowAnswers { after, more: rng.random_range(1..bytes) },
             _ => Self::Delay(Duration::from_millis(rng.random_range(1..10))),
         }
     }
@@ -142,7 +145,7 @@ async fn upwards(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: Fault, 
         let before = *passed.borrow();
         let (limit, then_hold) = match fault {
             Fault::HalfOpen => (0, true),
-            Fault::HoldAfter(bytes) => (bytes, true),
+            Fault::HoldAfter(bytes) | Fault::MuteAfter(bytes) => (bytes, true),
             Fault::CutAfter { bytes, .. } => (bytes, false),
             Fault::SwallowAnswers { after, more } => (after + more, false),
             Fault::None | Fault::Refuse | Fault::Delay(_) => (usize::MAX, false),

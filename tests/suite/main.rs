@@ -4,6 +4,9 @@
 
 mod arrows;
 mod chaos;
+mod fleet;
+mod link_faults;
 mod link_mqtt;
+mod link_sync;
 mod mosquitto;
 mod outbox_model;
