@@ -14,7 +14,7 @@ const CLASSES: [Class; 3] = [Class::Alarm, Class::Verdict, Class::Raw];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_row_arrives_once_whatever_the_lines_do_and_whoever_is_killed() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         one_bad_day(seed).await;
     }
 }
@@ -32,7 +32,7 @@ async fn one_bad_day(seed: u64) {
     subscribed(&broker).await;
 
     up.plan((0..25).map(|_| Fault::any(&mut rng, 30_000)).collect::<Vec<_>>());
-    down.plan((0..25).map(|_| Fault::any(&mut rng, 300)).collect::<Vec<_>>());
+    down.plan((0..25).map(|_| Fault::any_loud(&mut rng, 300)).collect::<Vec<_>>());
     let mut sent: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     for life in 0..4_u8 {
         let gateway = Gateway::open(sender.path(), "press-7");
@@ -109,9 +109,9 @@ async fn killed_between_effect_and_acknowledgement_the_effect_is_once() {
     gateway.drained().await;
     sync.stop().await;
 
-    // CONNECT and SUBSCRIBE pass; then the client's side is mute, so that no PUBACK arrives.
+    // CONNACK and SUBACK are short; from the first batch on the client's side is mute, so that no PUBACK arrives.
     let chaos = Chaos::before(broker.port()).await;
-    chaos.plan([Fault::MuteAfter(80); 3]);
+    chaos.plan([Fault::MuteOnceTold(100); 3]);
     for _ in 0..3 {
         collect = collector.collect_from(chaos.port());
         // The effect of every batch is committed, and its acknowledgement is on a line that carries none.
