@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay::base::{Clock, Epoch, Name, SystemClock};
 use forebay::flows::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, Sync, SyncConfig, SyncMetrics};
@@ -13,6 +14,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// Turns a test that would wait for ever into one that fails and says for what.
+const WATCHDOG: Duration = Duration::from_secs(60);
 
 pub(crate) fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())
@@ -81,9 +85,13 @@ impl Gateway {
 
     /// Waits until the cloud has acknowledged everything and the rows are deleted.
     pub(crate) async fn drained(&self) {
-        while self.rows() > 0 {
-            self.store.reader().read(|_| Ok(())).await.unwrap();
-        }
+        let drained = async {
+            while self.rows() > 0 {
+                self.store.reader().read(|_| Ok(())).await.unwrap();
+            }
+        };
+        let stalled = tokio::time::timeout(WATCHDOG, drained).await.is_err();
+        assert!(!stalled, "the queue does not drain: {:?}", self.outbox.depth());
     }
 }
 
@@ -153,11 +161,17 @@ impl Collector {
 
     /// Waits until so many different rows are there.
     pub(crate) async fn received(&self, rows: u64) -> Report {
-        loop {
-            let report = self.report().await;
-            if report.received() >= rows {
-                return report;
+        let received = async {
+            loop {
+                let report = self.report().await;
+                if report.received() >= rows {
+                    return report;
+                }
             }
+        };
+        match tokio::time::timeout(WATCHDOG, received).await {
+            Ok(report) => report,
+            Err(_) => panic!("{rows} rows do not arrive: {:?}", self.report().await),
         }
     }
 

@@ -128,6 +128,35 @@ async fn killed_between_effect_and_acknowledgement_the_effect_is_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_committed_is_not_acknowledged_and_comes_again() {
+    let broker = Mosquitto::start("");
+    let (sender, receiver) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let collector = Collector::open(receiver.path());
+    let collect = collector.collect_from(broker.port());
+    subscribed(&broker).await;
+    while collect.metrics.rejected.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // From now on every commit fails.
+    collector.store.close();
+    let gateway = Gateway::open(sender.path(), "press-7");
+    gateway.append(gateway.stream(Class::Raw, "temperature"), (0..200_u8).map(|row| vec![row])).await;
+    let sync = gateway.sync_to(broker.port(), brisk());
+    gateway.drained().await;
+    sync.stop().await;
+    while collect.metrics.failures.get() < 3 {
+        tokio::task::yield_now().await;
+    }
+    collect.kill().await;
+
+    let collector = Collector::open(receiver.path());
+    let collect = collector.collect_from(broker.port());
+    let report = collector.received(200).await;
+    assert_eq!((report.received(), report.missing()), (200, 0));
+    collect.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_gateways_are_kept_apart() {
     let broker = Mosquitto::start("");
     let receiver = tempfile::tempdir().unwrap();
