@@ -67,6 +67,8 @@ impl Default for CollectConfig {
 /// What the flow counts; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct CollectMetrics {
+    /// Messages taken from the broker, committed or not.
+    pub messages: Counter,
     /// Batches committed, also those that brought nothing new.
     pub batches: Counter,
     /// Rows that were new.
@@ -85,6 +87,7 @@ impl CollectMetrics {
     /// Puts the counters into `registry`, as `collect_*`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("collect");
+        registry.register("messages", "Messages taken from the broker", self.messages.clone());
         registry.register("batches", "Batches committed", self.batches.clone());
         registry.register("rows", "Rows that were new", self.rows.clone());
         registry.register("duplicate_rows", "Rows that had come before", self.duplicates.clone());
@@ -217,6 +220,7 @@ impl<R: Rng + Send> Collect<R> {
     /// The commit of one message, whatever it holds.
     fn keep(&self, delivery: Delivery) -> Committing {
         let Delivery { topic, payload, token } = delivery;
+        self.metrics.messages.inc();
         let writer = self.writer.clone();
         let bytes = payload.len();
         match self.read(&topic, &payload) {

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     HalfOpen,
     /// Silence in both directions after so many bytes from the client; both ends stay open.
     HoldAfter(usize),
+    /// Nothing passes from the client once the server has said more than so many bytes, which all arrive.
+    MuteOnceTold(usize),
     /// Closed after so many bytes from the client: in good order, or by RST.
     CutAfter { bytes: usize, reset: bool },
     /// After so many bytes from the client, what the server says is thrown away until `more` have passed; then cut.
@@ -37,12 +39,22 @@ impl Fault {
     pub(crate) fn any(rng: &mut impl Rng, bytes: usize) -> Self {
         let after = rng.random_range(0..bytes);
         match rng.random_range(0..8) {
+            0 => Self::HalfOpen,
+            1 => Self::HoldAfter(after),
+            2 => Self::MuteOnceTold(after / 100),
+            3 | 4 => Self::SwallowAnswers { after, more: rng.random_range(1..bytes) },
+            _ => Self::any_loud(rng, bytes),
+        }
+    }
+
+    /// Any of those that end the connection by themselves. The silent ones end by a timeout, and a side that waits for
+    /// no answer has only its keep-alive for that, of seconds.
+    pub(crate) fn any_loud(rng: &mut impl Rng, bytes: usize) -> Self {
+        let after = rng.random_range(0..bytes);
+        match rng.random_range(0..4) {
             0 => Self::Refuse,
-            1 => Self::HalfOpen,
-            2 => Self::HoldAfter(after),
-            3 => Self::CutAfter { bytes: after, reset: false },
-            4 => Self::CutAfter { bytes: after, reset: true },
-            5 | 6 => Self::SwallowAnswers { after, more: rng.random_range(1..bytes) },
+            1 => Self::CutAfter { bytes: after, reset: false },
+            2 => Self::CutAfter { bytes: after, reset: true },
             _ => Self::Delay(Duration::from_millis(rng.random_range(1..10))),
         }
     }
@@ -124,15 +136,20 @@ async fn pass(client: TcpStream, upstream: u16, fault: Fault) {
     }
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    let passed = watch::Sender::new(0_usize);
-    let seen = passed.subscribe();
+    let (passed, told) = (watch::Sender::new(0_usize), watch::Sender::new(0_usize));
+    let (seen, heard) = (passed.subscribe(), told.subscribe());
     tokio::select! {
-        () = upwards(client_read, server_write, fault, passed) => {}
-        () = downwards(server_read, client_write, fault, seen) => {}
+        () = upwards(client_read, server_write, fault, (passed, heard)) => {}
+        () = downwards(server_read, client_write, fault, (seen, told)) => {}
     }
 }
 
-async fn upwards(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: Fault, passed: watch::Sender<usize>) {
+async fn upwards(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    fault: Fault,
+    (passed, told): (watch::Sender<usize>, watch::Receiver<usize>),
+) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let Ok(read) = from.read(&mut buffer).await else { return };
@@ -145,7 +162,8 @@ async fn upwards(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: Fault, 
             Fault::HoldAfter(bytes) => (bytes, true),
             Fault::CutAfter { bytes, .. } => (bytes, false),
             Fault::SwallowAnswers { after, more } => (after + more, false),
-            Fault::None | Fault::Refuse | Fault::Delay(_) => (usize::MAX, false),
+            Fault::MuteOnceTold(bytes) if *told.borrow() > bytes => continue,
+            _ => (usize::MAX, false),
         };
         if let Fault::Delay(by) = fault {
             tokio::time::sleep(by).await;
@@ -165,7 +183,12 @@ async fn upwards(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: Fault, 
     }
 }
 
-async fn downwards(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: Fault, passed: watch::Receiver<usize>) {
+async fn downwards(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    fault: Fault,
+    (passed, told): (watch::Receiver<usize>, watch::Sender<usize>),
+) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let Ok(read) = from.read(&mut buffer).await else { return };
@@ -180,6 +203,8 @@ async fn downwards(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: Fault
             Fault::Delay(by) => tokio::time::sleep(by).await,
             _ => {}
         }
+        // Told before it is written, so that no reaction to it slips through.
+        told.send_modify(|bytes| *bytes += read);
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }

@@ -1,89 +1,159 @@
-//! Queue to cloud over a bad line.
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+//! The sync flow on a real queue, with links that do as told.
 
-use bytes::Bytes;
-use forebay::base::{Clock, Name, Seq, SystemClock};
-use forebay::flows::queue::{Key, Queue};
-use forebay::flows::{Batch, Limits, Row, Sync, SyncConfig};
-use forebay::uplink::{Config, MqttUplink, Receiver, ReceiverConfig};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use forebay::flows::{Batch, Limits, SyncConfig};
+use forebay::outbox::Class;
+use forebay::uplink::{Answer, FailingUplink, FakeUplink, Fault, Message};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio_util::sync::CancellationToken;
 
-use crate::chaos::{Chaos, Fault};
-use crate::mosquitto::Mosquitto;
+use crate::fleet::{Gateway, brisk};
+
+fn decoded(taken: &Arc<Mutex<Vec<Message>>>) -> Vec<Batch> {
+    let taken = taken.lock().unwrap();
+    taken.iter().map(|message| Batch::decode(&message.payload, &Limits::default()).unwrap().batch).collect()
+}
+
+fn bodies(batches: &[Batch]) -> Vec<Vec<u8>> {
+    batches.iter().flat_map(|batch| batch.rows.iter().map(|row| row.body.to_vec())).collect()
+}
+
+fn numbered(count: u32) -> impl Iterator<Item = Vec<u8>> {
+    (0..count).map(|number| number.to_be_bytes().to_vec())
+}
 
 #[tokio::test]
-async fn stub_faults() {
-    for seed in 0..6 {
-        one(seed).await;
+async fn a_queue_leaves_in_order_in_full_batches_and_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::open(folder.path(), "press-7");
+    let stream = gateway.stream(Class::Raw, "temperature");
+    gateway.append(stream, numbered(1000)).await;
+    let uplink = FakeUplink::new(4, 100_000);
+    let taken = uplink.taken();
+    let sync = gateway.sync(uplink, SyncConfig { batch_rows: 100, ..brisk() });
+    gateway.drained().await;
+    assert_eq!(sync.metrics.rows.get(), 1000);
+    sync.stop().await;
+    let batches = decoded(&taken);
+    assert_eq!(batches.len(), 10);
+    assert_eq!(bodies(&batches), numbered(1000).collect::<Vec<_>>());
+    assert_eq!(taken.lock().unwrap()[0].topic, "fleet/v1/acme/press-7/raw/temperature");
+}
+
+#[tokio::test]
+async fn rows_wait_for_company_and_alarms_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::open(folder.path(), "press-7");
+    let (raw, alarm) = (gateway.stream(Class::Raw, "temperature"), gateway.stream(Class::Alarm, "temperature"));
+    let uplink = FakeUplink::new(4, 100_000);
+    let taken = uplink.taken();
+    let hour = 3_600_000;
+    let sync = gateway.sync(uplink, SyncConfig { linger_ms: hour, batch_rows: 100, ..brisk() });
+    // The first look at a queue does not wait; an alarm shows that it is over.
+    gateway.append(alarm, numbered(1)).await;
+    gateway.drained().await;
+    gateway.append(raw, numbered(99)).await;
+    gateway.append(alarm, numbered(1)).await;
+    while sync.metrics.batches.get() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let urgent = decoded(&taken);
+    assert!(urgent.iter().all(|batch| batch.class.as_str() == "alarm"), "{urgent:?}");
+    gateway.append(raw, numbered(1)).await;
+    gateway.drained().await;
+    assert_eq!(decoded(&taken).last().unwrap().rows.len(), 100, "a full batch goes at once");
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_stream_waits_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::open(folder.path(), "press-7");
+    let (raw, alarm) = (gateway.stream(Class::Raw, "temperature"), gateway.stream(Class::Alarm, "temperature"));
+    gateway.append(alarm, numbered(10)).await;
+    gateway.append(raw, numbered(10)).await;
+    let refusals = [Answer::NoSubscriber, Answer::Refused { reason: "quota exceeded".to_owned() }].map(Fault::Answer);
+    let uplink =
+        FailingUplink::new(1, 0, [refusals[0].clone(), Fault::Answer(Answer::Acknowledged), refusals[1].clone()]);
+    let taken = uplink.taken();
+    let sync = gateway.sync(uplink, brisk());
+    gateway.drained().await;
+    sync.stop().await;
+    let classes: Vec<_> = decoded(&taken).iter().map(|batch| batch.class.to_string()).collect();
+    assert_eq!(classes, ["raw", "alarm"], "the alarms were refused twice, and are not lost");
+}
+
+#[tokio::test]
+async fn whatever_the_link_does_every_row_is_taken_and_none_is_deleted_before() {
+    for seed in 0..20 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let script: Vec<Fault> = (0..60)
+            .map(|_| match rng.random_range(0..8) {
+                0 => Fault::LoseAfterTaking,
+                1 => Fault::LoseBeforeTaking,
+                2 => Fault::Answer(Answer::NoSubscriber),
+                3 => Fault::Answer(Answer::Refused { reason: "quota exceeded".to_owned() }),
+                _ => Fault::Answer(Answer::Acknowledged),
+            })
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = Gateway::open(folder.path(), "press-7");
+        let streams = [Class::Alarm, Class::Verdict, Class::Raw].map(|class| gateway.stream(class, "temperature"));
+        let uplink = FailingUplink::new(rng.random_range(1..5), 2, script);
+        let taken = uplink.taken();
+        let config = SyncConfig { batch_rows: 7, retry_first_ms: 1, retry_most_ms: 2, linger_ms: 1, ..brisk() };
+        let sync = gateway.sync(uplink, config);
+        for part in 0..10_u8 {
+            for (stream, at) in streams.iter().zip(0..) {
+                gateway.append(*stream, (0..10).map(|row| vec![at, part, row])).await;
+            }
+        }
+        gateway.drained().await;
+        sync.stop().await;
+        let different: BTreeSet<_> = bodies(&decoded(&taken)).into_iter().collect();
+        assert_eq!(different.len(), 300, "seed {seed}");
+        gateway.store.close();
     }
 }
 
-async fn one(seed: u64) {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let broker = Mosquitto::start("");
-    let chaos = Chaos::before(broker.port()).await;
-    let queue = Queue::new();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let keys: Vec<Key> = ["a", "b", "alarm"]
-        .iter()
-        .map(|n| Key { class: Name::new("raw").unwrap(), stream: Name::new(n).unwrap(), urgent: *n == "alarm" })
-        .collect();
-    for i in 1..=3000_u64 {
-        for key in &keys {
-            queue.append(
-                key,
-                Row { seq: Seq(i), stamp: clock.stamp(), body: Bytes::from(vec![7; rng.random_range(10..200)]) },
-            );
-        }
+#[tokio::test]
+async fn a_row_too_large_for_the_far_side_is_declared_lost_and_the_stream_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::open(folder.path(), "press-7");
+    let stream = gateway.stream(Class::Raw, "temperature");
+    gateway.append(stream, numbered(3)).await;
+    gateway.append(stream, [vec![0; 10_000]]).await;
+    gateway.append(stream, numbered(3)).await;
+    gateway.append(stream, [vec![0; 10_000]]).await;
+    let uplink = FakeUplink::new(4, 4096);
+    let taken = uplink.taken();
+    let sync = gateway.sync(uplink, brisk());
+    gateway.drained().await;
+    // The last entry of the ledger has no row behind it, and is sent all the same.
+    let gaps = || decoded(&taken).into_iter().flat_map(|batch| batch.gaps).collect::<Vec<_>>();
+    while gaps().len() < 2 {
+        tokio::task::yield_now().await;
     }
-    chaos.plan((0..30).map(|_| Fault::any(&mut rng, 60_000)).collect::<Vec<_>>());
-    let link = Config { port: chaos.port(), answer_timeout_ms: 150, connect_timeout_ms: 300, ..Config::default() };
-    let mut receiver = Receiver::new(
-        Config { port: broker.port(), ..Config::default() },
-        ReceiverConfig::default(),
-        "collect",
-        clock.clone(),
-    )
-    .unwrap();
-    receiver.connect().await.unwrap();
-    let uplink = MqttUplink::new(link, "press", clock.clone()).unwrap();
-    let config = SyncConfig {
-        retry_first_ms: 5,
-        retry_most_ms: 20,
-        batch_rows: 100,
-        batch_bytes: 8000,
-        ..SyncConfig::default()
-    };
-    let sync =
-        Sync::new(queue.clone(), uplink, Name::new("press").unwrap(), clock.clone(), config, StdRng::seed_from_u64(1));
-    let metrics = sync.metrics().clone();
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(sync.run(stop.clone()));
-    let mut got: BTreeMap<String, BTreeMap<u64, usize>> = BTreeMap::new();
-    let mut total = 0;
-    while got.values().map(BTreeMap::len).sum::<usize>() < 9000 {
-        let d = tokio::time::timeout(Duration::from_secs(20), receiver.next()).await.expect("stalled").unwrap();
-        receiver.acknowledge(d.token);
-        let (batch, _) = Batch::decode(&d.payload, &Limits::default()).unwrap();
-        for row in batch.rows {
-            *got.entry(batch.stream.to_string()).or_default().entry(row.seq.0).or_default() += 1;
-            total += 1;
-        }
-    }
-    let mut deletions = queue.deletions.subscribe();
-    while queue.rows.lock().unwrap().values().any(|r| !r.is_empty()) {
-        tokio::time::timeout(Duration::from_secs(20), deletions.changed()).await.expect("not drained").unwrap();
-    }
-    stop.cancel();
-    running.await.unwrap();
-    println!(
-        "seed {seed}: rows 9000, deliveries {total}, connections {}, resent {} failures {}",
-        chaos.connections(),
-        metrics.resent.get(),
-        metrics.failures.get()
-    );
+    assert_eq!(sync.metrics.unsendable.get(), 2);
+    sync.stop().await;
+    let told: Vec<_> = gaps().iter().map(|gap| (gap.first.0, gap.last.0, gap.count, gap.reason.clone())).collect();
+    assert_eq!(told, [(4, 4, 1, "unsendable".to_owned()), (8, 8, 1, "unsendable".to_owned())]);
+    assert_eq!(bodies(&decoded(&taken)).len(), 6);
+}
+
+#[tokio::test]
+async fn a_far_side_with_small_messages_gets_small_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::open(folder.path(), "press-7");
+    let stream = gateway.stream(Class::Raw, "temperature");
+    gateway.append(stream, numbered(500)).await;
+    let uplink = FakeUplink::new(4, 1000);
+    let taken = uplink.taken();
+    let sync = gateway.sync(uplink, SyncConfig { batch_rows: 500, batch_bytes: 65_536, ..brisk() });
+    gateway.drained().await;
+    sync.stop().await;
+    assert_eq!(bodies(&decoded(&taken)), numbered(500).collect::<Vec<_>>());
+    assert!(taken.lock().unwrap().iter().all(|message| message.payload.len() <= 1000));
 }

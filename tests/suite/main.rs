@@ -5,9 +5,12 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod fleet;
+mod link_faults;
 mod link_mqtt;
 #[cfg(feature = "tract")]
 mod models;
+mod link_sync;
 mod mosquitto;
 mod outbox_model;
 mod store_faults;
