@@ -8,14 +8,14 @@ mod chaos;
 mod fleet;
 mod link_faults;
 mod link_mqtt;
+mod link_sync;
 #[cfg(feature = "tract")]
 mod models;
-mod link_sync;
 mod mosquitto;
-mod outbox_model;
-mod store_faults;
 mod mqtt_custody;
 mod mqtt_exchange;
 mod mqtt_fixture;
 mod mqtt_hostile;
 mod mqtt_transport;
+mod outbox_model;
+mod store_faults;
