@@ -24,3 +24,14 @@ pub enum Error {
         key: StreamKey,
     },
 }
+
+impl Error {
+    /// True if the file's content is at fault: close the store and open it again, which begins a new epoch.
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_corruption(),
+            Self::Unreadable { .. } => true,
+            Self::TooManyStreams { .. } => false,
+        }
+    }
+}

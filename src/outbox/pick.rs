@@ -14,6 +14,8 @@ use crate::store;
 
 /// Set right and read again at most this often in one call.
 const TRIES: usize = 8;
+/// Ranges set right at a time.
+const MAX_BAD: usize = 10_000;
 
 /// A stream with something to send.
 struct Candidate {
@@ -68,7 +70,9 @@ impl Outbox {
             self.enter_corrupt(stream, &key, reading.bad).await?;
             unreadable = Some(key);
         }
-        Err(Error::Unreadable { key: unreadable.expect("the loop ran and went on only past a bad row") })
+        let error = Error::Unreadable { key: unreadable.expect("the loop ran and went on only past a bad row") };
+        self.reader.distrust(&error.to_string());
+        Err(error)
     }
 
     fn candidates(&self, in_flight: &[BatchId]) -> Vec<Candidate> {
@@ -105,7 +109,7 @@ impl Outbox {
             }
             Ok(())
         };
-        Ok(self.writer.commit(64, work).await?)
+        Ok(self.writer.commit_from_reserve(work).await?)
     }
 }
 
@@ -244,7 +248,7 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
                 reading.last = until;
             }
         }
-        if reading.bad.len() >= most {
+        if reading.bad.len() >= MAX_BAD {
             break;
         }
     }

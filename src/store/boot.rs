@@ -154,3 +154,92 @@ impl Boot {
             || self.clock.wall_ms().abs_diff(self.persisted_wall_ms) >= wall_due_ms
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::BootId;
+    use crate::store::{Config, Store};
+    use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
+
+    /// A clock whose trust changes, as when the network comes up a while after power-on.
+    #[derive(Debug)]
+    struct Waking {
+        wall_ms: AtomicI64,
+        boot_ms: AtomicU64,
+        boot: [u8; 16],
+        synced: AtomicBool,
+    }
+
+    impl Waking {
+        fn at(wall_ms: i64, boot: u8) -> Arc<Self> {
+            Arc::new(Self {
+                wall_ms: AtomicI64::new(wall_ms),
+                boot_ms: AtomicU64::new(10_000),
+                boot: [boot; 16],
+                synced: AtomicBool::new(false),
+            })
+        }
+
+        fn advance_ms(&self, ms: i64) {
+            self.wall_ms.fetch_add(ms, SeqCst);
+            self.boot_ms.fetch_add(ms.cast_unsigned(), SeqCst);
+        }
+    }
+
+    impl Clock for Waking {
+        fn wall_ms(&self) -> i64 {
+            self.wall_ms.load(SeqCst)
+        }
+
+        fn since_boot(&self) -> Duration {
+            Duration::from_millis(self.boot_ms.load(SeqCst))
+        }
+
+        fn boot(&self) -> BootId {
+            BootId(self.boot)
+        }
+
+        fn state(&self) -> ClockState {
+            if self.synced.load(SeqCst) { ClockState::Ntp } else { ClockState::Unsynced }
+        }
+    }
+
+    fn offsets(store: &Store) -> Vec<(i64, Option<i64>)> {
+        let read = |tx: &Tx<'_>| {
+            let mut statement = tx.prepare_cached("SELECT boot_no, offset_ms FROM boot ORDER BY boot_no")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        };
+        store.writer().commit_blocking(read).unwrap()
+    }
+
+    #[test]
+    fn a_clock_that_becomes_good_writes_one_offset_for_its_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::at(folder.path());
+        let clock = Waking::at(86_400_000, 1);
+        let (store, opened) = Store::open(&config, &[], Arc::<Waking>::clone(&clock)).unwrap();
+        let epoch = opened.epoch;
+        clock.advance_ms(5000);
+        store.writer().commit_blocking(|_| Ok(())).unwrap();
+        assert_eq!(offsets(&store), [(1, None)]);
+
+        clock.synced.store(true, SeqCst);
+        clock.wall_ms.fetch_add(1_700_000_000_000, SeqCst);
+        clock.advance_ms(5000);
+        store.writer().commit_blocking(|_| Ok(())).unwrap();
+        assert_eq!(offsets(&store), [(1, Some(1_700_000_000_000))]);
+        // A later step is the business of the time service, not of rows that were stamped with a good clock.
+        clock.wall_ms.fetch_add(77, SeqCst);
+        clock.advance_ms(5000);
+        store.writer().commit_blocking(|_| Ok(())).unwrap();
+        assert_eq!(offsets(&store), [(1, Some(1_700_000_000_000))]);
+        let last_ms = clock.wall_ms();
+        store.close();
+
+        let (store, opened) = Store::open(&config, &[], Waking::at(0, 2)).unwrap();
+        assert_eq!((opened.epoch, opened.boot_no, opened.last_wall_ms), (epoch, 2, last_ms));
+        assert_eq!(offsets(&store), [(1, Some(1_700_000_000_000)), (2, None)]);
+    }
+}

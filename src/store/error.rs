@@ -74,8 +74,21 @@ pub enum Error {
 impl Error {
     /// True if the file's content is at fault, rather than the disk or the program.
     pub fn is_corruption(&self) -> bool {
-        let (Self::Sql(source) | Self::Open { source, .. }) = self else { return false };
-        matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        match self {
+            Self::Sql(source) | Self::Open { source, .. } => {
+                // A value of a type that this program never writes is as good a sign as SQLite's own.
+                matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+                    || matches!(
+                        source,
+                        rusqlite::Error::InvalidColumnType(..)
+                            | rusqlite::Error::FromSqlConversionFailure(..)
+                            | rusqlite::Error::IntegralValueOutOfRange(..)
+                            | rusqlite::Error::Utf8Error(..)
+                    )
+            }
+            Self::Row { .. } | Self::Commit(CommitError::Corrupt(_)) => true,
+            _ => false,
+        }
     }
 
     /// As the holders of the other work in the batch are told.
@@ -85,6 +98,7 @@ impl Error {
             Self::Commit(error) => error.clone(),
             Self::Sql(source) if source.sqlite_error_code() == Some(ErrorCode::DiskFull) => CommitError::Full(what),
             Self::Closed(_) => CommitError::Closed,
+            _ if self.is_corruption() => CommitError::Corrupt(what),
             _ => CommitError::Disk(what),
         }
     }
@@ -108,6 +122,9 @@ pub enum CommitError {
     /// The disk refused, or its state is unknown.
     #[error("failed to commit: {0}")]
     Disk(Arc<str>),
+    /// The file's content is at fault: the next start sets it aside.
+    #[error("failed to commit, the file is corrupt: {0}")]
+    Corrupt(Arc<str>),
     /// The disk or the byte limit is full.
     #[error("failed to commit, no space: {0}")]
     Full(Arc<str>),
@@ -119,7 +136,7 @@ pub enum CommitError {
 impl From<CommitError> for Refusal {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Disk(_) => Self::Disk,
+            CommitError::Disk(_) | CommitError::Corrupt(_) => Self::Disk,
             CommitError::Full(_) => Self::Full,
             CommitError::Closed => Self::Dropped,
         }

@@ -12,7 +12,8 @@ use crate::base::Clock;
 pub enum Health {
     /// The last commit reached the disk.
     Good,
-    /// The last commit failed; the file is tried again with every batch and every `probe_ms`.
+    /// The last commit failed; the file is tried again with every batch and every `probe_ms`. A corrupt file stays
+    /// failing whatever its commits say: rows that it takes now may not come out again.
     Failing {
         /// Wall clock of the first failure, milliseconds since 1970.
         since_ms: i64,
@@ -41,9 +42,11 @@ impl HealthBoard {
 
     pub(super) fn good(&self) {
         let was_failing = self.told.send_if_modified(|health| {
-            let failing = *health != Health::Good;
-            *health = Health::Good;
-            failing
+            let heals = matches!(health, Health::Failing { restart_heals: false, .. });
+            if heals {
+                *health = Health::Good;
+            }
+            heals
         });
         if was_failing {
             self.metrics.failing.set(0);
@@ -55,14 +58,14 @@ impl HealthBoard {
         let now_ms = self.clock.wall_ms();
         let mut first = false;
         self.told.send_if_modified(|health| {
-            let since_ms = match health {
+            let (since_ms, was_corrupt) = match health {
                 Health::Good => {
                     first = true;
-                    now_ms
+                    (now_ms, false)
                 }
-                Health::Failing { since_ms, .. } => *since_ms,
+                Health::Failing { since_ms, restart_heals, .. } => (*since_ms, *restart_heals),
             };
-            let now = Health::Failing { since_ms, what: what.into(), restart_heals };
+            let now = Health::Failing { since_ms, what: what.into(), restart_heals: restart_heals || was_corrupt };
             let changed = *health != now;
             *health = now;
             changed

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::boot::{Boot, settle_epoch};
 use super::checkpoint::{self, Gate};
 use super::config::Config;
-use super::connection::{open_checkpointer, open_writer};
+use super::connection::{limit_pages, open_checkpointer, open_writer};
 use super::error::{Error, chain};
 use super::health::{Health, HealthBoard};
 use super::metrics::Metrics;
@@ -159,9 +159,12 @@ impl Drop for Store {
 
 fn prepare(config: &Config, database: &Path, schemas: &[Schema], clock: &Arc<dyn Clock>) -> Result<Prepared, Error> {
     let mut connection = open_writer(config, database)?;
+    // A full file must open: what a start writes comes from the reserve.
+    limit_pages(&connection, config.delete_pages())?;
     migrate(&mut connection, schemas)?;
     let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &**clock)?;
     let (boot, last_wall_ms) = Boot::settle(&mut connection, Arc::clone(clock), config.wall_persist_ms)?;
+    limit_pages(&connection, config.insert_pages())?;
     Ok(Prepared { connection, created, epoch, boot, last_wall_ms })
 }
 

@@ -46,6 +46,8 @@ struct State {
     jobs: VecDeque<Job>,
     job_bytes: usize,
     rides: VecDeque<Job>,
+    /// A ride that somebody waits for: go now.
+    urgent: bool,
     /// The writer sleeps until this many jobs are there; 0 while it works.
     wanted: usize,
     closing: bool,
@@ -112,14 +114,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes work that can wait.
-    pub(super) fn push_ride(&self, job: Job) -> Result<(), Closed> {
+    /// Takes work that can wait, or that somebody waits for although it counts against the reserve like a ride.
+    pub(super) fn push_ride(&self, job: Job, urgent: bool) -> Result<(), Closed> {
         let mut state = self.lock();
         if state.closing {
             return Err(Closed);
         }
         state.rides.push_back(job);
-        let wake = state.wanted > 0 && (state.rides.len() == 1 || state.rides.len() == self.batch_records);
+        state.urgent |= urgent;
+        let wake = state.wanted > 0 && (urgent || state.rides.len() == 1 || state.rides.len() == self.batch_records);
         drop(state);
         if wake {
             self.wake.notify_one();
@@ -140,7 +143,7 @@ impl Queue {
     pub(super) fn gather(&self, pace: &Pace, clock: &dyn Clock) -> Option<Gathered> {
         let mut state = self.lock();
         while state.jobs.is_empty() {
-            let rides_go = state.closing || state.rides.len() >= self.batch_records;
+            let rides_go = state.closing || state.urgent || state.rides.len() >= self.batch_records;
             if !state.rides.is_empty() && rides_go {
                 return Some(self.take(state));
             }
@@ -189,6 +192,7 @@ impl Queue {
     fn take(&self, mut state: MutexGuard<'_, State>) -> Gathered {
         let rides = state.rides.len().min(self.batch_records);
         let rides = state.rides.drain(..rides).collect();
+        state.urgent &= !state.rides.is_empty();
         let mut jobs = Vec::with_capacity(state.jobs.len().min(self.batch_records));
         let mut bytes = 0;
         while jobs.len() < self.batch_records && (jobs.is_empty() || bytes < self.batch_bytes) {

@@ -48,6 +48,11 @@ impl Reader {
         outcome.await.map_err(|_| Closed)?
     }
 
+    /// A room found what it wrote to be wrong beyond repair: the next start sets the file aside.
+    pub fn distrust(&self, what: &str) {
+        self.pool.distrust(what);
+    }
+
     pub(super) fn close(&self) {
         self.pool.permits.close();
         self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -55,6 +60,11 @@ impl Reader {
 }
 
 impl Pool {
+    fn distrust(&self, what: &str) {
+        quarantine::mark(&self.database);
+        self.health.failing(what, true);
+    }
+
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         if self.permits.is_closed() {
             return Err(Closed.into());
@@ -69,8 +79,7 @@ impl Pool {
         if let Err(error) = &outcome
             && error.is_corruption()
         {
-            quarantine::mark(&self.database);
-            self.health.failing(&chain(error), true);
+            self.distrust(&chain(error));
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // Checked under the lock, or a read that ends during close would keep a connection alive.

@@ -64,7 +64,8 @@ impl Writer {
     }
 
     /// Work without urgency, such as deletes after a cloud acknowledgement: rides in the next transaction, or commits
-    /// alone after `ride_ms`. Waits for room in a queue of its own, bounded like the other one.
+    /// alone after `ride_ms`. Waits for room in a queue of its own, bounded like the other one. It fails with the
+    /// inserts it rides with, so be ready to submit it again; while commits fail it goes alone and may use the reserve.
     pub async fn ride(
         &self,
         bytes: usize,
@@ -73,7 +74,7 @@ impl Writer {
     ) -> Result<(), Closed> {
         let bytes = self.queue.cost(bytes);
         self.queue.ride_records.acquire().await.map_err(|_| Closed)?.forget();
-        self.queue.push_ride(Job { bytes, work: Box::new(work), done: Box::new(done) })
+        self.queue.push_ride(Job { bytes, work: Box::new(work), done: Box::new(done) }, false)
     }
 
     /// Waits for the commit and returns what the work returned.
@@ -88,14 +89,28 @@ impl Writer {
         told.await.map_err(|_| Closed)?
     }
 
-    /// [`commit`](Self::commit) for start-up and shutdown: blocks the calling thread, waits for no room in the queue.
+    /// [`commit`](Self::commit) for the loss ledger: may use the reserve, which a full file keeps for it.
+    pub async fn commit_from_reserve<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (tell, told) = oneshot::channel();
+        let (work, done) = with_result(work, move |result| drop(tell.send(result)));
+        self.queue.ride_records.acquire().await.map_err(|_| Closed)?.forget();
+        self.queue.push_ride(Job { bytes: 1, work, done }, true)?;
+        told.await.map_err(|_| Closed)?
+    }
+
+    /// [`commit_from_reserve`](Self::commit_from_reserve) for start-up and shutdown: blocks the calling thread.
+    /// `Closed` if the queue is full, which it is not at either time.
     pub fn commit_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let (work, done) = with_result(work, move |result| drop(tell.send(result)));
-        self.queue.push(Job { bytes: 0, work, done })?;
+        self.queue.ride_records.try_acquire().map_err(|_| Closed)?.forget();
+        self.queue.push_ride(Job { bytes: 1, work, done }, true)?;
         told.recv().map_err(|_| Closed)?
     }
 }
@@ -120,6 +135,7 @@ fn with_result<T: Send + 'static>(
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may spawn")]
 mod tests {
     use super::*;
     use crate::base::{ManualClock, Refusal};
@@ -371,8 +387,51 @@ mod tests {
             writer.commit(8000, insert(8000)).await.unwrap();
             clock.advance(Duration::from_millis(1));
         }
-        // 400 rows of 8 KB are 3.2 MB of pages; the log may hold what arrives during one checkpoint on top of its bound.
+        // 400 rows write over 1,200 pages; the log may hold what arrives during one checkpoint on top of its 64.
         let pages = store.metrics().log_pages_now();
-        assert!(pages < 400, "{pages} pages in the log");
+        assert!(pages < 900, "{pages} pages in the log");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_a_reader_holds_is_refused_at_its_limit_and_starts_over_when_the_reader_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            checkpoint_bytes: 64 << 10,
+            restart_bytes: 128 << 10,
+            max_log_bytes: 512 << 10,
+            probe_ms: 1,
+            ..Config::at(folder.path())
+        };
+        let (store, _clock) = open(&config);
+        let (writer, mut health) = (store.writer(), store.health());
+        let (leave, left) = mpsc::channel::<()>();
+        let (entered, inside) = oneshot::channel();
+        let reader = store.reader();
+        let reading = tokio::spawn(async move {
+            let hold = move |connection: &rusqlite::Connection| {
+                let rows: i64 = connection.query_row("SELECT count(*) FROM item", [], |row| row.get(0))?;
+                entered.send(()).unwrap();
+                left.recv().unwrap();
+                Ok(rows)
+            };
+            reader.read(hold).await.unwrap()
+        });
+        inside.await.unwrap();
+        let mut acknowledged = 0;
+        let error = loop {
+            match writer.commit(8000, insert(8000)).await {
+                Ok(()) => acknowledged += 1,
+                Err(error) => break error,
+            }
+            assert!(acknowledged < 200, "the limit was never reached");
+        };
+        assert!(matches!(error, Error::Commit(CommitError::Full(_))), "{error}");
+        let log = std::fs::metadata(folder.path().join("forebay.db-wal")).unwrap().len();
+        assert!(log < 768 << 10, "{log}");
+        leave.send(()).unwrap();
+        assert_eq!(reading.await.unwrap(), 0, "a snapshot does not see later commits");
+        health.wait_for(|health| *health == Health::Good).await.unwrap();
+        writer.commit(8000, insert(8000)).await.unwrap();
+        assert_eq!(count(&store).await, acknowledged + 1);
     }
 }

@@ -75,16 +75,14 @@ impl WriterThread {
                 continue;
             }
             recent = [jobs.len(), recent[0]];
-            let taken = if failing && !rides.is_empty() {
+            let rode = rides.len();
+            let taken = if jobs.is_empty() {
+                self.transact_from_reserve(rides)
+            } else if failing && rode > 0 {
                 // Deletes alone first, up to the hard limit: they are what makes room again.
-                let rode = rides.len();
-                failing = self.transact_deletes(rides, rode).is_err();
-                if jobs.is_empty() {
-                    continue;
-                }
+                let _ = self.transact_from_reserve(rides);
                 self.transact(jobs, 0, Note::WhatIsDue)
             } else {
-                let rode = rides.len();
                 let mut all = rides;
                 all.append(&mut jobs);
                 self.transact(all, rode, Note::WhatIsDue)
@@ -99,11 +97,12 @@ impl WriterThread {
         let _ = self.transact(Vec::new(), 0, Note::WallClock);
     }
 
-    fn transact_deletes(&mut self, rides: Vec<Job>, rode: usize) -> Result<Duration, CommitError> {
+    fn transact_from_reserve(&mut self, rides: Vec<Job>) -> Result<Duration, CommitError> {
         let (most, usual) = (self.config.delete_pages(), self.config.insert_pages());
         if let Ok(connection) = self.connected() {
             let _ = limit_pages(connection, most);
         }
+        let rode = rides.len();
         let outcome = self.transact(rides, rode, Note::WhatIsDue);
         if let Some(connection) = &self.connection {
             let _ = limit_pages(connection, usual);
@@ -114,7 +113,7 @@ impl WriterThread {
     /// Runs `jobs` (the first `rode` of them rides) in one transaction and answers them. Returns the time of COMMIT.
     fn transact(&mut self, jobs: Vec<Job>, rode: usize, note: Note) -> Result<Duration, CommitError> {
         let bytes: usize = jobs[rode..].iter().map(|job| job.bytes as usize).sum();
-        let charged = jobs[rode..].iter().filter(|job| job.bytes > 0).count();
+        let charged = jobs.len() - rode;
         let mut works = Vec::with_capacity(jobs.len());
         let mut dones = Vec::with_capacity(jobs.len());
         for job in jobs {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 mod arrows;
+mod bit_flips;
 mod chaos;
 mod fleet;
 mod link_faults;
@@ -10,3 +11,4 @@ mod link_mqtt;
 mod link_sync;
 mod mosquitto;
 mod outbox_model;
+mod store_faults;
