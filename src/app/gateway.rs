@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,7 +27,7 @@ use crate::flows::sense::{self, Sense};
 use crate::flows::{Sync, SyncConfig};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::telemetry::Registry;
 use crate::uplink::MqttUplink;
 use crate::{doors, signal};
@@ -70,14 +71,18 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     doors.close();
     tasks.spawn(broker.clone().run(link_end.clone()));
     tasks.spawn(watch_queue(query, link_end.clone()));
-    let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool };
+    let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
     if let Some(sync) = sync {
         tasks.spawn(sync.run(link_end.clone()));
     }
     tasks.close();
 
-    stop.cancelled().await;
+    let healed_by_restart = damaged(store.health());
+    let damage = tokio::select! {
+        () = stop.cancelled() => None,
+        what = healed_by_restart => Some(what),
+    };
     tracing::info!("stopping: taking nothing new, committing what is in hand");
     notify::stopping();
     doors_end.cancel();
@@ -91,6 +96,8 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
             "some tasks did not end in time; nothing they hold was acknowledged"
         );
     }
+    // The streams needed it to the end.
+    drop(pool);
     drop(broker);
     tokio::task::spawn_blocking(move || {
         if let Err(error) = outbox.close() {
@@ -99,7 +106,23 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         store.close();
     })
     .await
-    .context("failed to close the store")
+    .context("failed to close the store")?;
+    match damage {
+        None => Ok(()),
+        Some(what) => bail!("the database is damaged ({what}); the next start sets it aside and goes on with a new one"),
+    }
+}
+
+/// Resolves when the database is found to be damaged in a way that only a new start mends.
+async fn damaged(mut disk: watch::Receiver<store::Health>) -> String {
+    loop {
+        if let store::Health::Failing { restart_heals: true, what, .. } = &*disk.borrow_and_update() {
+            return what.to_string();
+        }
+        if disk.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
@@ -123,15 +146,24 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     // Doors first: a taken port is said before anything is touched.
     let listener = doors::http::bind(&http).await?;
 
-    let database = store.state_dir.join("forebay.db");
+    let store_config = store;
+    let database = store_config.state_dir.join("forebay.db");
     let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA];
+    let outbox_config = outbox;
     let opening = Arc::clone(&clock);
     let outbox_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
     let (store, opened, outbox) = tokio::task::spawn_blocking(move || {
-        let (store, opened) = Store::open(&store, &schemas, Arc::clone(&opening) as _)?;
-        opening.raise_floor(opened.last_wall_ms);
-        let outbox = Outbox::open(&outbox, &store, opened.epoch, outbox_clock)?;
-        Ok::<_, anyhow::Error>((store, opened, outbox))
+        let open = || {
+            let (store, opened) = Store::open(&store_config, &schemas, Arc::clone(&opening) as _)?;
+            opening.raise_floor(opened.last_wall_ms);
+            let outbox = Outbox::open(&outbox_config, &store, opened.epoch, Arc::clone(&outbox_clock))?;
+            Ok::<_, anyhow::Error>((store, opened, outbox))
+        };
+        // Damage may show only when the queue is read; the store has marked the file by then and sets it aside now.
+        open().or_else(|error| {
+            tracing::error!(error = format!("{error:#}"), "failed to open the queue; trying once more");
+            open()
+        })
     })
     .await
     .context("failed to open the store")??;

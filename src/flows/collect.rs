@@ -21,7 +21,8 @@ use crate::inbox::{Applied, Inbox, IncomingBatch, IncomingGap, IncomingRow, Veri
 use crate::store::{self, Schema, Tx, Writer};
 use crate::uplink::{AckToken, Delivery, Receiver};
 
-use super::batch::{Address, Batch, Decoded, Gap, Limits, Row};
+use super::address::Address;
+use super::batch::{Batch, Decoded, Gap, Limits, Row};
 
 /// Messages that cannot be read, newest last, for a person to look at.
 pub const COLLECT_SCHEMA: Schema = Schema {

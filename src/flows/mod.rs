@@ -1,6 +1,7 @@
 //! The stories: which room is called in which order, and nothing else.
 
-pub mod batch;
+mod address;
+mod batch;
 pub mod board;
 mod cbor;
 mod collect;
@@ -14,10 +15,13 @@ mod queue;
 pub mod record;
 pub mod sense;
 mod sync;
+mod sync_settings;
 mod view;
 
-pub use batch::{Address, BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
+pub use address::Address;
+pub use batch::{BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
 pub use cbor::CborError;
 pub use collect::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics};
 pub use load_spec::load_spec;
-pub use sync::{Sync, SyncConfig, SyncMetrics};
+pub use sync::Sync;
+pub use sync_settings::{SyncConfig, SyncMetrics};

@@ -27,6 +27,6 @@ impl Outbox {
             }
             Ok(())
         };
-        Ok(self.writer.commit(64, work).await?)
+        Ok(self.writer.commit_from_reserve(work).await?)
     }
 }

@@ -96,7 +96,8 @@ fn judge(anomalies: &[Anomaly], alarms: &[AlarmRecord]) -> (BTreeMap<usize, i64>
 
 fn clock_text(time_ms: i64) -> String {
     let text = jiff::Timestamp::from_millisecond(time_ms).map(|time| time.to_string()).unwrap_or_default();
-    text.trim_end_matches('Z').trim_end_matches(":00").replace('T', " ")
+    // Minutes are enough: the recording has a reading every five.
+    text.get(..16).unwrap_or(&text).replace('T', " ")
 }
 
 fn latency(title: &str, sorted_us: &[u32]) -> String {
