@@ -65,9 +65,7 @@ impl Door {
             let tls = if listener.kind.has_tls() { Some(tls::acceptor(listener)?) } else { None };
             let wanted = listener.address;
             let socket = TcpListener::bind(wanted).await.map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => {
-                    Error::Taken { address: wanted, holder: holder::describe(wanted.port()) }
-                }
+                io::ErrorKind::AddrInUse => Error::Taken { address: wanted, holder: holder::describe(wanted.port()) },
                 _ => Error::Listen { address: wanted, source },
             })?;
             let address = socket.local_addr().map_err(|source| Error::Listen { address: wanted, source })?;

@@ -20,11 +20,9 @@ pub(super) fn answer(version: ProtocolVersion, verdict: Verdict) -> Answer {
         return match verdict {
             Verdict::Refused(Refusal::Payload) => Answer::Swallow,
             Verdict::Refused(refusal) => Answer::Close(refusal),
-            Verdict::Kept
-            | Verdict::NoSubscribers
-            | Verdict::UnknownId
-            | Verdict::NotAuthorized
-            | Verdict::Topic => Answer::Say(ReasonCode::Success),
+            Verdict::Kept | Verdict::NoSubscribers | Verdict::UnknownId | Verdict::NotAuthorized | Verdict::Topic => {
+                Answer::Say(ReasonCode::Success)
+            }
         };
     }
     Answer::Say(match verdict {

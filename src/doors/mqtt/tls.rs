@@ -26,11 +26,13 @@ pub(super) fn acceptor(listener: &Listener) -> Result<TlsAcceptor, Error> {
     let address = listener.address;
     let missing = |setting| Error::Missing { address, setting };
     let tls = |source: Box<dyn std::error::Error + Send + Sync>| Error::Tls { address, source };
-    let chain =
-        certificates("a certificate", listener.certificate.as_deref().ok_or_else(|| missing("certificate"))?)?;
+    let chain = certificates("a certificate", listener.certificate.as_deref().ok_or_else(|| missing("certificate"))?)?;
     let path = listener.key.as_deref().ok_or_else(|| missing("key"))?;
-    let key = PrivateKeyDer::from_pem_file(path)
-        .map_err(|source| Error::Pem { what: "a private key", path: path.to_owned(), source })?;
+    let key = PrivateKeyDer::from_pem_file(path).map_err(|source| Error::Pem {
+        what: "a private key",
+        path: path.to_owned(),
+        source,
+    })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
