@@ -215,6 +215,9 @@ impl Connection {
             stream.write_all(&unsent[sent..]).await?;
             stream.flush().await?;
             stream.shutdown().await?;
+            if matches!(end, End::Left(..)) {
+                return Ok(());
+            }
             // What the client still sends must be read: closing on unread bytes resets the connection, and the reason
             // would be lost.
             let mut rest = [0; 1024];
@@ -307,7 +310,7 @@ impl Connection {
                 count
             };
             match count {
-                Ok(0) | Err(_) => return Poll::Ready(Step::Event(Event::End(End::Lost))),
+                Ok(0) | Err(_) => Poll::Ready(Step::Event(Event::End(End::Lost))),
                 Ok(count) if kept <= PARTIAL_BYTES => {
                     self.heard_at = self.shared.clock.since_boot();
                     let (used, step) = self.handle_all(&input[..kept + count]);

@@ -33,7 +33,7 @@ pub(super) fn encode_all(
                     Qos::ExactlyOnce => Delivery::ExactlyOnce(packet_id(number)),
                 };
                 let flags = Flags { delivery, dup, retain };
-                if !encode_publish(&message, flags, &ids, out, aliases, settings, shared) {
+                if !encode_publish(&message, &flags, &ids, out, aliases, settings, shared) {
                     shared.metrics.too_large.inc();
                     link.undeliverable(number, qos);
                 }
@@ -82,7 +82,7 @@ struct Flags {
 /// False if the client cannot take a packet of this size.
 fn encode_publish(
     message: &Message,
-    flags: Flags,
+    flags: &Flags,
     ids: &Ids,
     out: &mut Vec<u8>,
     aliases: &mut Aliases,
@@ -101,7 +101,7 @@ fn encode_publish(
     } else {
         ForwardedProperties::parse(&message.properties).unwrap_or_default()
     };
-    let Flags { delivery, dup, retain } = flags;
+    let Flags { delivery, dup, retain } = *flags;
     let (topic_alias, named) = aliases.of(&message.topic, settings.topic_alias_maximum);
     let mut publish = OutgoingPublish {
         dup,
