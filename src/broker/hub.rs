@@ -36,6 +36,9 @@ pub(super) enum Deadline {
     Expiry,
 }
 
+/// By moment and number: whose, at which turn, and what for.
+type Deadlines = BTreeMap<(Duration, u64), (Arc<Session>, u64, Deadline)>;
+
 /// The state that every clone of the broker shares.
 pub(super) struct Hub {
     pub(super) config: Config,
@@ -55,7 +58,7 @@ pub(super) struct Hub {
     pub(super) stopping: AtomicBool,
     pub(super) metrics: Metrics,
     pub(super) chore_added: Notify,
-    deadlines: Mutex<BTreeMap<(Duration, u64), (Arc<Session>, u64, Deadline)>>,
+    deadlines: Mutex<Deadlines>,
     next_deadline: AtomicU64,
     chores: Mutex<Vec<Waiting>>,
 }

@@ -22,6 +22,17 @@ pub enum Leaving {
     WithWill,
 }
 
+/// What an acknowledgement of the client met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The message it is for.
+    Taken,
+    /// Nothing under this packet id: a repetition, or something from before a reconnect.
+    Unknown,
+    /// A message of another QoS or at another stage: the client breaks the protocol.
+    Wrong,
+}
+
 /// One connection's hold on its session. Dropping it is a lost connection.
 pub struct Link {
     pub(super) hub: Arc<Hub>,
@@ -138,8 +149,8 @@ impl Link {
         }
     }
 
-    /// Takes PUBACK, PUBREC or PUBCOMP. False if nothing waits under this packet id.
-    pub fn acknowledged(&mut self, packet_id: u16, how: Acknowledgement) -> bool {
+    /// Takes PUBACK, PUBREC or PUBCOMP.
+    pub fn acknowledged(&mut self, packet_id: u16, how: Acknowledgement) -> Acknowledged {
         let settled = {
             let mut state = self.session.state();
             let settled = state.queue.acknowledged(packet_id, how);
@@ -147,7 +158,8 @@ impl Link {
             settled
         };
         match settled {
-            Settled::Unknown => return false,
+            Settled::Unknown => return Acknowledged::Unknown,
+            Settled::Wrong => return Acknowledged::Wrong,
             Settled::Done { place } => self.forgotten.extend(place),
             Settled::Release { number, place } => {
                 if let Some(place) = place {
@@ -166,17 +178,17 @@ impl Link {
                 }
             }
         }
-        true
+        Acknowledged::Taken
     }
 
     /// The client cannot take this delivery (it is larger than its Maximum Packet Size): treated as done.
-    pub fn undeliverable(&mut self, packet_id: u16) {
-        let qos = if self.acknowledged(packet_id, Acknowledgement::Puback) {
-            return;
-        } else {
-            Acknowledgement::PubrecRefused
+    pub fn undeliverable(&mut self, packet_id: u16, qos: Qos) {
+        let how = match qos {
+            Qos::AtMostOnce => return,
+            Qos::AtLeastOnce => Acknowledgement::Puback,
+            Qos::ExactlyOnce => Acknowledgement::PubrecRefused,
         };
-        self.acknowledged(packet_id, qos);
+        self.acknowledged(packet_id, how);
     }
 
     /// Takes PUBREL. PUBCOMP comes out of [`drain`](Self::drain) when the id's removal is on disk.

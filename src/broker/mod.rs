@@ -49,7 +49,7 @@ use hub::Hub;
 pub use config::Config;
 pub use connect::{Hello, Welcome};
 pub use error::Error;
-pub use link::{Leaving, Link};
+pub use link::{Acknowledged, Leaving, Link};
 pub use message::{Message, Qos};
 pub use metrics::Metrics;
 pub use outgoing::{Acknowledgement, Ids, Outgoing};

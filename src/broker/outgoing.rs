@@ -97,6 +97,8 @@ pub(super) struct Slot {
 pub(super) enum Settled {
     /// Nothing waits under this packet id.
     Unknown,
+    /// Something does, but this packet cannot answer it.
+    Wrong,
     /// Finished; the row, if any, can go.
     Done { place: Option<u64> },
     /// PUBREL must go out; for a row only after [`Queue::released`].
@@ -243,7 +245,9 @@ impl Queue {
                 self.pubrels.push_back(packet_id);
                 Settled::Release { number: entry.number, place: None }
             }
-            _ => Settled::Unknown,
+            (Acknowledgement::Pubrec, Stage::Releasing, _)
+            | (_, Stage::Committing | Stage::Waiting | Stage::Done, _) => Settled::Unknown,
+            _ => Settled::Wrong,
         }
     }
 
@@ -495,7 +499,9 @@ mod tests {
         }
         queue.push_kept(delivery(Qos::ExactlyOnce), None).unwrap();
         drained(&mut queue, 9);
-        assert_eq!(queue.acknowledged(1, Acknowledgement::Puback), Settled::Unknown);
-        assert_eq!(queue.acknowledged(1, Acknowledgement::Pubcomp), Settled::Unknown);
+        assert_eq!(queue.acknowledged(1, Acknowledgement::Puback), Settled::Wrong);
+        assert_eq!(queue.acknowledged(1, Acknowledgement::Pubcomp), Settled::Wrong);
+        queue.acknowledged(1, Acknowledgement::Pubrec);
+        assert_eq!(queue.acknowledged(1, Acknowledgement::Puback), Settled::Wrong);
     }
 }

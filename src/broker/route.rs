@@ -204,11 +204,11 @@ impl Hub {
                 }
             }
             state.account(true, &self.persistent_bytes);
-        } else if full || state.queue.push_kept(delivery, None).is_none() {
-            if let Some(signal) = &state.signal {
-                self.metrics.overflowed.inc();
-                signal.close(Closing::Overflow);
-            }
+        } else if (full || state.queue.push_kept(delivery, None).is_none())
+            && let Some(signal) = &state.signal
+        {
+            self.metrics.overflowed.inc();
+            signal.close(Closing::Overflow);
         }
         if state.queue.is_above_half(self.queue_limits) && state.signal.is_some() {
             state.pressed = true;

@@ -282,3 +282,20 @@ async fn an_offline_queue_arrives_in_order_on_return() {
         assert_eq!(to.message().await.delivery.packet_id(), Some(id(number)));
     }
 }
+
+#[tokio::test]
+async fn a_client_that_takes_aliases_reads_each_topic_once() {
+    let gateway = Gateway::start().await;
+    let mut connect = Connect::new(V5, "to");
+    connect.properties.topic_alias_maximum = Some(1);
+    let (mut to, _) = gateway.connect(connect).await;
+    to.subscribe("#", QoS::AtMostOnce).await;
+    let mut from = gateway.client(V311, "from").await;
+    for topic in ["a", "a", "b", "a"] {
+        from.publish(Publish::new(topic, Delivery::AtMostOnce, "x")).await;
+    }
+    for expected in [("a", Some(id(1))), ("", Some(id(1))), ("b", None), ("", Some(id(1)))] {
+        let message = to.message().await;
+        assert_eq!((message.topic.as_str(), message.properties.topic_alias), expected);
+    }
+}

@@ -149,3 +149,20 @@ async fn packets_cut_at_every_byte_are_put_together_again() {
         to.message().await;
     }
 }
+
+#[tokio::test]
+async fn a_wrong_kind_of_acknowledgement_ends_the_connection() {
+    use forebay::doors::mqtt::codec::Ack;
+    let gateway = Gateway::start().await;
+    let mut from = gateway.client(V5, "from").await;
+    for (name, wrong) in [("a", Packet::PubRec as fn(Ack) -> Packet), ("b", Packet::PubComp)] {
+        let mut to = gateway.client(V5, name).await;
+        to.subscribe("t", QoS::AtLeastOnce).await;
+        from.publish(qos1("t", 1, "x")).await;
+        from.acked().await;
+        let packet_id = to.message().await.delivery.packet_id().unwrap();
+        to.send(wrong(Ack::success(packet_id))).await;
+        assert_eq!(to.closed().await, Some(ReasonCode::ProtocolError));
+    }
+    still_serves(&gateway).await;
+}

@@ -11,8 +11,8 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 
 use super::{
-    Acknowledgement, Broker, Config, Hello, Link, Message, Options, Outgoing, Publication, Qos, ReplyKind, SCHEMA,
-    Subscribe, Subscribed, Waiting, Welcome, Will,
+    Acknowledged, Acknowledgement, Broker, Config, Hello, Link, Message, Options, Outgoing, Publication, Qos,
+    ReplyKind, SCHEMA, Subscribe, Subscribed, Waiting, Welcome, Will,
 };
 use crate::base::ManualClock;
 use crate::store::{self, Store};
@@ -152,5 +152,5 @@ fn idle(link: &Link) -> bool {
 fn acked(link: &mut Link, packet_id: u16) -> bool {
     let known = link.acknowledged(packet_id, Acknowledgement::Puback);
     link.wake_others();
-    known
+    known == Acknowledged::Taken
 }

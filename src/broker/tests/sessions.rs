@@ -143,7 +143,7 @@ async fn sessions_queues_and_retained_survive_a_restart() {
             answers.extend(next_seen(&mut from).await);
         }
         assert_eq!(seen(&mut to).len(), 3);
-        assert!(to.acknowledged(2, Acknowledgement::Pubrec));
+        assert_eq!(to.acknowledged(2, Acknowledgement::Pubrec), Acknowledged::Taken);
         assert_eq!(next_seen(&mut to).await, ["pubrel#2"]);
         bench.broker.publish(Message::new("state", "on", Q1).retained(), Receipt::unwatched()).await;
         bench.synced().await;

@@ -152,8 +152,8 @@ async fn a_clean_client_gets_qos_2_once_however_often_it_is_published() {
     from.pubrel(5);
     assert_eq!(seen(&mut from), ["pubcomp#5 Kept", "pubcomp#5 UnknownId"]);
     send(&mut from, "t", publication("w", Q2, 5));
-    assert!(to.acknowledged(1, Acknowledgement::Pubrec));
+    assert_eq!(to.acknowledged(1, Acknowledgement::Pubrec), Acknowledged::Taken);
     assert_eq!(seen(&mut to), ["pubrel#1", "t=w qos2#2"]);
-    assert!(to.acknowledged(1, Acknowledgement::Pubcomp));
+    assert_eq!(to.acknowledged(1, Acknowledgement::Pubcomp), Acknowledged::Taken);
     assert!(!acked(&mut to, 9));
 }

@@ -73,7 +73,7 @@ pub struct Config {
     /// Longest keep-alive; clients with a longer one or none (0) get this as Server Keep Alive (MQTT 5).
     /// 0 allows any.
     pub keep_alive_max_s: u16,
-    /// Topic aliases a client may use towards the gateway.
+    /// Topic aliases in each direction of a connection; MQTT 5 clients may ask for fewer.
     pub topic_alias_maximum: u16,
     /// Topics per connection whose subscribers are remembered.
     pub cached_topics: usize,

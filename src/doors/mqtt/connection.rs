@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Sleep;
 
 use super::codec::{Decoder, Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode};
 use super::inbound::Step;
 use super::listen::Shared;
-use super::outbound::encode_all;
+use super::outbound::{Aliases, encode_all};
 use super::reasons;
 use crate::access::Principal;
 use crate::base::Refusal;
@@ -33,7 +33,7 @@ const UNSENT_BYTES: usize = 64 * 1024;
 /// Reads of one connection before others get their turn.
 const ROUNDS: usize = 8;
 /// Time for the last packet to leave.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_millis(1000);
 
 /// A byte stream in both directions.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -55,6 +55,8 @@ pub(super) struct Settings {
     pub(super) keep_alive_s: u16,
     /// Largest packet that the client takes.
     pub(super) packet_bytes: u32,
+    /// Topic aliases that the client takes and we are willing to use.
+    pub(super) topic_alias_maximum: u16,
     /// The session has an expiry, so DISCONNECT may change it.
     pub(super) may_outlive: bool,
 }
@@ -100,6 +102,7 @@ pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) topics: HashMap<Box<str>, Known>,
     pub(super) aliases: Vec<Option<Box<str>>>,
+    sent_aliases: Aliases,
     /// Input that is not handled: an incomplete packet, or what came after one that has to wait.
     partial: Vec<u8>,
     /// `partial` may hold a whole packet.
@@ -134,6 +137,7 @@ impl Connection {
             shared,
             topics: HashMap::new(),
             aliases: Vec::new(),
+            sent_aliases: Aliases::default(),
             backlog: !partial.is_empty(),
             partial,
             unsent,
@@ -210,7 +214,15 @@ impl Connection {
         let goodbye = async {
             stream.write_all(&unsent[sent..]).await?;
             stream.flush().await?;
-            stream.shutdown().await
+            stream.shutdown().await?;
+            if matches!(end, End::Left(..)) {
+                return Ok(());
+            }
+            // What the client still sends must be read: closing on unread bytes resets the connection, and the reason
+            // would be lost.
+            let mut rest = [0; 1024];
+            while stream.read(&mut rest).await? > 0 {}
+            Ok::<_, io::Error>(())
         };
         let _ = tokio::time::timeout(FAREWELL, goodbye).await;
     }
@@ -298,7 +310,7 @@ impl Connection {
                 count
             };
             match count {
-                Ok(0) | Err(_) => return Poll::Ready(Step::Event(Event::End(End::Lost))),
+                Ok(0) | Err(_) => Poll::Ready(Step::Event(Event::End(End::Lost))),
                 Ok(count) if kept <= PARTIAL_BYTES => {
                     self.heard_at = self.shared.clock.since_boot();
                     let (used, step) = self.handle_all(&input[..kept + count]);
@@ -352,7 +364,8 @@ impl Connection {
                 if packets.is_empty() {
                     break;
                 }
-                let end = encode_all(packets, bytes, &mut self.link, &self.settings, &self.shared);
+                let end =
+                    encode_all(packets, bytes, &mut self.link, &mut self.sent_aliases, &self.settings, &self.shared);
                 let mut written = 0;
                 while written < bytes.len() {
                     match Pin::new(&mut self.stream).poll_write(context, &bytes[written..]) {

@@ -60,11 +60,20 @@ pub(super) async fn accept(mut stream: Stream, peer: Peer, shared: &Arc<Shared>)
             let ack = acceptance(&connect, &welcome, assigned, shared);
             let mut unsent = Vec::new();
             Packet::ConnAck(ack.into()).encode(version, &mut unsent).map_err(io::Error::other)?;
+            // Not even the answer fits into what the client takes [MQTT-3.2.2-15].
+            if connect.properties.maximum_packet_size_bytes.is_some_and(|most| unsent.len() > most.get() as usize) {
+                return Err(Failure::Refused(ReasonCode::PacketTooLarge));
+            }
             let keep_alive_s = keep_alive_s(&connect, shared);
             let settings = super::connection::Settings {
                 version,
                 keep_alive_s,
                 packet_bytes: connect.properties.maximum_packet_size_bytes.map_or(u32::MAX, NonZeroU32::get),
+                topic_alias_maximum: connect
+                    .properties
+                    .topic_alias_maximum
+                    .unwrap_or(0)
+                    .min(shared.config.topic_alias_maximum),
                 may_outlive: welcome.expiry_s > 0,
             };
             let shared = shared.clone();

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::codec::{
-    Delivery, Frame, Packet, PacketRef, ProtocolVersion, PublishRef, QoS, ReasonCode, SubAck, UnsubAck,
+    Delivery, Frame, Packet, PacketId, PacketRef, ProtocolVersion, PublishRef, QoS, ReasonCode, SubAck, UnsubAck,
 };
 use super::connection::{Connection, End, Event, Known};
-use crate::broker::{Acknowledgement, Leaving, Options, Publication, Qos, ReplyKind, Subscribe, Subscribed, Verdict};
+use crate::broker::{
+    Acknowledged, Acknowledgement, Leaving, Options, Publication, Qos, ReplyKind, Subscribe, Subscribed, Verdict,
+};
 
 /// What follows after a packet.
 pub(super) enum Step {
@@ -45,21 +47,12 @@ impl Connection {
 
     fn other(&mut self, packet: Packet) -> Step {
         use Acknowledgement as A;
-        let v5 = self.settings.version == ProtocolVersion::V5;
         match packet {
-            Packet::PubAck(ack) => {
-                self.link.acknowledged(ack.packet_id.get(), A::Puback);
-            }
+            Packet::PubAck(ack) => return self.acknowledged(ack.packet_id, A::Puback),
+            Packet::PubComp(ack) => return self.acknowledged(ack.packet_id, A::Pubcomp),
             Packet::PubRec(ack) => {
                 let how = if ack.reason.is_error() { A::PubrecRefused } else { A::Pubrec };
-                let known = self.link.acknowledged(ack.packet_id.get(), how);
-                if !known && how == A::Pubrec {
-                    let reason = if v5 { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };
-                    self.send(&Packet::PubRel(super::codec::Ack::new(ack.packet_id, reason)));
-                }
-            }
-            Packet::PubComp(ack) => {
-                self.link.acknowledged(ack.packet_id.get(), A::Pubcomp);
+                return self.acknowledged(ack.packet_id, how);
             }
             Packet::PubRel(ack) => self.link.pubrel(ack.packet_id.get()),
             Packet::PingReq => self.send(&Packet::PingResp),
@@ -82,6 +75,19 @@ impl Connection {
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
             | Packet::PingResp => return Step::fault(ReasonCode::ProtocolError),
+        }
+        Step::Next
+    }
+
+    fn acknowledged(&mut self, packet_id: PacketId, how: Acknowledgement) -> Step {
+        match self.link.acknowledged(packet_id.get(), how) {
+            Acknowledged::Wrong => return Step::fault(ReasonCode::ProtocolError),
+            Acknowledged::Unknown if how == Acknowledgement::Pubrec => {
+                let v5 = self.settings.version == ProtocolVersion::V5;
+                let reason = if v5 { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };
+                self.send(&Packet::PubRel(super::codec::Ack::new(packet_id, reason)));
+            }
+            Acknowledged::Taken | Acknowledged::Unknown => {}
         }
         Step::Next
     }

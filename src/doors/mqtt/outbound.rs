@@ -1,5 +1,9 @@
 //! What a client is sent.
 
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::codec::{
@@ -15,6 +19,7 @@ pub(super) fn encode_all(
     packets: &mut Vec<Outgoing>,
     out: &mut Vec<u8>,
     link: &mut Link,
+    aliases: &mut Aliases,
     settings: &Settings,
     shared: &Shared,
 ) -> Option<End> {
@@ -28,9 +33,9 @@ pub(super) fn encode_all(
                     Qos::ExactlyOnce => Delivery::ExactlyOnce(packet_id(number)),
                 };
                 let flags = Flags { delivery, dup, retain };
-                if !encode_publish(&message, flags, &ids, out, settings, shared) {
+                if !encode_publish(&message, &flags, &ids, out, aliases, settings, shared) {
                     shared.metrics.too_large.inc();
-                    link.undeliverable(number);
+                    link.undeliverable(number, qos);
                 }
             }
             Outgoing::Pubrel { packet_id: number } => {
@@ -42,6 +47,32 @@ pub(super) fn encode_all(
     end
 }
 
+/// Numbers that stand for topics towards a client that takes them. The first topics get one and keep it.
+#[derive(Default)]
+pub(super) struct Aliases {
+    numbers: HashMap<Arc<str>, NonZeroU16>,
+}
+
+impl Aliases {
+    /// The number for `topic`, and whether the client has learnt it.
+    fn of(&self, topic: &Arc<str>, most: u16) -> (Option<NonZeroU16>, bool) {
+        if most == 0 {
+            return (None, false);
+        }
+        if let Some(number) = self.numbers.get(topic) {
+            return (Some(*number), true);
+        }
+        let next = u16::try_from(self.numbers.len() + 1).ok().filter(|&next| next <= most);
+        (next.and_then(NonZeroU16::new), false)
+    }
+
+    fn learn(&mut self, topic: &Arc<str>) {
+        if let Some(number) = u16::try_from(self.numbers.len() + 1).ok().and_then(NonZeroU16::new) {
+            self.numbers.insert(topic.clone(), number);
+        }
+    }
+}
+
 struct Flags {
     delivery: Delivery,
     dup: bool,
@@ -51,9 +82,10 @@ struct Flags {
 /// False if the client cannot take a packet of this size.
 fn encode_publish(
     message: &Message,
-    flags: Flags,
+    flags: &Flags,
     ids: &Ids,
     out: &mut Vec<u8>,
+    aliases: &mut Aliases,
     settings: &Settings,
     shared: &Shared,
 ) -> bool {
@@ -69,9 +101,11 @@ fn encode_publish(
     } else {
         ForwardedProperties::parse(&message.properties).unwrap_or_default()
     };
-    let Flags { delivery, dup, retain } = flags;
-    let publish = OutgoingPublish {
+    let Flags { delivery, dup, retain } = *flags;
+    let (topic_alias, named) = aliases.of(&message.topic, settings.topic_alias_maximum);
+    let mut publish = OutgoingPublish {
         dup,
+        topic_alias,
         retain,
         message_expiry_interval_secs: left_s,
         subscription_ids: &ids,
@@ -81,6 +115,11 @@ fn encode_publish(
     let limit = settings.packet_bytes;
     if limit < u32::MAX && publish.encoded_len(settings.version) > limit as usize {
         return false;
+    }
+    if named {
+        publish.topic = "";
+    } else if topic_alias.is_some() {
+        aliases.learn(&message.topic);
     }
     publish.encode(settings.version, out).is_ok()
 }
