@@ -32,8 +32,9 @@ pub(super) async fn identify(
         }
         None => {
             door.parts.metrics.denied.inc();
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "this door needs to know who is calling")
-                .hint("send `authorization: Bearer KEY`; a browser asks for the identity's name and its key");
+            let problem =
+                Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "this door needs to know who is calling")
+                    .hint("send `authorization: Bearer KEY`; a browser asks for the identity's name and its key");
             let mut response = guard::problem_for(request.uri().path(), problem);
             let challenges = [r#"Bearer realm="forebay""#, r#"Basic realm="forebay", charset="UTF-8""#];
             for challenge in challenges {

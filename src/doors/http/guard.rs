@@ -64,8 +64,12 @@ fn screen(door: &Door, request: &Request) -> Result<(), Problem> {
     let ends = request.extensions().get::<Ends>().map(|ends| ends.local);
     if !is_ours(host_name(host), ends, &door.config.hosts) {
         door.parts.metrics.refused.inc();
-        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", format!("{host:?} is not a name of this gateway"))
-            .hint("use its address, or add the name to `hosts` in [http]"));
+        return Err(Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "wrong_host",
+            format!("{host:?} is not a name of this gateway"),
+        )
+        .hint("use its address, or add the name to `hosts` in [http]"));
     }
     if from_another_site(request.method(), request.headers(), host) {
         door.parts.metrics.refused.inc();
@@ -161,7 +165,8 @@ mod tests {
     fn only_our_own_names_and_addresses_are_answered() {
         let local = Some("192.168.7.4:8080".parse().unwrap());
         let configured = ["edge-7.plant.local".to_owned()];
-        for ours in ["localhost", "LOCALHOST.", "127.0.0.1", "127.8.8.8", "[::1]", "192.168.7.4", "Edge-7.plant.local"] {
+        for ours in ["localhost", "LOCALHOST.", "127.0.0.1", "127.8.8.8", "[::1]", "192.168.7.4", "Edge-7.plant.local"]
+        {
             assert!(is_ours(ours, local, &configured), "{ours}");
         }
         for other in ["attacker.example", "localhost.attacker.example", "192.168.7.5", "[fe80::1]", "", "0", "edge-7"] {

@@ -47,8 +47,12 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let kind = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if matches!(kind.as_str(), "application/x-www-form-urlencoded" | "multipart/form-data" | "text/html") {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", format!("{kind} is not a reading"))
-            .hint("with curl add: -H 'content-type: application/json'"));
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "content_type",
+            format!("{kind} is not a reading"),
+        )
+        .hint("with curl add: -H 'content-type: application/json'"));
     }
     Ok(())
 }

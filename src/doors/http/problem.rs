@@ -120,8 +120,9 @@ impl From<InferError> for Problem {
             InferError::NotServing { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_serving", message)
                 .hint("GET /api/v1/models says why")
                 .retry_after(5),
-            InferError::Shape { .. } => Self::new(StatusCode::BAD_REQUEST, "shape", message)
-                .hint("GET /v2/models/{model} says what it takes"),
+            InferError::Shape { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "shape", message).hint("GET /v2/models/{model} says what it takes")
+            }
             InferError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_after(1),
             InferError::Deadline => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message).retry_after(1),
             InferError::Failed => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "inference", message),

@@ -83,7 +83,15 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, stop: CancellationTok
         };
         match accepted {
             Ok((socket, peer)) => {
-                tasks.spawn(connection(socket, peer, routes.clone(), Arc::clone(&door), place, stop.clone(), cut.clone()));
+                tasks.spawn(connection(
+                    socket,
+                    peer,
+                    routes.clone(),
+                    Arc::clone(&door),
+                    place,
+                    stop.clone(),
+                    cut.clone(),
+                ));
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept an HTTP connection");

@@ -121,7 +121,9 @@ impl Kind {
 fn flatten(data: &Value, shape: &[usize], nested: bool, kind: Kind, into: &mut Vec<f32>) -> Result<(), String> {
     match (data, nested) {
         (Value::Array(items), true) => {
-            let Some((&dim, inner)) = shape.split_first() else { return Err("data is nested deeper than its shape".into()) };
+            let Some((&dim, inner)) = shape.split_first() else {
+                return Err("data is nested deeper than its shape".into());
+            };
             if items.len() != dim {
                 return Err(format!("a level of data has {} items where the shape says {dim}", items.len()));
             }

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use crate::doors::http::pulse::Pulse;
 use super::{Plant, chart, stream, tables, text, tiles};
+use crate::doors::http::pulse::Pulse;
 use crate::flows::board::Alert;
 use crate::flows::query::{CurvePoint, StreamView};
 

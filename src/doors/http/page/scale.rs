@@ -13,8 +13,7 @@ impl Scale {
     /// Holds all finite `values`; around a constant it opens a little.
     pub(super) fn around(values: impl Iterator<Item = f64>) -> Self {
         let start = (f64::INFINITY, f64::NEG_INFINITY);
-        let (low, high) =
-            values.filter(|v| v.is_finite()).fold(start, |(low, high), v| (low.min(v), high.max(v)));
+        let (low, high) = values.filter(|v| v.is_finite()).fold(start, |(low, high), v| (low.min(v), high.max(v)));
         if low > high {
             return Self { low: 0.0, high: 1.0 };
         }
@@ -31,7 +30,8 @@ impl Scale {
     pub(super) fn ticks(self, most: u32) -> (Vec<f64>, f64) {
         let raw = (self.high - self.low) / f64::from(most.max(1));
         let power = 10_f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= raw).unwrap_or(power * 10.0);
+        let step =
+            [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= raw).unwrap_or(power * 10.0);
         let first = (self.low / step).ceil();
         let count = ((self.high / step).floor() - first).clamp(0.0, 50.0) as u32;
         ((0..=count).map(|i| (first + f64::from(i)) * step).collect(), step)
@@ -69,7 +69,8 @@ const STEPS: [i64; 20] = [
 pub(super) fn time_ticks(from_ms: i64, to_ms: i64, most: i64) -> Vec<(i64, String)> {
     let span = to_ms.saturating_sub(from_ms).max(1);
     let longest = STEPS[STEPS.len() - 1];
-    let step = STEPS.into_iter().find(|step| span / step <= most).unwrap_or_else(|| longest * (span / longest / most + 1));
+    let step =
+        STEPS.into_iter().find(|step| span / step <= most).unwrap_or_else(|| longest * (span / longest / most + 1));
     let first = from_ms.div_euclid(step).saturating_add(i64::from(from_ms.rem_euclid(step) != 0)).saturating_mul(step);
     let times = std::iter::successors(Some(first), |time| time.checked_add(step)).take_while(|time| *time <= to_ms);
     let label = |time: i64| {
