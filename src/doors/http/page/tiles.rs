@@ -80,7 +80,7 @@ pub(super) fn link(link: &LinkView) -> Markup {
 
 fn tile(id: &str, name: &str, content: &Markup) -> Markup {
     html! {
-        section.panel.tile.wide[id == "latency-live"] aria-label=(name) {
+        section.panel.tile.wide[matches!(id, "latency-live" | "link-live")] aria-label=(name) {
             h2 { (name) }
             div.tile-body id=(id) data-live="" { (content) }
         }
