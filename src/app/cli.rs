@@ -16,7 +16,7 @@ use super::{demo, stop::until_told_to_stop};
 /// when the cable was cut in between. What it has acknowledged is on the disk.
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100, after_help = "Begin with:  forebay demo")]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }

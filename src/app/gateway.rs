@@ -109,7 +109,9 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     .context("failed to close the store")?;
     match damage {
         None => Ok(()),
-        Some(what) => bail!("the database is damaged ({what}); the next start sets it aside and goes on with a new one"),
+        Some(what) => {
+            bail!("the database is damaged ({what}); the next start sets it aside and goes on with a new one")
+        }
     }
 }
 

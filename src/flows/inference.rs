@@ -153,6 +153,7 @@ impl Inference {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn translate(error: engine::Error) -> InferError {
     use engine::Error as E;
     let detail = chain(&error);

@@ -12,7 +12,7 @@ pub use super::models::ModelView;
 use super::models::Models;
 use super::record::{self, SummaryRecord};
 use super::sense::{About, Sense};
-use super::sync::SyncMetrics;
+use super::sync_settings::SyncMetrics;
 pub use super::view::{
     CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, StreamView, WindowField, WindowView,
 };
@@ -128,7 +128,7 @@ impl Query {
     pub async fn windows(&self, stream: &str, limit: usize) -> Result<Vec<WindowView>, QueryError> {
         let no = self.number(stream)?;
         let windows = self.read(move |conn| history::windows(conn, no, limit)).await?;
-        Ok(windows.into_iter().map(window_view).collect())
+        Ok(windows.iter().map(window_view).collect())
     }
 
     /// Alarms, newest first.
@@ -255,7 +255,7 @@ pub fn alert_view(alert: history::Alert) -> Alert {
     }
 }
 
-fn window_view(window: history::Window) -> WindowView {
+fn window_view(window: &history::Window) -> WindowView {
     let field = |[min, max, mean, std]: [f64; 4]| WindowField { min, max, mean, std };
     let fields = record::decode::<SummaryRecord>("summary", &window.body).map(|summary| summary.fields);
     WindowView {

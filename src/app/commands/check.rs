@@ -6,7 +6,7 @@ use super::say;
 use crate::app::config::{Loaded, Overrides, review};
 
 /// Says what is wrong, what does not work, and what an operator should know.
-pub fn run(config: &std::path::Path, overrides: &Overrides) -> ExitCode {
+pub(crate) fn run(config: &std::path::Path, overrides: &Overrides) -> ExitCode {
     let loaded = match Loaded::read(config, overrides) {
         Ok(loaded) => loaded,
         Err(diagnosis) => {

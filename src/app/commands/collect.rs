@@ -22,7 +22,7 @@ use crate::uplink::{self, Receiver, ReceiverConfig, TlsConfig};
 const PROGRESS_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Looks at what was collected, also while it is being collected.
-pub fn look(state: &Path, clock: &Arc<dyn Clock>) -> Result<Reader> {
+pub(crate) fn look(state: &Path, clock: &Arc<dyn Clock>) -> Result<Reader> {
     if !state.join("forebay.db").exists() {
         bail!("nothing was collected in {} yet", state.display());
     }
@@ -39,7 +39,7 @@ fn open(state: &Path, clock: &Arc<dyn Clock>) -> Result<Store> {
 }
 
 /// Receives until `stop`.
-pub async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<ExitCode> {
+pub(crate) async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<ExitCode> {
     telemetry::start(&telemetry::Config { filter: "warn".to_owned(), ..Default::default() }, false)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let tenant = Name::new(&args.tenant).context("failed to use that tenant")?;
@@ -92,7 +92,7 @@ pub async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<ExitCode
 }
 
 /// What each series has and misses; exit code 1 if a number is unaccounted for.
-pub async fn report(state: &Path) -> Result<ExitCode> {
+pub(crate) async fn report(state: &Path) -> Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let reader = look(state, &clock)?;
     let inbox = Inbox::new(inbox::Config::default());

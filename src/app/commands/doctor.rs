@@ -15,7 +15,7 @@ use crate::engine;
 const SYNCS: usize = 32;
 
 /// Looks at this machine. Changes nothing but a probe file in the state folder, which it removes.
-pub fn run(config: &Path, overrides: &Overrides) -> ExitCode {
+pub(crate) fn run(config: &Path, overrides: &Overrides) -> ExitCode {
     let loaded = Loaded::read(config, overrides);
     let clock = SystemClock::new();
     let mut fine = true;

@@ -10,7 +10,7 @@ use crate::access;
 use crate::base::Name;
 
 /// Prints a fresh key once, and what the configuration needs to know of it.
-pub fn run(name: &str) -> Result<ExitCode> {
+pub(crate) fn run(name: &str) -> Result<ExitCode> {
     let name = Name::new(name).context("failed to use that name for an identity")?;
     let key = access::new_key(&mut rand::rngs::StdRng::from_os_rng());
     say(format_args!("# The key of {name}, shown once: MQTT password (user name {name}), or Authorization: Bearer."));

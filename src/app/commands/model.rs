@@ -13,7 +13,7 @@ fn scan(folder: &Path) -> Catalog {
 }
 
 /// One line a model, then what is broken.
-pub fn list(folder: &Path) -> Result<ExitCode> {
+pub(crate) fn list(folder: &Path) -> Result<ExitCode> {
     let catalog = scan(folder);
     let rows: Vec<[String; 6]> = catalog.models().map(|model| row(model)).collect();
     if rows.is_empty() {
@@ -54,7 +54,7 @@ fn table<const N: usize>(head: &[String; N], rows: &[[String; N]]) -> Vec<String
 }
 
 /// Everything a manifest says.
-pub fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<ExitCode> {
+pub(crate) fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<ExitCode> {
     let catalog = scan(folder);
     let Some(model) = catalog.model(name, version) else {
         for problem in catalog.problems() {

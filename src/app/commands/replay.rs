@@ -15,7 +15,7 @@ use crate::base::{Clock, SystemClock};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Publishes the recording and says how it went.
-pub async fn run(args: &ReplayArgs, password: Option<String>) -> Result<ExitCode> {
+pub(crate) async fn run(args: &ReplayArgs, password: Option<String>) -> Result<ExitCode> {
     let recording = Recording::open(&args.file)?;
     let payloads: Vec<_> = recording.readings.iter().map(crate::app::replay::Reading::payload).collect();
     let (host, port) = host_and_port(&args.broker)?;
@@ -56,7 +56,7 @@ pub async fn run(args: &ReplayArgs, password: Option<String>) -> Result<ExitCode
 }
 
 /// Splits HOST:PORT; a host may be a bracketed IPv6 address.
-pub fn host_and_port(broker: &str) -> Result<(String, u16)> {
+pub(crate) fn host_and_port(broker: &str) -> Result<(String, u16)> {
     let (host, port) = broker
         .rsplit_once(':')
         .with_context(|| format!("failed to read the broker {broker:?}; write HOST:PORT, such as 127.0.0.1:1883"))?;

@@ -11,7 +11,7 @@ use crate::app::stop::until_told_to_stop;
 use crate::telemetry;
 
 /// Serves until SIGTERM or Ctrl-C.
-pub async fn run(config: &std::path::Path, overrides: &Overrides, under_journald: bool) -> Result<ExitCode> {
+pub(crate) async fn run(config: &std::path::Path, overrides: &Overrides, under_journald: bool) -> Result<ExitCode> {
     let loaded = match Loaded::read(config, overrides) {
         Ok(loaded) => loaded,
         Err(diagnosis) => {

@@ -15,7 +15,7 @@ pub struct Diagnosis {
     /// What would be right.
     pub hint: Option<String>,
     /// The line itself and the width to underline.
-    excerpt: Option<(String, usize)>,
+    excerpt: Option<Box<(String, usize)>>,
 }
 
 impl Diagnosis {
@@ -27,7 +27,7 @@ impl Diagnosis {
         let line = text[..line_start].matches('\n').count() + 1;
         let column = text[line_start..start].chars().count() + 1;
         let underlined = text[start..span.end.clamp(start, line_end)].chars().count().max(1);
-        let excerpt = Some((text[line_start..line_end].to_owned(), underlined));
+        let excerpt = Some(Box::new((text[line_start..line_end].to_owned(), underlined)));
         Self { file: file.to_owned(), place: Some((line, column)), message, hint, excerpt }
     }
 
@@ -53,7 +53,8 @@ impl fmt::Display for Diagnosis {
             Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.file, self.message)?,
             None => write!(f, "{}: {}", self.file, self.message)?,
         }
-        if let (Some((line, column)), Some((text, width))) = (self.place, &self.excerpt) {
+        if let (Some((line, column)), Some(excerpt)) = (self.place, &self.excerpt) {
+            let (text, width) = &**excerpt;
             let number = line.to_string();
             let margin = " ".repeat(number.len());
             let indent = " ".repeat(column - 1);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 /// The bytes of `path` (such as `stream[0].signal.window.size`) in `text`, or of its nearest parent that is there.
-pub fn place(text: &str, path: &str) -> Option<Range<usize>> {
+pub(crate) fn place(text: &str, path: &str) -> Option<Range<usize>> {
     let table = DeTable::parse(text).ok()?;
     let mut best = None;
     let mut here: Option<&DeValue<'_>> = None;

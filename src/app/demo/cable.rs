@@ -12,7 +12,7 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// A cable between a local port and `to`. Dropping it cuts it for good.
 #[derive(Debug)]
-pub struct Cable {
+pub(crate) struct Cable {
     address: SocketAddr,
     plugged: watch::Sender<bool>,
     _forwarding: JoinSet<()>,
@@ -20,7 +20,7 @@ pub struct Cable {
 
 impl Cable {
     /// Listens on a free loopback port and forwards to `to`.
-    pub async fn plug(to: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn plug(to: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (plugged, state) = watch::channel(true);
@@ -30,17 +30,17 @@ impl Cable {
     }
 
     /// Where the gateway finds its end.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Breaks every connection; new ones are closed at once.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.plugged.send_replace(false);
     }
 
     /// New connections pass again.
-    pub fn restore(&self) {
+    pub(crate) fn restore(&self) {
         self.plugged.send_replace(true);
     }
 }

@@ -16,7 +16,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// One process of this binary, with its log in a file.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     name: &'static str,
     binary: PathBuf,
     arguments: Vec<String>,
@@ -26,31 +26,31 @@ pub struct Process {
 
 impl Process {
     /// Starts `forebay ARGUMENTS`; what it logs goes to the end of `log`.
-    pub fn start(name: &'static str, binary: &Path, arguments: &[&str], log: &Path) -> Result<Self> {
+    pub(crate) fn start(name: &'static str, binary: &Path, arguments: &[&str], log: &Path) -> Result<Self> {
         let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
         let child = spawn(binary, &arguments, log).with_context(|| format!("failed to start the {name}"))?;
         Ok(Self { name, binary: binary.to_owned(), arguments, log: log.to_owned(), child })
     }
 
     /// The process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// SIGKILL: no handler runs, nothing is flushed.
-    pub async fn kill(&mut self) -> Result<()> {
+    pub(crate) async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("failed to kill the {}", self.name))
     }
 
     /// Starts it again with the same arguments.
-    pub fn restart(&mut self) -> Result<()> {
+    pub(crate) fn restart(&mut self) -> Result<()> {
         self.child = spawn(&self.binary, &self.arguments, &self.log)
             .with_context(|| format!("failed to start the {} again", self.name))?;
         Ok(())
     }
 
     /// Waits until `/readyz` on `address` says yes.
-    pub async fn ready(&mut self, address: SocketAddr) -> Result<()> {
+    pub(crate) async fn ready(&mut self, address: SocketAddr) -> Result<()> {
         let waiting = async {
             loop {
                 if let Some(status) = self.child.try_wait()? {
@@ -69,7 +69,7 @@ impl Process {
     }
 
     /// Fails if the process has ended.
-    pub fn running(&mut self) -> Result<()> {
+    pub(crate) fn running(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("the {} ended ({status}); its log ends with:\n{}", self.name, self.log_tail()),
@@ -100,7 +100,7 @@ fn spawn(binary: &Path, arguments: &[String], log: &Path) -> Result<Child> {
 }
 
 /// This binary. In a root without /proc its own name as it was called.
-pub fn own_binary() -> Result<PathBuf> {
+pub(crate) fn own_binary() -> Result<PathBuf> {
     std::env::current_exe().or_else(|_| {
         let name = std::env::args_os().next().context("this process has no name")?;
         std::path::absolute(name).context("failed to find this binary")

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 /// GETs `path` and returns status and JSON body.
-pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, Value)> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, Value)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let request =
@@ -48,7 +48,7 @@ fn unchunk(mut body: &str) -> String {
 }
 
 /// Resident memory of a process now and at its highest, in KiB; `None` without /proc.
-pub fn memory_kib(pid: u32) -> Option<(u64, u64)> {
+pub(crate) fn memory_kib(pid: u32) -> Option<(u64, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;

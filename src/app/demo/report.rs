@@ -10,53 +10,53 @@ use crate::app::replay::{Reading, Report as FeedReport};
 use crate::flows::record::{AlarmRecord, VerdictRecord};
 
 /// Everything that was seen.
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// What the sensor published.
-    pub published: Vec<Reading>,
+    pub(crate) published: Vec<Reading>,
     /// How the sensor fared.
-    pub feed: FeedReport,
+    pub(crate) feed: FeedReport,
     /// First publish of each reading, time since boot, by position.
-    pub verdict_us: Vec<u32>,
+    pub(crate) verdict_us: Vec<u32>,
     /// Rows of the verdict stream in the cloud, in order of arrival.
-    pub verdicts: Vec<VerdictRecord>,
+    pub(crate) verdicts: Vec<VerdictRecord>,
     /// Rows of the alarm stream in the cloud.
-    pub alarms: Vec<AlarmRecord>,
+    pub(crate) alarms: Vec<AlarmRecord>,
     /// Batches' rows that arrived more than once and had no second effect.
-    pub repeats: u64,
+    pub(crate) repeats: u64,
     /// Highest queue and memory.
-    pub peaks: Peaks,
+    pub(crate) peaks: Peaks,
     /// Labelled anomalies within what was published.
-    pub anomalies: Vec<Anomaly>,
+    pub(crate) anomalies: Vec<Anomaly>,
     /// The cut, the kill and the repair, as they happened.
-    pub events: Vec<String>,
+    pub(crate) events: Vec<String>,
     /// From restoring the cable to an empty queue.
-    pub drain: Duration,
+    pub(crate) drain: Duration,
 }
 
 /// The counts that must agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Readings that the gateway acknowledged.
-    pub acknowledged: u64,
+    pub(crate) acknowledged: u64,
     /// Different readings that the cloud has.
-    pub received: u64,
+    pub(crate) received: u64,
     /// Acknowledged readings that the cloud does not have.
-    pub missing: u64,
+    pub(crate) missing: u64,
     /// Readings that the cloud has more than once.
-    pub duplicated: u64,
+    pub(crate) duplicated: u64,
     /// Readings that the cloud has with another value than the sensor published, or never published.
-    pub altered: u64,
+    pub(crate) altered: u64,
 }
 
 impl Counts {
     /// True if nothing was lost, doubled or altered.
-    pub fn agree(&self) -> bool {
+    pub(crate) fn agree(&self) -> bool {
         self.acknowledged == self.received && self.missing == 0 && self.duplicated == 0 && self.altered == 0
     }
 }
 
 /// Holds what the cloud has against what was published.
-pub fn count(published: &[Reading], acknowledged: usize, verdicts: &[VerdictRecord]) -> Counts {
+pub(crate) fn count(published: &[Reading], acknowledged: usize, verdicts: &[VerdictRecord]) -> Counts {
     let mut times_seen: HashMap<u64, u64> = HashMap::new();
     let mut altered = 0;
     for verdict in verdicts {
@@ -109,7 +109,7 @@ fn latency(title: &str, sorted_us: &[u32]) -> String {
 }
 
 /// The report, and whether the counts agree.
-pub fn write(evidence: &Evidence) -> (String, bool) {
+pub(crate) fn write(evidence: &Evidence) -> (String, bool) {
     let counts = count(&evidence.published, evidence.feed.acknowledged, &evidence.verdicts);
     let mut text = String::from("\nWhat happened\n");
     for event in &evidence.events {

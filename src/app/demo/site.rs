@@ -9,7 +9,7 @@ use crate::app::replay::Reading;
 use crate::base::replace_file;
 
 /// The recording and the labelled windows, inside the binary so that one file is enough.
-pub const RECORDING: &str = include_str!("../../../examples/data/machine_temperature_system_failure.csv");
+pub(crate) const RECORDING: &str = include_str!("../../../examples/data/machine_temperature_system_failure.csv");
 const WINDOWS: &str = include_str!("../../../examples/data/windows.json");
 const WINDOWS_KEY: &str = "realKnownCause/machine_temperature_system_failure.csv";
 const MODEL: &[u8] = include_bytes!("../../../models/machine-temperature/1/model.onnx");
@@ -18,30 +18,30 @@ const MANIFEST: &str = include_str!("../../../models/machine-temperature/1/manif
 const MARK: &str = ".forebay-demo";
 
 /// Name of the demonstration's stream.
-pub const STREAM: &str = "machine-temperature";
+pub(crate) const STREAM: &str = "machine-temperature";
 /// Topic of its readings.
-pub const TOPIC: &str = "plant/machine/temperature";
+pub(crate) const TOPIC: &str = "plant/machine/temperature";
 /// Name of its gateway.
-pub const GATEWAY: &str = "press-hall-1";
+pub(crate) const GATEWAY: &str = "press-hall-1";
 
 /// Where everything is.
 #[derive(Debug)]
-pub struct Site {
+pub(crate) struct Site {
     /// The folder.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The gateway's MQTT door.
-    pub mqtt: SocketAddr,
+    pub(crate) mqtt: SocketAddr,
     /// The gateway's HTTP door, with the page.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// The cloud's broker.
-    pub cloud: SocketAddr,
+    pub(crate) cloud: SocketAddr,
     /// The cloud broker's HTTP door.
-    pub cloud_http: SocketAddr,
+    pub(crate) cloud_http: SocketAddr,
 }
 
 impl Site {
     /// Clears or creates the folder and picks ports. Nothing that an earlier demo did not make is touched.
-    pub fn prepare(folder: &Path, mqtt_port: u16, http_port: u16) -> Result<Self> {
+    pub(crate) fn prepare(folder: &Path, mqtt_port: u16, http_port: u16) -> Result<Self> {
         let folder = std::path::absolute(folder).context("failed to resolve the folder")?;
         let used = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
         if used && !folder.join(MARK).exists() {
@@ -69,7 +69,7 @@ impl Site {
     }
 
     /// Writes the gateway's configuration, whose cloud is at the near end of the cable.
-    pub fn write_gateway(&self, cable: SocketAddr) -> Result<PathBuf> {
+    pub(crate) fn write_gateway(&self, cable: SocketAddr) -> Result<PathBuf> {
         let folder = self.folder.display();
         let (mqtt, http) = (self.mqtt, self.http);
         let (cable_host, cable_port) = (cable.ip(), cable.port());
@@ -143,7 +143,7 @@ readings = 12
     }
 
     /// Writes the configuration of the broker that plays the cloud: this same binary without streams.
-    pub fn write_cloud(&self) -> Result<PathBuf> {
+    pub(crate) fn write_cloud(&self) -> Result<PathBuf> {
         let folder = self.folder.display();
         let (cloud, http) = (self.cloud, self.cloud_http);
         self.write(
@@ -170,12 +170,12 @@ address = "{http}"
     }
 
     /// Where `collect` keeps what it received.
-    pub fn collected(&self) -> PathBuf {
+    pub(crate) fn collected(&self) -> PathBuf {
         self.folder.join("collected")
     }
 
     /// The log of one process.
-    pub fn log(&self, process: &str) -> PathBuf {
+    pub(crate) fn log(&self, process: &str) -> PathBuf {
         self.folder.join(format!("{process}.log"))
     }
 
@@ -196,15 +196,15 @@ fn free_near(port: u16) -> Result<SocketAddr> {
 
 /// A labelled anomaly of the recording: first and last time, ms since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Anomaly {
+pub(crate) struct Anomaly {
     /// Start.
-    pub from_ms: i64,
+    pub(crate) from_ms: i64,
     /// End.
-    pub to_ms: i64,
+    pub(crate) to_ms: i64,
 }
 
 /// The recording's labelled anomalies, in order.
-pub fn anomalies() -> Result<Vec<Anomaly>> {
+pub(crate) fn anomalies() -> Result<Vec<Anomaly>> {
     let windows: serde_json::Value =
         serde_json::from_str(WINDOWS).context("failed to read the bundled windows.json")?;
     let pairs = windows[WINDOWS_KEY].as_array().context("the bundled windows.json lacks the recording")?;
@@ -213,13 +213,13 @@ pub fn anomalies() -> Result<Vec<Anomaly>> {
 }
 
 /// Those that lie within `readings`.
-pub fn anomalies_within(readings: &[Reading]) -> Result<Vec<Anomaly>> {
+pub(crate) fn anomalies_within(readings: &[Reading]) -> Result<Vec<Anomaly>> {
     let last = readings.last().map_or(Ok(i64::MIN), |reading| time_ms(&reading.time))?;
     Ok(anomalies()?.into_iter().filter(|anomaly| anomaly.to_ms <= last).collect())
 }
 
 /// A time as the recording writes it, taken as UTC: ms since 1970.
-pub fn time_ms(text: &str) -> Result<i64> {
+pub(crate) fn time_ms(text: &str) -> Result<i64> {
     let time = text
         .replace(' ', "T")
         .parse::<jiff::civil::DateTime>()

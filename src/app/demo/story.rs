@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Runs the demonstration. Exit code 1 if the counts differ.
-pub async fn run(args: &DemoArgs) -> Result<ExitCode> {
+pub(crate) async fn run(args: &DemoArgs) -> Result<ExitCode> {
     let stop = until_told_to_stop()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut recording = Recording::parse("the bundled recording", RECORDING)?;

@@ -16,16 +16,16 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
 /// When the verdict of each reading first reached a local subscriber: reading number -> time since boot.
 #[derive(Debug, Clone, Default)]
-pub struct Verdicts(Arc<Mutex<HashMap<u64, Duration>>>);
+pub(crate) struct Verdicts(Arc<Mutex<HashMap<u64, Duration>>>);
 
 impl Verdicts {
     /// Everything seen so far.
-    pub fn seen(&self) -> HashMap<u64, Duration> {
+    pub(crate) fn seen(&self) -> HashMap<u64, Duration> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Subscribes to the verdicts on the local broker until dropped; comes back after the gateway was killed.
-    pub async fn listen(self, broker: SocketAddr, clock: Arc<dyn Clock>) {
+    pub(crate) async fn listen(self, broker: SocketAddr, clock: Arc<dyn Clock>) {
         loop {
             let mut options = MqttOptions::new("forebay-demo-app", broker.ip().to_string(), broker.port());
             options.set_keep_alive(Duration::from_secs(5));
@@ -52,17 +52,17 @@ impl Verdicts {
 
 /// The deepest queue and the largest memory seen.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Peaks {
+pub(crate) struct Peaks {
     /// Rows waiting for the cloud at the worst moment.
-    pub queue_rows: u64,
+    pub(crate) queue_rows: u64,
     /// Rows waiting when last looked.
-    pub queue_now: u64,
+    pub(crate) queue_now: u64,
     /// Gateway's resident memory at its highest, KiB, over all its lives.
-    pub memory_kib: Option<u64>,
+    pub(crate) memory_kib: Option<u64>,
 }
 
 /// Samples the gateway until dropped. `pid` changes when it is killed and started again.
-pub async fn sample(http: SocketAddr, pid: watch::Receiver<Option<u32>>, peaks: watch::Sender<Peaks>) {
+pub(crate) async fn sample(http: SocketAddr, pid: watch::Receiver<Option<u32>>, peaks: watch::Sender<Peaks>) {
     loop {
         let memory = pid.borrow().and_then(probe::memory_kib);
         let queue = probe::get(http, "/api/v1/queue").await.ok().and_then(|(_, queue)| queue["rows"].as_u64());

@@ -1,25 +1,24 @@
 //! The curve of a stream's first field with the score under it, as inline SVG.
 //!
-//! Text must not stretch with the picture: shapes live in an inner `svg` that stretches, labels in the outer one at
-//! percentages. No style attributes: the content security policy forbids them.
+//! No style attributes: the content security policy forbids them.
 
 use std::fmt::Write;
 
 use maud::{Markup, html};
 
 use super::scale::{Scale, time_ticks};
+use super::shape::{HEIGHT, Path, WIDTH, inner, percent};
 use super::text;
 use crate::flows::board::Alert;
 use crate::flows::query::CurvePoint;
 
-/// Units of the inner picture.
-const WIDTH: f64 = 4000.0;
-const HEIGHT: f64 = 1000.0;
 /// A gap of so many usual distances breaks the line: no reading, no line.
 const GAP: i64 = 4;
 /// An alarm label takes about this share of the width; the next one on the same line keeps off it.
 const LABEL_PERCENT: f64 = 8.0;
 const LABEL_LINES: usize = 3;
+/// Half the length of a lone reading's dash, in units of the inner picture.
+const DASH: f64 = 8.0;
 
 /// What the picture shows.
 pub(super) struct Chart<'a> {
@@ -138,6 +137,11 @@ impl Chart<'_> {
         let mut path = Path::default();
         for segment in segments {
             path.begin();
+            if let [alone] = segment {
+                // A lone reading would have no extent: it becomes a short dash.
+                path.to(self.x(alone.time_ms) - DASH, scale.share(alone.high));
+                path.to(self.x(alone.time_ms) + DASH, scale.share(alone.low));
+            }
             segment.iter().for_each(|p| path.to(self.x(p.time_ms), scale.share(p.high)));
             segment.iter().rev().for_each(|p| path.to(self.x(p.time_ms), scale.share(p.low)));
             path.close();
@@ -288,29 +292,6 @@ pub(super) fn tone(alert: &Alert) -> &'static str {
     }
 }
 
-/// A small curve without axes: `values` oldest first, at most `room` of them across the width.
-pub(super) fn trend(values: &[f64], room: usize, label: &str) -> Markup {
-    let high = values.iter().copied().fold(0.0, f64::max);
-    let scale = Scale { low: 0.0, high: if high > 0.0 { high * 1.1 } else { 1.0 } };
-    let step = WIDTH / room.saturating_sub(1).max(1) as f64;
-    let x = |at: usize| WIDTH - (values.len() - 1 - at) as f64 * step;
-    let mut line = Path::default();
-    values.iter().enumerate().for_each(|(at, value)| line.to(x(at), scale.share(*value)));
-    let mut area = Path::default();
-    if !values.is_empty() {
-        area.to(x(0), 0.0);
-        values.iter().enumerate().for_each(|(at, value)| area.to(x(at), scale.share(*value)));
-        area.to(WIDTH, 0.0);
-        area.close();
-    }
-    html! {
-        svg.trend role="img" aria-label=(label) {
-            line.trend-base x1="0" x2="100%" y1="100%" y2="100%" {}
-            (inner(&html! { path.trend-area d=(area.text) {} path.trend-line d=(line.text) {} }))
-        }
-    }
-}
-
 /// The curve alone, for a card.
 pub(super) fn miniature(curve: &[CurvePoint], label: &str) -> Markup {
     let (Some(first), Some(last)) = (curve.first(), curve.last()) else { return html! { svg.trend {} } };
@@ -321,12 +302,6 @@ pub(super) fn miniature(curve: &[CurvePoint], label: &str) -> Markup {
         svg.trend role="img" aria-label=(label) {
             (inner(&html! { path.band d=(chart.envelope(&chart.segments(), scale)) {} }))
         }
-    }
-}
-
-fn inner(shapes: &Markup) -> Markup {
-    html! {
-        svg x="0" y="0" width="100%" height="100%" preserveAspectRatio="none" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) { (shapes) }
     }
 }
 
@@ -369,41 +344,9 @@ fn grid_lines(scale: Scale, most: u32) -> Markup {
     }
 }
 
-fn percent(share: f64) -> String {
-    format!("{share:.2}%")
-}
-
 /// Enough digits for a read-out, no more.
 fn rounded(value: f64) -> f64 {
     if value.abs() < 1e9 { (value * 1000.0).round() / 1000.0 } else { value }
-}
-
-/// SVG path data in whole units of the inner picture; y grows upward from 0 to 1 before it gets here.
-#[derive(Default)]
-struct Path {
-    text: String,
-    drawing: bool,
-}
-
-impl Path {
-    fn begin(&mut self) {
-        self.drawing = false;
-    }
-
-    fn to(&mut self, x: f64, share: f64) {
-        if !share.is_finite() {
-            return;
-        }
-        let y = ((1.0 - share) * HEIGHT).clamp(-HEIGHT, HEIGHT * 2.0);
-        let command = if self.drawing { 'L' } else { 'M' };
-        let _ = write!(self.text, "{command}{:.0} {y:.0}", x.clamp(-WIDTH, WIDTH * 2.0));
-        self.drawing = true;
-    }
-
-    fn close(&mut self) {
-        self.text.push('Z');
-        self.drawing = false;
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod chart;
 mod frame;
 mod overview;
 mod scale;
+mod shape;
 mod stream;
 mod tables;
 mod text;
@@ -187,7 +188,9 @@ async fn stream_sheet(door: &Door, view: &StreamView, all: &[StreamView], asked:
         let span_ms = newest.time_ms - oldest.time_ms;
         let range = asked.range.unwrap_or_else(|| Range::fitting(newest.seq.saturating_sub(oldest.seq) + 1, span_ms));
         let to_ms = newest.time_ms;
-        let from_ms = range.span_ms().map_or(oldest.time_ms, |span| to_ms.saturating_sub(span)).min(to_ms);
+        let from_ms = range.span_ms().map_or(oldest.time_ms, |span| to_ms.saturating_sub(span));
+        // The first reading alone has no span: it stands at the end of a minute.
+        let from_ms = from_ms.min(to_ms.saturating_sub(60_000));
         let curve = query.curve(&view.name, Some(from_ms), Some(to_ms), CURVE_POINTS).await?;
         picture = Some(stream::Picture { range, from_ms, to_ms, curve });
     }

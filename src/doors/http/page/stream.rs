@@ -101,13 +101,13 @@ fn curve(seen: &Seen<'_>) -> Markup {
         section.panel.curve aria-labelledby="curve-name" {
             div.curve-head {
                 h2 #curve-name { (capitalised(field)) @if !unit(view).is_empty() { span.muted { ", " (unit(view)) } } " and score" }
-                ul.legend aria-label="Legend" {
+                ul.legend #legend-live data-live="" aria-label="Legend" {
                     li { span.key.key-band aria-hidden="true" {} "measured" }
                     @if picture.curve.iter().any(|p| p.expected.is_some()) { li { span.key.key-expected aria-hidden="true" {} "expected" } }
                     @if picture.curve.iter().any(|p| p.score.is_some()) { li { span.key.key-score aria-hidden="true" {} "score" } }
                     @if !seen.alerts.is_empty() { li { span.key.key-alarm aria-hidden="true" {} "alarm" } }
                 }
-                nav.ranges aria-label="Time range" {
+                nav.ranges #ranges-live data-live="" aria-label="Time range" {
                     @for range in Range::EVERY {
                         a href=(format!("?range={}", range.word())) aria-current=[(range == picture.range).then_some("true")] { (range_name(range)) }
                     }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{chart, text};
+use super::{shape, text};
 use crate::doors::http::pulse::{Pulse, TREND_SAMPLES};
 use crate::flows::board::Latency;
 use crate::flows::query::{LinkView, QueueView};
@@ -14,7 +14,7 @@ pub(super) fn throughput(pulse: &Pulse, place: Option<usize>, committed: u64) ->
         &html! {
             p.figure { (text::rate(pulse.rate(place))) span.unit { "readings/s" } }
             p.muted { (text::count(committed)) " committed since start" }
-            (chart::trend(&pulse.rates(place), TREND_SAMPLES, "readings per second over the last two minutes"))
+            (shape::trend(&pulse.rates(place), TREND_SAMPLES, "readings per second over the last two minutes"))
         },
     )
 }
@@ -29,6 +29,7 @@ pub(super) fn latency(verdict: Latency, commit: Latency) -> Markup {
             }
         }
     };
+    let count = verdict.count.max(commit.count) as u64;
     tile(
         "latency-live",
         "Latency",
@@ -37,7 +38,7 @@ pub(super) fn latency(verdict: Latency, commit: Latency) -> Markup {
                 thead { tr { th scope="col" { "from arrival" } th scope="col" { "p50" } th scope="col" { "p99" } } }
                 tbody { (row("to verdict", verdict)) (row("to disk", commit)) }
             }
-            p.muted { "newest " (text::count(verdict.count.max(commit.count) as u64)) " readings" }
+            p.muted { "newest " (text::count(count)) @if count == 1 { " reading" } @else { " readings" } }
         },
     )
 }
@@ -47,7 +48,7 @@ pub(super) fn queue(queue: Option<&QueueView>, pulse: &Pulse) -> Markup {
         Some(queue) => html! {
             p.figure { (text::count(queue.rows)) span.unit { @if queue.rows == 1 { "row waits" } @else { "rows wait" } } }
             p.muted { "deepest " (text::count(queue.deepest_rows)) " · " (text::bytes(queue.file_bytes)) " on disk" }
-            (chart::trend(&pulse.queue_rows(), TREND_SAMPLES, "rows waiting over the last two minutes"))
+            (shape::trend(&pulse.queue_rows(), TREND_SAMPLES, "rows waiting over the last two minutes"))
         },
         None => html! { p.figure.alarm { "No answer" } p.muted { "The store cannot be read." } },
     };
@@ -79,7 +80,7 @@ pub(super) fn link(link: &LinkView) -> Markup {
 
 fn tile(id: &str, name: &str, content: &Markup) -> Markup {
     html! {
-        section.panel.tile.wide[id == "latency-live"] aria-label=(name) {
+        section.panel.tile.wide[matches!(id, "latency-live" | "link-live")] aria-label=(name) {
             h2 { (name) }
             div.tile-body id=(id) data-live="" { (content) }
         }
