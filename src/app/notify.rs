@@ -57,7 +57,10 @@ impl Vitals {
         let _ = self.writer.commit(0, |_| Ok(())).await;
         let (tell, told) = oneshot::channel();
         let message = Message::new("forebay/watchdog", "1", Qos::AtMostOnce);
-        self.broker.publish(message, Receipt::new(move |_| drop(tell.send(())))).await;
+        let heard = Receipt::new(move |_| {
+            let _ = tell.send(());
+        });
+        self.broker.publish(message, heard).await;
         told.await.map_err(|_| "the broker dropped a message of its own")?;
         match self.pool.longest_running() {
             Some(running) if running > limit => Err("an inference does not end"),
