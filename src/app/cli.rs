@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::commands::{self, note};
 use super::config::Overrides;
-use super::{demo, stop::until_told_to_stop};
+use super::demo;
+use super::stop::until_told_to_stop;
 
 /// MQTT broker, local inference and a durable queue to the cloud, in one file.
 ///

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
+use super::memory;
 use super::notify::{self, Vitals};
 use crate::access::Access;
 use crate::base::{Clock, SystemClock};
@@ -77,6 +78,8 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         tasks.spawn(sync.run(link_end.clone()));
     }
     tasks.close();
+
+    memory::give_back_startup_code();
 
     let healed_by_restart = damaged(store.health());
     let damage = tokio::select! {

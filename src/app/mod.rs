@@ -5,8 +5,10 @@ mod commands;
 pub mod config;
 mod demo;
 mod gateway;
+mod memory;
 mod notify;
 pub mod replay;
 mod stop;
 
 pub use cli::main;
+pub use memory::refuse_huge_pages;
