@@ -14,7 +14,7 @@ use crate::engine;
 /// Syncs of the disk that are measured.
 const SYNCS: usize = 32;
 
-/// Looks at this machine. Changes nothing but a probe file in the state folder, which it removes.
+/// Looks at this machine. Changes nothing but a probe file on the state folder's disk, which it removes.
 pub(crate) fn run(config: &Path, overrides: &Overrides) -> ExitCode {
     let loaded = Loaded::read(config, overrides);
     let clock = SystemClock::new();
@@ -75,9 +75,11 @@ fn machine(line: &mut impl FnMut(bool, &str, String)) {
 
 /// Measures how long the disk takes to make a small write durable: what every acknowledgement waits for.
 fn disk(state_dir: &Path, clock: &dyn Clock, line: &mut impl FnMut(bool, &str, String)) {
-    let probe = state_dir.join(".doctor");
+    // A folder that is not there yet will be made on the same disk as the nearest one that is.
+    let absolute = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
+    let folder = absolute.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    let probe = folder.join(".forebay-doctor");
     let measured = (|| {
-        std::fs::create_dir_all(state_dir)?;
         let mut file = std::fs::File::create(&probe)?;
         let mut syncs = Vec::with_capacity(SYNCS);
         for _ in 0..SYNCS {
@@ -91,18 +93,23 @@ fn disk(state_dir: &Path, clock: &dyn Clock, line: &mut impl FnMut(bool, &str, S
         Ok::<_, std::io::Error>(syncs)
     })();
     match measured {
-        Err(error) => line(false, "disk", format!("failed to write in {}: {error}", state_dir.display())),
+        Err(error) => {
+            let text =
+                format!("failed to write in {}: {error}; make it writable for the service's user", folder.display());
+            line(false, "disk", text);
+        }
         Ok(syncs) => {
             let (median, worst) = (syncs[SYNCS / 2], syncs[SYNCS - 1]);
-            let per_second = 256.0 / median.max(Duration::from_micros(1)).as_secs_f64();
-            let suspect =
-                if median < Duration::from_micros(20) { "; so fast that it may not reach a disk (tmpfs?)" } else { "" };
+            let suspect = match median < Duration::from_micros(20) {
+                true => "; so fast that it may not reach a disk (tmpfs?)",
+                false => "",
+            };
             line(
                 true,
                 "disk",
                 format!(
-                    "a sync in {} takes {:.2} ms (worst of {SYNCS}: {:.2} ms): about {per_second:.0} durable readings a second in groups of 256{suspect}",
-                    state_dir.display(),
+                    "{}: a sync takes {:.2} ms (worst of {SYNCS}: {:.2} ms); every acknowledgement waits for one, which up to 256 share{suspect}",
+                    folder.display(),
                     median.as_secs_f64() * 1000.0,
                     worst.as_secs_f64() * 1000.0
                 ),

@@ -67,8 +67,11 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// For "unknown field `x`, expected one of `a`, `b`": the nearest name, if one is near.
+/// What would be right. For "unknown field `x`, expected one of `a`, `b`": the nearest name, if one is near.
 fn suggestion(message: &str) -> Option<String> {
+    if message.contains("invalid socket address") {
+        return Some("write ADDRESS:PORT, such as \"127.0.0.1:8080\"".to_owned());
+    }
     if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
         return None;
     }
