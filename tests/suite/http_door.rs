@@ -266,6 +266,8 @@ async fn a_key_reads_only_streams_whose_topic_it_may_subscribe_to() {
     assert_eq!(streams["streams"].as_array().unwrap().len(), 1);
     let alerts = gateway.send("GET", "/api/v1/alerts", &key, b"").await.json();
     assert_eq!(alerts["alerts"], serde_json::json!([]));
+    let queue = gateway.send("GET", "/api/v1/queue", &key, b"").await.text();
+    assert!(queue.contains("pump") && !queue.contains("machine"), "{queue}");
     for path in [
         "/api/v1/streams/machine",
         "/api/v1/streams/machine/curve",

@@ -73,7 +73,7 @@ async fn a_lost_connection_shows_and_heals() {
         let closed = gateway.close().await.unwrap();
         browser.until(&shows("#connection", "Connection lost")).await;
         browser.picture("page-lost").await;
-        let http = Config { address: address, ..Config::default() };
+        let http = Config { address, ..Config::default() };
         let back = Setup { http, ..Setup::default() }.start_in(closed.folder).await;
         back.reading("machine", 64.3).await;
         browser.until(LIVE).await;
