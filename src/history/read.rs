@@ -65,20 +65,31 @@ pub fn curve(
         last = bisect(conn, stream, first, last, to_ms)?;
     }
     let per_bucket = ((last - first + 1) as u64).div_ceil(buckets.max(1) as u64).max(1) as i64;
+    // Rows come in the order of the key, so neighbours are grouped as they come: GROUP BY would sort them again.
     let mut statement = conn.prepare_cached(
-        "SELECT min(time_ms), min(value), max(value), max(score), expected, max(seq) FROM history_reading
-         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 AND value IS NOT NULL GROUP BY (seq - ?2) / ?4",
+        "SELECT seq, time_ms, value, score, expected FROM history_reading
+         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 AND value IS NOT NULL ORDER BY seq",
     )?;
-    let rows = statement.query_map(params![stream.0, first, last, per_bucket], |row| {
-        Ok(Bucket {
-            time_ms: row.get(0)?,
-            low: row.get(1)?,
-            high: row.get(2)?,
-            score: row.get(3)?,
-            expected: row.get(4)?,
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut rows = statement.query(params![stream.0, first, last])?;
+    let mut curve: Vec<Bucket> = Vec::new();
+    let mut open = None;
+    while let Some(row) = rows.next()? {
+        let number = (row.get::<_, i64>(0)? - first) / per_bucket;
+        let (time_ms, value, score): (i64, f64, Option<f64>) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        let expected = row.get(4)?;
+        match curve.last_mut().filter(|_| open == Some(number)) {
+            Some(bucket) => {
+                bucket.time_ms = bucket.time_ms.min(time_ms);
+                bucket.low = bucket.low.min(value);
+                bucket.high = bucket.high.max(value);
+                bucket.score = bucket.score.into_iter().chain(score).reduce(f64::max);
+                bucket.expected = expected;
+            }
+            None => curve.push(Bucket { time_ms, low: value, high: value, score, expected }),
+        }
+        open = Some(number);
+    }
+    Ok(curve)
 }
 
 /// The first position in `[first, last]` whose time is at or after `time_ms`; `last` if there is none.

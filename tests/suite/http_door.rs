@@ -1,15 +1,22 @@
 //! The HTTP door over real TCP.
 
-use forebay::access::{Config as AccessConfig, Identity};
+use forebay::access::{Config as AccessConfig, Filter, Identity};
 use forebay::base::{Digest, Name};
 use forebay::doors::http::Config;
+use forebay::engine::Gate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::http_fixture::{gateway, gateway_with, open_access};
+use super::http_fixture::{Setup, cloud, gateway, gateway_with, open_access, slow_gateway};
 
 const READINGS: &str = "/api/v1/streams/machine/readings";
 const INFER: &str = "/v2/models/machine-temperature/infer";
+
+/// A request stands before the gate.
+async fn before(gate: &Gate) {
+    let gate = gate.clone();
+    tokio::task::spawn_blocking(move || gate.wait_for_request()).await.unwrap();
+}
 
 #[tokio::test]
 async fn a_reading_is_acknowledged_with_its_number_and_can_be_read_back() {
@@ -72,13 +79,48 @@ async fn a_mistake_is_told_with_a_code_and_a_hint() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_kept_now_says_when_to_try_again() {
-    let gateway = gateway().await;
-    for (fault, status) in [("full", 429), ("disk", 503), ("closing", 503)] {
-        let answer = gateway.post(READINGS, &[], format!(r#"{{"fault":"{fault}"}}"#).as_bytes()).await;
-        assert_eq!(answer.status, status, "{fault}");
-        assert!(answer.header("retry-after").is_some(), "{fault}");
-    }
+async fn a_stream_with_too_much_waiting_says_when_to_try_again() {
+    let (gateway, gate) = slow_gateway(Setup { queue_payloads: 1, ..Setup::default() }).await;
+    // The fourth reading fills a window and stands before the gate.
+    let body = gateway.payload([70.0; 4]);
+    let judged = gateway.post(READINGS, &[], &body);
+    let test = async {
+        before(&gate).await;
+        // One of these finds the only place.
+        let (a, b) = (gateway.post(READINGS, &[], b"70"), gateway.post(READINGS, &[], b"71"));
+        tokio::pin!(a, b);
+        let refused = tokio::select! { refused = &mut a => refused, refused = &mut b => refused };
+        assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (429, Some("full")));
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        gate.open(100);
+    };
+    let (judged, ()) = tokio::join!(judged, test);
+    assert_eq!(judged.status, 202);
+}
+
+#[tokio::test]
+async fn a_full_disk_says_when_to_try_again_and_keeps_what_it_acknowledged() {
+    let store = forebay::store::Config {
+        max_bytes: 2 << 20,
+        reserve_bytes: 256 << 10,
+        restart_bytes: 512 << 10,
+        checkpoint_bytes: 128 << 10,
+        ..forebay::store::Config::default()
+    };
+    let gateway = Setup { store, ..Setup::default() }.start().await;
+    let mut acknowledged = 0;
+    let refused = loop {
+        let answer = gateway.post(READINGS, &[], &gateway.payload([70.0; 500])).await;
+        if answer.status != 202 {
+            break answer;
+        }
+        acknowledged = answer.json()["seq"].as_u64().unwrap();
+    };
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")), "{}", refused.text());
+    assert!(acknowledged > 0);
+    let last = gateway.get(&format!("{READINGS}?limit=1")).await.json();
+    assert_eq!(last["readings"][0]["seq"], acknowledged);
+    assert_eq!(gateway.get("/").await.status, 200);
 }
 
 #[tokio::test]
@@ -166,26 +208,19 @@ async fn every_answer_carries_its_id_and_the_headers_that_close_it() {
 }
 
 fn keyed(publish: &str, subscribe: &[&str]) -> AccessConfig {
-    let identity = Identity {
-        name: Name::new("press").unwrap(),
-        key_sha256: Some(Digest::of(b"0123456789abcdef0123456789abcdef")),
+    let filters = |texts: &[&str]| texts.iter().map(|text| Filter::new(text).unwrap()).collect();
+    let identity = |name, key: &str, publish, subscribe| Identity {
+        name: Name::new(name).unwrap(),
+        key_sha256: Some(Digest::of(key.as_bytes())),
         next_key_sha256: None,
         certificate_cn: None,
         certificate_san: None,
-        publish: vec![publish.parse_filter()],
-        subscribe: subscribe.iter().map(ParseFilter::parse_filter).collect(),
+        publish,
+        subscribe,
     };
-    AccessConfig { identity: vec![identity], ..AccessConfig::default() }
-}
-
-trait ParseFilter {
-    fn parse_filter(&self) -> forebay::access::Filter;
-}
-
-impl<T: AsRef<str> + ?Sized> ParseFilter for T {
-    fn parse_filter(&self) -> forebay::access::Filter {
-        forebay::access::Filter::new(self.as_ref()).unwrap()
-    }
+    let press = identity("press", "0123456789abcdef0123456789abcdef", filters(&[publish]), filters(subscribe));
+    let feeder = identity("feeder", "fedcba9876543210fedcba9876543210", filters(&["plant/#"]), filters(&[]));
+    AccessConfig { identity: vec![press, feeder], ..AccessConfig::default() }
 }
 
 #[tokio::test]
@@ -223,13 +258,16 @@ async fn a_proxy_on_this_machine_does_not_make_its_callers_local() {
 #[tokio::test]
 async fn a_key_reads_only_streams_whose_topic_it_may_subscribe_to() {
     let access = keyed("plant/pump/#", &["plant/pump/#"]);
-    let gateway = gateway_with(Config::default(), access, &["machine", "pump"]).await;
+    let mut gateway = gateway_with(Config::default(), access, &["machine", "pump"]).await;
+    gateway.authorization = Some("Bearer fedcba9876543210fedcba9876543210");
     let key = [("authorization", "Bearer 0123456789abcdef0123456789abcdef")];
     gateway.alarm("machine").await;
     let streams = gateway.send("GET", "/api/v1/streams", &key, b"").await.json();
     assert_eq!(streams["streams"].as_array().unwrap().len(), 1);
     let alerts = gateway.send("GET", "/api/v1/alerts", &key, b"").await.json();
     assert_eq!(alerts["alerts"], serde_json::json!([]));
+    let queue = gateway.send("GET", "/api/v1/queue", &key, b"").await.text();
+    assert!(queue.contains("pump") && !queue.contains("machine"), "{queue}");
     for path in [
         "/api/v1/streams/machine",
         "/api/v1/streams/machine/curve",
@@ -247,17 +285,26 @@ async fn a_key_reads_only_streams_whose_topic_it_may_subscribe_to() {
 }
 
 #[tokio::test]
-async fn readiness_follows_the_gateway_and_says_what_is_wrong() {
-    let gateway = gateway().await;
+async fn a_disk_that_refuses_shows_in_answers_and_readiness_until_it_takes_again() {
+    let store = forebay::store::Config { probe_ms: 10, ..forebay::store::Config::default() };
+    let gateway = Setup { store, ..Setup::default() }.start().await;
     assert_eq!(gateway.get("/readyz").await.status, 200);
-    gateway.health(false);
+    // A write lock is the gentlest disk that refuses.
+    let other = rusqlite::Connection::open(gateway.database()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = gateway.post(READINGS, &[], &gateway.payload([70.0])).await;
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (503, Some("disk")), "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
     let ready = gateway.get("/readyz").await;
     assert_eq!(ready.status, 503);
-    assert_eq!(ready.json()["problems"][0], "the disk refuses writes");
+    assert!(ready.json()["problems"][0].as_str().unwrap().contains("the disk does not take readings"));
     assert_eq!(gateway.get("/v2/health/ready").await.status, 503);
     assert_eq!(gateway.get("/healthz").await.status, 200);
-    gateway.health(true);
+    other.execute_batch("ROLLBACK").unwrap();
+    while gateway.get("/readyz").await.status != 200 {}
     assert_eq!(gateway.get("/v2/health/ready").await.json()["ready"], true);
+    gateway.reading("machine", 70.0).await;
+    assert_eq!(gateway.get("/api/v1/streams/machine").await.json()["tally"]["committed"], 1);
 }
 
 #[tokio::test]
@@ -273,19 +320,24 @@ async fn metrics_are_openmetrics_and_count_this_door() {
 
 #[tokio::test]
 async fn a_watcher_sees_readings_alarms_queue_and_link() {
-    let gateway = gateway_with(Config::default(), open_access(), &["machine", "pump"]).await;
+    let cloud = cloud().await;
+    let setup = Setup { streams: &["machine", "pump"], cloud: Some(cloud.address().port()), ..Setup::default() };
+    let gateway = setup.start().await;
     let mut events = gateway.events("?stream=machine").await;
     events.until("event: link\n").await;
     events.until("event: queue\n").await;
     gateway.reading("pump", 1.0).await;
     gateway.reading("machine", 71.5).await;
-    let point = events.until("\n\n").await + &events.until("\n\n").await;
-    assert!(point.contains("event: point") && point.contains("71.5") && !point.contains("pump"), "{point}");
+    events.until("event: point\n").await;
+    let point = events.until("\n\n").await;
+    assert!(point.contains("71.5") && !point.contains("pump"), "{point}");
     gateway.alarm("machine").await;
     let alert = events.until("event: alert\n").await + &events.until("\n\n").await;
     assert!(alert.contains("\"severity\""), "{alert}");
-    gateway.link_down("the broker does not answer");
-    events.until("the broker does not answer").await;
+    events.until("\"state\":\"up\"").await;
+    cloud.stop().await;
+    let down = events.until("\"state\":\"down\"").await + &events.until("\n\n").await;
+    assert!(down.contains("127.0.0.1:"), "{down}");
 }
 
 #[tokio::test]
@@ -306,8 +358,8 @@ async fn a_watcher_that_is_too_slow_is_told_how_much_it_missed() {
     let mut events = gateway.events("").await;
     events.until("event: queue\n").await;
     // Nobody reads until far more has happened than sockets and backlog hold.
-    for _ in 0..1000 {
-        gateway.alarm("machine").await;
+    for _ in 0..50 {
+        gateway.feed("machine", [71.0; 1000]).await;
     }
     let missed = events.until("event: missed\n").await + &events.until("\n\n").await;
     assert!(missed.contains("\"missed\":"), "{missed}");
@@ -330,22 +382,24 @@ async fn watchers_have_a_bound_and_give_their_place_back() {
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_answered_anyway() {
-    let config = Config { request_timeout_ms: 100, ..Config::default() };
-    let gateway = gateway_with(config, open_access(), &["machine"]).await;
-    assert_eq!(gateway.post(READINGS, &[], br#"{"fault":"hang"}"#).await.status, 504);
+    let http = Config { request_timeout_ms: 100, ..Setup::default().http };
+    let (gateway, _gate) = slow_gateway(Setup { http, ..Setup::default() }).await;
+    assert_eq!(gateway.post(READINGS, &[], &gateway.payload([70.0; 4])).await.status, 504, "a model that hangs");
+    let ask = br#"{"inputs":[{"name":"window","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
+    assert_eq!(gateway.post(INFER, &[], ask).await.status, 504, "the same for an app");
     let half = format!("POST {READINGS} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n12");
     assert_eq!(gateway.raw(half.as_bytes()).await.status, 504, "a body that never comes");
 }
 
 #[tokio::test]
 async fn requests_in_progress_have_a_bound() {
-    let config = Config { requests_max: 1, request_timeout_ms: 60_000, ..Config::default() };
-    let gateway = gateway_with(config, open_access(), &["machine"]).await;
+    let http = Config { requests_max: 1, request_timeout_ms: 60_000, ..Setup::default().http };
+    let (gateway, gate) = slow_gateway(Setup { http, ..Setup::default() }).await;
     let mut hanging = TcpStream::connect(gateway.address).await.unwrap();
-    let body = br#"{"fault":"hang"}"#;
+    let body = gateway.payload([70.0; 4]);
     let head = format!("POST {READINGS} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
-    hanging.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
-    while gateway.get("/healthz").await.status == 200 {}
+    hanging.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+    before(&gate).await;
     let refused = gateway.get("/healthz").await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     drop(hanging);
@@ -377,27 +431,26 @@ async fn connections_over_the_bound_wait_and_are_served_later() {
 
 #[tokio::test]
 async fn closing_ends_event_streams_and_lets_requests_finish() {
-    let gateway = gateway().await;
+    let (gateway, gate) = slow_gateway(Setup::default()).await;
     let mut events = gateway.events("").await;
     events.until("event: queue\n").await;
     let mut request = TcpStream::connect(gateway.address).await.unwrap();
-    let body = br#"{"fault":"slow","value":3}"#;
-    let head = format!(
-        "POST {READINGS} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
-        body.len()
-    );
-    request.write_all(head.as_bytes()).await.unwrap();
-    let mut go_on = [0; 25];
-    request.read_exact(&mut go_on).await.unwrap();
+    let body = gateway.payload([70.0; 4]);
+    let head = format!("POST {READINGS} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
+    request.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+    before(&gate).await;
     let address = gateway.address;
     let closed = gateway.close();
-    request.write_all(body).await.unwrap();
+    gate.open(100);
     let mut back = String::new();
     request.read_to_string(&mut back).await.unwrap();
     assert!(back.starts_with("HTTP/1.1 202"), "{back}");
     assert!(events.ends().await);
-    assert_eq!(closed.await.unwrap(), 0);
+    let closed = closed.await.unwrap();
+    assert_eq!(closed.cut, 0);
     assert!(TcpStream::connect(address).await.is_err());
+    let again = Setup::default().start_in(closed.folder).await;
+    assert_eq!(again.get(READINGS).await.json()["readings"].as_array().unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -409,16 +462,16 @@ async fn a_request_that_does_not_end_is_cut_when_the_gateway_closes() {
         format!("POST {READINGS} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n");
     hanging.write_all(head.as_bytes()).await.unwrap();
     hanging.read_exact(&mut [0; 25]).await.unwrap();
-    assert_eq!(gateway.close().await.unwrap(), 1);
+    assert_eq!(gateway.close().await.unwrap().cut, 1);
 }
 
 #[tokio::test]
 async fn a_taken_port_is_told_in_words() {
     let gateway = gateway().await;
-    let config = Config { listen: gateway.address, ..Config::default() };
+    let config = Config { address: gateway.address, ..Config::default() };
     let error = forebay::doors::http::bind(&config).await.unwrap_err().to_string();
     assert!(error.contains(&gateway.address.to_string()) && error.contains("another program"), "{error}");
-    let config = Config { listen: "192.0.2.1:1".parse().unwrap(), ..Config::default() };
+    let config = Config { address: "192.0.2.1:1".parse().unwrap(), ..Config::default() };
     assert!(forebay::doors::http::bind(&config).await.unwrap_err().to_string().contains("`listen` in [http]"));
 }
 
@@ -448,9 +501,27 @@ async fn inference_speaks_the_open_protocol() {
         assert_eq!(answer.status, 200, "{}", answer.text());
         let json = answer.json();
         assert_eq!((&json["id"], &json["model_version"]), (&"q1".into(), &"1".into()));
-        assert_eq!(json["outputs"][0]["data"][0], 10.0);
-        assert_eq!(answer.header("x-forebay-engine"), Some("tract"));
+        assert_eq!(json["outputs"][0]["data"][0], 2.5, "the mean");
+        assert_eq!(answer.header("x-forebay-engine"), Some("fake"));
     }
+}
+
+#[cfg(feature = "tract")]
+#[tokio::test]
+async fn inference_gives_what_the_model_computes() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let gateway =
+        Setup { engines: forebay::engine::built_in(), models: Some(folder), ..Setup::default() }.start().await;
+    let ask = r#"{"inputs":[{"name":"b","shape":[1,2],"datatype":"FP32","data":[3,5]},{"name":"a","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
+    let answer = gateway.post("/v2/models/two/infer", &[], ask.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let outputs = &answer.json()["outputs"];
+    assert_eq!(outputs[0], serde_json::json!({"name":"sum","datatype":"FP32","shape":[1,2],"data":[4.0,7.0]}));
+    assert_eq!(outputs[1]["data"], serde_json::json!([3.0, 10.0]));
+    assert_eq!(answer.header("x-forebay-engine"), Some("tract"));
+    let zero = r#"{"inputs":[{"name":"x","shape":[3],"datatype":"FP32","data":[1,0,2]}]}"#;
+    let answer = gateway.post("/v2/models/reciprocal/infer", &[], zero.as_bytes()).await;
+    assert!(answer.status >= 400 && answer.text().contains("inf at element 1"), "{}", answer.text());
 }
 
 #[tokio::test]

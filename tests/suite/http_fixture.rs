@@ -1,107 +1,343 @@
-//! A gateway with its HTTP door on a free port, and a small client. Only [`gateway_with`] and the methods of
-//! [`Gateway`] know what stands behind the door.
+//! A whole gateway in this process, with its HTTP door on a free port, and a small client. Everything behind the door
+//! is real but the engine, which computes means, so that a test says in four readings what is normal and what is not.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay::access::{Access, Config as AccessConfig};
-use forebay::base::SystemClock;
+use forebay::base::{Clock, Digest, Name, SystemClock};
+use forebay::broker::{self, Broker};
+use forebay::catalog::{self, Catalog};
 use forebay::doors::http::{Config, Door, Metrics, Parts, bind, serve};
+use forebay::engine::{self, Engine, Fake, Gate, Pool, Slow};
+use forebay::flows::board::Board;
 use forebay::flows::inference::Inference;
 use forebay::flows::intake::Intake;
-use forebay::flows::query::Query;
+use forebay::flows::models::Models;
+use forebay::flows::query::{self, LinkWatch, Query};
+use forebay::flows::sense::{self, Sense};
+use forebay::flows::{Sync, SyncConfig};
+use forebay::history::{self, History};
+use forebay::outbox::{self, Outbox};
+use forebay::signal;
+use forebay::store::{self, Store};
+use forebay::uplink::{self, MqttUplink};
+use prometheus_client::registry::Registry;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::mqtt_fixture;
 
 /// Nothing here takes so long; a test that waits longer has found a bug.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Source time of the first reading, ms since 1970, and from one reading to the next.
+const FIRST_MS: i64 = 1_767_225_600_000;
+const STEP_MS: i64 = 300_000;
+
+/// What a gateway is to be.
+pub(crate) struct Setup {
+    /// A port of 0 is any.
+    pub(crate) http: Config,
+    pub(crate) access: AccessConfig,
+    pub(crate) streams: &'static [&'static str],
+    /// Payloads that wait in each stream.
+    pub(crate) queue_payloads: usize,
+    pub(crate) store: store::Config,
+    pub(crate) engines: Vec<Arc<dyn Engine>>,
+    /// None is two models of this file's own: one that serves and one that does not.
+    pub(crate) models: Option<PathBuf>,
+    /// A broker to send everything to.
+    pub(crate) cloud: Option<u16>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            http: Config { address: "127.0.0.1:0".parse().unwrap(), ..Config::default() },
+            access: open_access(),
+            streams: &["machine"],
+            queue_payloads: 64,
+            store: store::Config::default(),
+            engines: vec![Arc::new(Fake)],
+            models: None,
+            cloud: None,
+        }
+    }
+}
 
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
-    query: Arc<Query>,
+    folder: tempfile::TempDir,
+    /// What [`Gateway::feed`] shows at a door that asks who is calling.
+    pub(crate) authorization: Option<&'static str>,
+    clock: AtomicI64,
+    rest: Option<Rest>,
+    gate: Gate,
+}
+
+/// What ends in order.
+struct Rest {
+    store: Store,
+    outbox: Outbox,
     stop: CancellationToken,
+    streams_end: CancellationToken,
+    tasks: TaskTracker,
     serving: JoinHandle<usize>,
+    pool: Arc<Pool>,
+}
+
+/// A gateway that has ended.
+pub(crate) struct Closed {
+    /// Connections that had to be cut.
+    pub(crate) cut: usize,
+    /// All that is left.
+    pub(crate) folder: tempfile::TempDir,
 }
 
 /// One stream, `machine`, open on loopback.
 pub(crate) async fn gateway() -> Gateway {
-    gateway_with(Config::default(), open_access(), &["machine"]).await
+    Setup::default().start().await
 }
 
 pub(crate) fn open_access() -> AccessConfig {
     AccessConfig { allow_anonymous_loopback: true, ..AccessConfig::default() }
 }
 
-/// Stream `s` takes JSON with the field `value` (°F) from topic `plant/s/temperature`.
-pub(crate) async fn gateway_with(config: Config, access: AccessConfig, streams: &[&str]) -> Gateway {
-    gateway_at("127.0.0.1:0".parse().unwrap(), config, access, streams).await
+pub(crate) async fn gateway_with(http: Config, access: AccessConfig, streams: &'static [&'static str]) -> Gateway {
+    let address = "127.0.0.1:0".parse().unwrap();
+    Setup { http: Config { address, ..http }, access, streams, ..Setup::default() }.start().await
 }
 
-/// On this very address: a gateway that comes back.
-pub(crate) async fn gateway_at(listen: SocketAddr, config: Config, access: AccessConfig, streams: &[&str]) -> Gateway {
-    let config = Config { listen, ..config };
-    let query = Arc::new(Query::fake(streams));
-    let mut registry = prometheus_client::registry::Registry::with_prefix("forebay");
-    let metrics = Metrics::default();
-    metrics.register(&mut registry);
-    let ids = AtomicU64::new(1);
-    let parts = Parts {
-        query: Arc::clone(&query),
-        intake: Arc::new(Intake { query: Arc::clone(&query) }),
-        inference: Arc::new(Inference),
-        access: Arc::new(Access::new(&access).unwrap()),
-        registry: Arc::new(Mutex::new(registry)),
-        metrics,
-        clock: Arc::new(SystemClock::new()),
-        request_id: Box::new(move || format!("made-{}", ids.fetch_add(1, Ordering::Relaxed))),
-    };
-    let listener = bind(&config).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, Arc::new(Door::new(config, parts)), stop.clone()));
-    Gateway { address, query, stop, serving }
+/// A gateway whose models compute only what the gate lets pass.
+pub(crate) async fn slow_gateway(mut setup: Setup) -> (Gateway, Gate) {
+    let slow = Slow::default();
+    let gate = slow.gate.clone();
+    setup.engines = vec![Arc::new(slow)];
+    let mut gateway = setup.start().await;
+    gateway.gate = gate.clone();
+    (gateway, gate)
+}
+
+/// Stream `s` takes JSON with the field `value` (°F) and perhaps a `time` from topic `plant/s/temperature`. A window of
+/// four readings is scored by how many times 5 °F their mean lies above 70 °F; from 3 on it is an alarm.
+fn stream(name: &str, queue_payloads: usize) -> sense::Config {
+    let text = format!(
+        r#"
+        name = "{name}"
+        topic = "plant/{name}/temperature"
+        queue_payloads = {queue_payloads}
+        [signal]
+        fields = [{{ name = "value", unit = "°F" }}]
+        decoder = {{ time = "time", time_format = "unix_ms" }}
+        window = {{ size = 4, step = 1 }}
+        [model]
+        name = "machine-temperature"
+        timeout_ms = 600000
+        [rule]
+        raise = 3.0
+        severity = "critical"
+        [summary]
+        readings = 12
+        "#
+    );
+    toml::from_str(&text).unwrap()
+}
+
+fn write_models(folder: &Path) {
+    for (name, datatype) in [("machine-temperature", "FP32"), ("press-vibration", "INT8")] {
+        let place = folder.join(name).join("1");
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join("model"), name).unwrap();
+        let manifest = format!(
+            r#"
+            [model]
+            name = "{name}"
+            version = 1
+            file = "model"
+            sha256 = "{}"
+            format = "mean"
+            license = "Apache-2.0 OR MIT"
+            [[input]]
+            name = "window"
+            datatype = "{datatype}"
+            shape = [1, 4]
+            [[output]]
+            name = "score"
+            datatype = "FP32"
+            shape = [1, 1]
+            [[output]]
+            name = "expected"
+            datatype = "FP32"
+            shape = [1, 1]
+            [normalise]
+            method = "zscore"
+            mean = 70.0
+            std = 5.0
+            "#,
+            Digest::of(name.as_bytes())
+        );
+        std::fs::write(place.join("manifest.toml"), manifest).unwrap();
+    }
+}
+
+impl Setup {
+    pub(crate) async fn start(self) -> Gateway {
+        self.start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// On what another gateway left.
+    pub(crate) async fn start_in(self, folder: tempfile::TempDir) -> Gateway {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let listener = bind(&self.http).await.unwrap();
+        let address = listener.local_addr().unwrap();
+
+        let state_dir = folder.path().join("state");
+        let database = state_dir.join("forebay.db");
+        let config = store::Config { state_dir, ..self.store };
+        let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA];
+        let (store, opened) = Store::open(&config, &schemas, Arc::clone(&clock)).unwrap();
+        let outbox = Outbox::open(&outbox::Config::default(), &store, opened.epoch, Arc::clone(&clock)).unwrap();
+        let broker = Broker::open(broker::Config::default(), &store, Arc::clone(&clock)).await.unwrap();
+
+        let pool = Pool::start(&engine::Config::default(), self.engines, Arc::clone(&clock)).unwrap();
+        let pool = Arc::new(pool);
+        let models = self.models.unwrap_or_else(|| {
+            write_models(&folder.path().join("models"));
+            folder.path().join("models")
+        });
+        let catalog = catalog::Config { folder: models, ..catalog::Config::default() };
+        let models = Arc::new(Models::load(&Catalog::scan(&catalog), &pool));
+
+        let streams: Vec<_> = self.streams.iter().map(|name| stream(name, self.queue_payloads)).collect();
+        let board = Arc::new(Board::new(streams.iter().map(|stream| stream.name.clone())));
+        let (tasks, stop, streams_end) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        let parts = sense::Parts {
+            clock: Arc::clone(&clock),
+            writer: store.writer(),
+            reader: store.reader(),
+            history: History::new(history::Config::default()),
+            outbox: outbox.clone(),
+            models: Arc::clone(&models),
+            board: Arc::clone(&board),
+            broker: broker.clone(),
+            metrics: signal::Metrics::default(),
+        };
+        let (sense, newscast, problems) = Sense::start(&streams, parts, &tasks, &streams_end).await.unwrap();
+        let sense = Arc::new(sense);
+        broker.attach(Arc::clone(&sense) as _);
+        tasks.spawn(newscast.run(Vec::new()));
+        tasks.spawn(broker.run(stop.clone()));
+
+        let link = self.cloud.map(|port| {
+            let config = uplink::Config { port, accept_no_subscriber: true, ..uplink::Config::default() };
+            let uplink = MqttUplink::new(config, "forebay-test", Arc::clone(&clock)).unwrap();
+            let (name, rng) = (Name::new("test").unwrap(), StdRng::seed_from_u64(1));
+            let config = SyncConfig::default();
+            let sync = Sync::new(outbox.clone(), store.writer(), uplink, name, Arc::clone(&clock), config, rng);
+            let watch = LinkWatch { state: sync.link(), metrics: sync.metrics().clone() };
+            tasks.spawn(sync.run(stop.clone()));
+            watch
+        });
+        let query = Arc::new(Query::new(query::Parts {
+            board,
+            sense: Arc::clone(&sense),
+            models: Arc::clone(&models),
+            reader: store.reader(),
+            disk: store.health(),
+            outbox: outbox.clone(),
+            link,
+            problems,
+            database,
+        }));
+        let mut registry = Registry::with_prefix("forebay");
+        let metrics = Metrics::default();
+        metrics.register(&mut registry);
+        let ids = AtomicU64::new(1);
+        let parts = Parts {
+            query,
+            intake: Arc::new(Intake::new(sense)),
+            inference: Arc::new(Inference::new(models)),
+            access: Arc::new(Access::new(&self.access).unwrap()),
+            registry: Arc::new(Mutex::new(registry)),
+            metrics,
+            clock,
+            request_id: Box::new(move || format!("made-{}", ids.fetch_add(1, Ordering::Relaxed))),
+        };
+        let serving = tokio::spawn(serve(listener, Arc::new(Door::new(self.http, parts)), stop.clone()));
+        let rest = Rest { store, outbox, stop, streams_end, tasks, serving, pool };
+        let (clock, gate) = (AtomicI64::new(FIRST_MS), Gate::default());
+        Gateway { address, folder, authorization: None, clock, rest: Some(rest), gate }
+    }
+}
+
+impl Drop for Gateway {
+    /// A thread of the pool that stands before the gate would be waited for.
+    fn drop(&mut self) {
+        self.gate.open(1 << 32);
+    }
+}
+
+/// A broker that stands for the cloud.
+pub(crate) async fn cloud() -> mqtt_fixture::Gateway {
+    mqtt_fixture::Gateway::start().await
 }
 
 impl Gateway {
     /// One reading, committed.
     pub(crate) async fn reading(&self, stream: &str, value: f64) {
-        let body = format!(r#"{{"value":{value}}}"#);
-        let answer = self.post(&format!("/api/v1/streams/{stream}/readings"), &[], body.as_bytes()).await;
+        self.feed(stream, [value]).await;
+    }
+
+    /// Readings five minutes apart in one payload, committed.
+    pub(crate) async fn feed(&self, stream: &str, values: impl IntoIterator<Item = f64>) {
+        let path = format!("/api/v1/streams/{stream}/readings");
+        let headers: Vec<_> = self.authorization.map(|value| ("authorization", value)).into_iter().collect();
+        let answer = self.post(&path, &headers, &self.payload(values)).await;
         assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+
+    pub(crate) fn payload(&self, values: impl IntoIterator<Item = f64>) -> Vec<u8> {
+        let next = || self.clock.fetch_add(STEP_MS, Ordering::Relaxed);
+        let sample = |value| serde_json::json!({ "value": value, "time": next() });
+        serde_json::Value::from_iter(values.into_iter().map(sample)).to_string().into_bytes()
     }
 
     /// Enough ordinary readings for a score, then a jump that raises an alarm which stands.
     pub(crate) async fn alarm(&self, stream: &str) {
-        for at in 0..60 {
-            self.query.feed(stream, None, 70.0 + f64::from(at % 5));
-        }
-        for _ in 0..5 {
-            self.query.feed(stream, None, 130.0);
-        }
+        let ordinary = (0..60).map(|at| 70.0 + f64::from(at % 5));
+        self.feed(stream, ordinary.chain([130.0; 5])).await;
     }
 
-    /// The store fails, or works again.
-    pub(crate) fn health(&self, good: bool) {
-        let mut health = self.query.health.lock().unwrap();
-        health.ready = good;
-        health.problems = if good { vec![] } else { vec!["the disk refuses writes".into()] };
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("state/forebay.db")
     }
 
-    /// The cloud link breaks.
-    pub(crate) fn link_down(&self, reason: &str) {
-        let mut link = self.query.link.lock().unwrap();
-        link.state = "down";
-        link.reason = Some(reason.into());
-    }
-
-    /// Starts to drain. The answer is how many connections had to be cut.
-    pub(crate) fn close(self) -> JoinHandle<usize> {
-        self.stop.cancel();
-        self.serving
+    /// Starts to end: the door stops taking requests before this returns, the rest follows in order.
+    pub(crate) fn close(mut self) -> JoinHandle<Closed> {
+        let Rest { store, outbox, stop, streams_end, tasks, serving, pool } = self.rest.take().unwrap();
+        stop.cancel();
+        tokio::spawn(async move {
+            let cut = serving.await.unwrap();
+            streams_end.cancel();
+            tasks.close();
+            tasks.wait().await;
+            drop(pool);
+            let ended = tokio::task::spawn_blocking(move || {
+                outbox.close().unwrap();
+                store.close();
+            });
+            ended.await.unwrap();
+            let empty = tempfile::tempdir().unwrap();
+            Closed { cut, folder: std::mem::replace(&mut self.folder, empty) }
+        })
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -139,7 +375,10 @@ impl Gateway {
 
     /// Opens an event stream.
     pub(crate) async fn events(&self, question: &str) -> Events {
-        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        // Little room between the door and a reader that does not read.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut socket = socket.connect(self.address).await.unwrap();
         let head = format!("GET /api/v1/events{question} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address);
         socket.write_all(head.as_bytes()).await.unwrap();
         let mut events = Events { opened: false, socket, text: String::new() };

@@ -2,7 +2,7 @@
 
 use forebay::doors::http::Config;
 
-use super::http_fixture::{gateway, gateway_at, gateway_with, open_access};
+use super::http_fixture::{Setup, cloud, gateway, gateway_with, open_access};
 use super::webdriver::{Look, with_browser};
 
 const LIVE: &str = "document.documentElement.dataset.state === 'live'";
@@ -13,7 +13,8 @@ fn shows(selector: &str, text: &str) -> String {
 
 #[tokio::test]
 async fn the_page_follows_what_happens_and_talks_to_nobody_else() {
-    let gateway = gateway().await;
+    let cloud = cloud().await;
+    let gateway = Setup { cloud: Some(cloud.address().port()), ..Setup::default() }.start().await;
     let home = format!("http://{}/", gateway.address);
     gateway.reading("machine", 71.5).await;
     with_browser(Look::DESK, async |browser| {
@@ -29,8 +30,9 @@ async fn the_page_follows_what_happens_and_talks_to_nobody_else() {
         browser.until(&shows("#heard", "machine: alarm 1")).await;
         browser.until("document.querySelectorAll('.alarm-label').length === 1").await;
         browser.until(&shows("#legend-live", "expected")).await;
-        gateway.link_down("the broker does not answer");
-        browser.until(&shows("#link-live", "the broker does not answer")).await;
+        browser.until(&shows("#link-live", "Up")).await;
+        cloud.stop().await;
+        browser.until(&shows("#link-live", "127.0.0.1:")).await;
         browser.point(700, 350).await;
         browser.until(&shows("#readout", "measured")).await;
         browser.picture("page-desk").await;
@@ -68,10 +70,11 @@ async fn a_lost_connection_shows_and_heals() {
     with_browser(Look::DESK, async |browser| {
         browser.open(&format!("http://{address}/")).await;
         browser.until(LIVE).await;
-        gateway.close().await.unwrap();
+        let closed = gateway.close().await.unwrap();
         browser.until(&shows("#connection", "Connection lost")).await;
         browser.picture("page-lost").await;
-        let back = gateway_at(address, Config::default(), open_access(), &["machine"]).await;
+        let http = Config { address, ..Config::default() };
+        let back = Setup { http, ..Setup::default() }.start_in(closed.folder).await;
         back.reading("machine", 64.3).await;
         browser.until(LIVE).await;
         browser.until(&shows(".value", "64.3")).await;

@@ -29,6 +29,7 @@ use super::pulse::Vitals;
 use super::streams::parameters;
 use crate::access::Principal;
 use crate::flows::board::Event;
+use crate::flows::query::QueueView;
 
 const THROTTLE_MAX_MS: u64 = 60_000;
 /// A browser that lost the stream waits so long before it asks again.
@@ -191,7 +192,11 @@ impl Watcher {
     fn vitals_changed(&mut self) {
         let vitals = self.vitals.borrow_and_update().clone();
         let link = vitals.link.and_then(|link| serde_json::to_string(&*link).ok()).unwrap_or_default();
-        let queue = vitals.queue.and_then(|queue| serde_json::to_string(&*queue).ok()).unwrap_or_default();
+        let queue = vitals.queue.map(|queue| {
+            let streams = queue.streams.iter().filter(|stream| self.wants(&stream.name)).cloned().collect();
+            QueueView { streams, ..QueueView::clone(&queue) }
+        });
+        let queue = queue.and_then(|queue| serde_json::to_string(&queue).ok()).unwrap_or_default();
         if !link.is_empty() && self.sent.0 != link {
             self.ready.push_back(Frame::default().event("link").data(&link));
             self.sent.0 = link;

@@ -151,8 +151,12 @@ async fn alerts(State(door): Whole, Extension(who): Me, raw: RawQuery) -> Answer
     Ok(Json(serde_json::json!({ "alerts": alerts })))
 }
 
-async fn queue(State(door): Whole) -> Answer<QueueView> {
-    Ok(Json(door.parts.query.queue().await?))
+/// Sums are for every caller; names only for those who may read the stream.
+async fn queue(State(door): Whole, Extension(who): Me) -> Answer<QueueView> {
+    let readable = door.readable(&who).await?;
+    let mut queue = door.parts.query.queue().await?;
+    queue.streams.retain(|stream| readable.contains(&stream.name));
+    Ok(Json(queue))
 }
 
 async fn link(State(door): Whole) -> (StatusCode, Json<LinkView>) {

@@ -136,6 +136,9 @@ impl Stream {
     async fn judged(&mut self, admitted: Admitted) -> Row {
         let Admitted { reading, id, features } = admitted;
         let window = features.is_some();
+        if window {
+            self.metrics.count_window();
+        }
         let score = match (&mut self.scorer, features) {
             (Some(scorer), Some(features)) => {
                 let score = scorer.score(features).await;

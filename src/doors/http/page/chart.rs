@@ -232,14 +232,14 @@ impl Chart<'_> {
         let mut taken = [f64::NEG_INFINITY; LABEL_LINES];
         let mut labels = Vec::new();
         for (alert, start, _) in self.visible_alerts() {
-            let free = taken.iter().position(|end| *end <= start);
-            let Some(line) = free else { continue };
-            taken[line] = start + LABEL_PERCENT;
-            labels.push((alert, start, line));
+            let flip = start > 100.0 - LABEL_PERCENT;
+            let from = if flip { start - LABEL_PERCENT } else { start };
+            let Some(line) = taken.iter().position(|end| *end <= from) else { continue };
+            taken[line] = from + LABEL_PERCENT;
+            labels.push((alert, start, line, flip));
         }
         html! {
-            @for (alert, start, line) in labels {
-                @let flip = start > 100.0 - LABEL_PERCENT;
+            @for (alert, start, line, flip) in labels {
                 text class=(format!("alarm-label {}", tone(alert))) x=(percent(start)) y=(16 + line * 16)
                     dx=(if flip { -5 } else { 5 }) text-anchor=(if flip { "end" } else { "start" }) {
                     "#" (alert.id) tspan.minor { " " (alert.severity) }
@@ -387,6 +387,15 @@ mod tests {
         let chart = chart(&curve, &alerts);
         let seen: Vec<_> = chart.visible_alerts().map(|(a, start, end)| (a.id, start, end)).collect();
         assert_eq!(seen, [(2, 0.0, 10.0), (3, 90.0, 100.0)]);
+    }
+
+    #[test]
+    fn labels_at_the_right_edge_point_left_and_keep_off_those_before_them() {
+        let curve = [point(0, 1.0), point(100_000, 2.0)];
+        let alerts = [alert(2, 95_000, None), alert(1, 89_000, Some(90_000))];
+        let text = chart(&curve, &alerts).alarm_labels().into_string();
+        assert!(text.contains(r#"y="16" dx="5" text-anchor="start">#1"#), "{text}");
+        assert!(text.contains(r#"y="32" dx="-5" text-anchor="end">#2"#), "{text}");
     }
 
     #[test]
