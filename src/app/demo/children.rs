@@ -91,7 +91,8 @@ fn spawn(binary: &Path, arguments: &[String], log: &Path) -> Result<Child> {
         .with_context(|| format!("failed to open {}", log.display()))?;
     Command::new(binary)
         .args(arguments)
-        .stdin(Stdio::null())
+        // A pipe that nobody writes: an empty root has no /dev/null.
+        .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)
         .kill_on_drop(true)
