@@ -5,7 +5,9 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod e2e_clients;
 mod fleet;
+mod gateway;
 mod link_faults;
 mod link_mqtt;
 mod link_sync;
