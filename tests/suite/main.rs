@@ -6,6 +6,8 @@ mod arrows;
 mod bit_flips;
 mod chaos;
 mod e2e_clients;
+mod e2e_custody;
+mod e2e_disk;
 mod fleet;
 mod gateway;
 mod link_faults;
