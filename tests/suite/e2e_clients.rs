@@ -13,9 +13,8 @@ const STREAM: &str = "[[stream]]\nname = \"press\"\ntopic = \"plant/press\"\n";
 /// Waits until so many readings are there, and compares them with what was published.
 fn assert_each_once(gateway: &Gateway, numbers: RangeInclusive<u64>) {
     let wanted: Vec<u64> = numbers.collect();
-    let mut found = poll("every reading is kept", || {
-        Some(gateway.numbers("press")).filter(|found| found.len() >= wanted.len())
-    });
+    let mut found =
+        poll("every reading is kept", || Some(gateway.numbers("press")).filter(|found| found.len() >= wanted.len()));
     found.sort_unstable();
     assert_eq!(found, wanted);
     let tally = &gateway.get("/api/v1/streams/press")["tally"];

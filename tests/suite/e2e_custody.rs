@@ -48,7 +48,9 @@ async fn publish_until_the_end(gateway: std::net::SocketAddr, who: u64, memory: 
             });
             packet_id = packet_id % 60_000 + 1;
             under_way.insert(packet_id, number);
-            client.publish(Publish::new("plant/press", Delivery::AtLeastOnce(id(packet_id)), press_reading(number))).await;
+            client
+                .publish(Publish::new("plant/press", Delivery::AtLeastOnce(id(packet_id)), press_reading(number)))
+                .await;
         }
         match client.next().await {
             Some(Packet::PubAck(ack)) => {
@@ -69,11 +71,7 @@ async fn publish_until_the_end(gateway: std::net::SocketAddr, who: u64, memory: 
 }
 
 /// Starts the publishers and returns once `wanted` acknowledgements came.
-async fn load(
-    gateway: std::net::SocketAddr,
-    memories: &[Arc<Mutex<Memory>>],
-    wanted: u64,
-) -> JoinSet<()> {
+async fn load(gateway: std::net::SocketAddr, memories: &[Arc<Mutex<Memory>>], wanted: u64) -> JoinSet<()> {
     let count = Arc::new(AtomicU64::new(0));
     let mut running = JoinSet::new();
     for (who, memory) in memories.iter().enumerate() {
@@ -178,7 +176,12 @@ fn scores_and_states_after_kills_are_those_of_an_uninterrupted_run() {
     let config = format!("{MACHINE}[stream.rule]\nraise = 0.02\nclear = 0.01\nraise_after = 3\nclear_after = 3\n");
     let replay = |gateway: &Gateway| {
         let mut command = forebay();
-        command.arg("replay").arg(&file).args(["--broker", &gateway.mqtt.to_string(), "--topic", "plant/machine/temperature"]);
+        command.arg("replay").arg(&file).args([
+            "--broker",
+            &gateway.mqtt.to_string(),
+            "--topic",
+            "plant/machine/temperature",
+        ]);
         command.args(["--window", "20", "--rate", "400"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };

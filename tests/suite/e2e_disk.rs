@@ -8,7 +8,8 @@ use crate::gateway::{Gateway, PRESS, Setup, forebay, poll, press_reading, press_
 use crate::mqtt_fixture::{Client, V5, V311, id};
 
 /// A database of about a megabyte.
-const SMALL: &str = "max_bytes = 2097152\nreserve_bytes = 262144\nrestart_bytes = 524288\ncheckpoint_bytes = 131072\nprobe_ms = 20";
+const SMALL: &str =
+    "max_bytes = 2097152\nreserve_bytes = 262144\nrestart_bytes = 524288\ncheckpoint_bytes = 131072\nprobe_ms = 20";
 /// Readings in one payload.
 const PACK: u64 = 500;
 
@@ -94,7 +95,9 @@ fn forebay_that_survives_the_limit() -> std::process::Command {
 fn limit_files(gateway: &Gateway, bytes: u64) {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: plain values; the struct outlives the call and no old limit is asked for.
-    let done = unsafe { libc::prlimit(gateway.pid().cast_signed(), libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+    let done = unsafe {
+        libc::prlimit(gateway.pid().cast_signed(), libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut())
+    };
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 }
 

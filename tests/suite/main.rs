@@ -5,9 +5,18 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod e2e_access;
+mod e2e_alerts;
 mod e2e_clients;
+mod e2e_cloud;
 mod e2e_custody;
+#[cfg(feature = "tract")]
+mod e2e_demo;
 mod e2e_disk;
+mod e2e_messages;
+#[cfg(feature = "tract")]
+mod e2e_models;
+mod e2e_payloads;
 mod fleet;
 mod gateway;
 mod link_faults;
