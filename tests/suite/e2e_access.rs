@@ -35,8 +35,11 @@ async fn a_key_opens_the_doors_its_rules_name_and_no_other() {
     let (press_key, press) = new_key("press");
     let (other_key, other) = new_key("other");
     assert_ne!(press_key, other_key);
-    // The printed section as it is, with the rule of the first made to fit the stream.
-    let access = format!("{}\n{other}", press.replace("\"plant/%u/#\"", "\"plant/%u\""));
+    // The printed section as it is, with the rules of the first made to fit the stream.
+    let access = format!(
+        "{}\n{other}",
+        press.replace("\"plant/%u/#\"", "\"plant/%u\"").replace("[\"forebay/#\"]", "[\"forebay/#\", \"plant/press\"]")
+    );
     let gateway = Gateway::with(&Setup { access: &access, more: PRESS, ..Setup::default() });
 
     for version in [V5, V311] {
@@ -71,6 +74,8 @@ async fn a_key_opens_the_doors_its_rules_name_and_no_other() {
     assert_eq!(ask(&gateway, "POST", path, Some(&press_key), &press_reading(3)), 202);
     assert_eq!(ask(&gateway, "GET", "/api/v1/streams", None, ""), 401);
     assert_eq!(ask(&gateway, "GET", "/api/v1/streams", Some(&press_key), ""), 200);
+    assert_eq!(ask(&gateway, "GET", path, Some(&press_key), ""), 200);
+    assert_eq!(ask(&gateway, "GET", path, Some(&other_key), ""), 404, "a stream that it may not subscribe to is none");
     assert_eq!(ask(&gateway, "GET", "/metrics", None, ""), 401);
     assert_eq!(ask(&gateway, "GET", "/readyz", None, ""), 200, "probes have no key");
 

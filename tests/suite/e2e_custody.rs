@@ -30,7 +30,7 @@ struct Memory {
 
 /// Publishes at full speed until the connection ends, what is open first; counts acknowledgements in `count`.
 async fn publish_until_the_end(gateway: std::net::SocketAddr, who: u64, memory: &Mutex<Memory>, count: &AtomicU64) {
-    let version = if who % 2 == 0 { V5 } else { V311 };
+    let version = if who.is_multiple_of(2) { V5 } else { V311 };
     let mut client = Client::tcp(gateway, version).await;
     let ack = client.connect(Connect::new(version, format!("publisher-{who}"))).await;
     assert_eq!(ack.reason, ReasonCode::Success);

@@ -1,6 +1,6 @@
 //! One integration binary: real brokers, real database files, real clients, real browsers.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, missing_docs, reason = "tests")]
 
 mod arrows;
 mod bit_flips;

@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_folder_with_somebody_elses_files_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("thesis.tex"), "irreplaceable").unwrap();
+        replace_file(&folder.path().join("thesis.tex"), b"irreplaceable").unwrap();
         let refused = Site::prepare(folder.path(), 0, 0).unwrap_err();
         assert!(refused.to_string().contains("--dir"), "{refused}");
         assert!(folder.path().join("thesis.tex").exists());
