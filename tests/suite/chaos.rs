@@ -1,7 +1,7 @@
 //! A TCP proxy that fails as told: what a bad line does to a connection, on purpose and by a seed.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -64,6 +64,7 @@ pub(crate) struct Chaos {
     port: u16,
     script: Arc<Mutex<VecDeque<Fault>>>,
     connections: Arc<AtomicUsize>,
+    shut: Arc<AtomicBool>,
     /// Changes cut every connection.
     cuts: watch::Sender<u64>,
     _accepting: JoinSet<()>,
@@ -75,10 +76,11 @@ impl Chaos {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (script, connections) = (Arc::new(Mutex::new(VecDeque::new())), Arc::new(AtomicUsize::new(0)));
-        let cuts = watch::Sender::new(0);
+        let (cuts, shut) = (watch::Sender::new(0), Arc::new(AtomicBool::new(false)));
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, upstream, script.clone(), connections.clone(), cuts.subscribe()));
-        Self { port, script, connections, cuts, _accepting: accepting }
+        let told = (shut.clone(), cuts.subscribe());
+        accepting.spawn(accept(listener, upstream, script.clone(), connections.clone(), told));
+        Self { port, script, connections, shut, cuts, _accepting: accepting }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -95,6 +97,17 @@ impl Chaos {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
+    /// Ends every connection now and refuses new ones until [`open`](Self::open).
+    pub(crate) fn shut(&self) {
+        self.shut.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Lets connections in again.
+    pub(crate) fn open(&self) {
+        self.shut.store(false, Ordering::SeqCst);
+    }
+
     /// Connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
@@ -106,15 +119,19 @@ async fn accept(
     upstream: u16,
     script: Arc<Mutex<VecDeque<Fault>>>,
     connections: Arc<AtomicUsize>,
-    cuts: watch::Receiver<u64>,
+    (shut, cuts): (Arc<AtomicBool>, watch::Receiver<u64>),
 ) {
     let mut running = JoinSet::new();
     loop {
         let (client, _) = listener.accept().await.unwrap();
         connections.fetch_add(1, Ordering::SeqCst);
-        let fault = script.lock().unwrap().pop_front().unwrap_or(Fault::None);
         let mut cuts = cuts.clone();
         cuts.mark_unchanged();
+        // Looked at after the mark: a cut that comes later is seen, one that came before has set this.
+        if shut.load(Ordering::SeqCst) {
+            continue;
+        }
+        let fault = script.lock().unwrap().pop_front().unwrap_or(Fault::None);
         running.spawn(async move {
             tokio::select! {
                 () = pass(client, upstream, fault) => {}

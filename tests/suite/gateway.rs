@@ -1,44 +1,40 @@
-//! A real gateway process for a test: its own folder, free ports, killed when dropped.
+//! A real gateway process for a test: its own folder, its own ports, killed when dropped.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
-/// Loopback ports handed out to a test. They are free when asked for; the kernel does not hand out an ephemeral
-/// port again soon.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+/// Pauses of 10 ms between two looks, at most so many: 60 s.
+const LOOKS: usize = 6000;
+const PAUSE: Duration = Duration::from_millis(10);
 
-pub fn forebay() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    command.stdin(Stdio::null());
-    command
-}
+/// One stream of plain readings, each `{"n":1,"value":1}`; the id tells a repeat.
+pub(crate) const PRESS: &str = r#"
+[[stream]]
+name = "press"
+topic = "plant/press"
+[stream.signal.decoder]
+id = "n"
+[stream.signal.intake]
+duplicate_key = "id"
+remember = 4096
+"#;
 
-/// Runs a command of ours to its end.
-pub fn forebay_output(arguments: &[&str]) -> Output {
-    forebay().args(arguments).output().unwrap()
-}
-
-pub struct Gateway {
-    pub folder: tempfile::TempDir,
-    pub mqtt: SocketAddr,
-    pub http: SocketAddr,
-    child: Child,
-}
-
-/// The machine's stream with the bundled model, as the demonstration has it.
-pub const MACHINE: &str = r#"
+/// The machine's stream with the bundled model. A score may take its time: a busy machine must not change results.
+#[cfg(feature = "tract")]
+pub(crate) const MACHINE: &str = r#"
 [[stream]]
 name = "machine"
 topic = "plant/machine/temperature"
 [stream.signal]
-fields = [{ name = "temperature", path = "value", unit = "degF", min = -40.0, max = 250.0 }]
+fields = [{ name = "temperature", path = "value", unit = "°F", min = -40.0, max = 250.0 }]
 [stream.signal.decoder]
 time = "time"
 time_format = "%Y-%m-%d %H:%M:%S"
@@ -50,101 +46,218 @@ size = 144
 step = 1
 [stream.model]
 name = "machine-temperature"
+timeout_ms = 30000
 [stream.summary]
 readings = 12
 "#;
 
+/// What differs from the usual configuration.
+#[derive(Default)]
+pub(crate) struct Setup<'a> {
+    /// Lines of `[store]`.
+    pub(crate) store: &'a str,
+    /// Lines of `[access]` and its identities; programs on this machine are let in if empty.
+    pub(crate) access: &'a str,
+    /// The models' folder; the repository's if absent.
+    pub(crate) models: Option<&'a Path>,
+    /// Everything else.
+    pub(crate) more: &'a str,
+}
+
+pub(crate) struct Gateway {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) http: SocketAddr,
+    child: Child,
+}
+
+/// A free loopback port that the kernel gives to no client: below its range, so that a gateway finds it free again after
+/// a restart.
+pub(crate) fn free_port() -> u16 {
+    let mut rng = StdRng::from_os_rng();
+    loop {
+        let port = rng.random_range(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+pub(crate) fn forebay() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command of ours to its end: exit code, standard output, standard error.
+pub(crate) fn forebay_says(arguments: &[&str]) -> (Option<i32>, String, String) {
+    said(forebay().args(arguments).output().unwrap())
+}
+
+pub(crate) fn said(output: Output) -> (Option<i32>, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// `{"n":1,"value":1}`: the value is the identity, because readings are asked for by value.
+pub(crate) fn press_reading(n: u64) -> String {
+    format!(r#"{{"n":{n},"value":{n}}}"#)
+}
+
+/// Several of them in one payload.
+pub(crate) fn press_readings(numbers: impl IntoIterator<Item = u64>) -> String {
+    let all: Vec<_> = numbers.into_iter().map(press_reading).collect();
+    format!("[{}]", all.join(","))
+}
+
+/// Looks again until `done` gives something.
+pub(crate) fn poll<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..LOOKS {
+        if let Some(done) = done() {
+            return done;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    panic!("it never happened: {what}");
+}
+
+/// Writes the usual configuration into `folder`.
+pub(crate) fn write_config(folder: &Path, mqtt: SocketAddr, http: SocketAddr, setup: &Setup<'_>) -> PathBuf {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let models = setup.models.unwrap_or(&bundled).display();
+    let access = if setup.access.is_empty() { "allow_anonymous_loopback = true" } else { setup.access };
+    let mut text = String::new();
+    writeln!(text, "[gateway]\nname = \"test-box\"").unwrap();
+    writeln!(text, "[store]\nstate_dir = \"{}\"\n{}", folder.join("state").display(), setup.store).unwrap();
+    writeln!(text, "[catalog]\nfolder = \"{models}\"\n[access]\n{access}").unwrap();
+    writeln!(text, "[http]\naddress = \"{http}\"\n[[mqtt.listener]]\naddress = \"{mqtt}\"\n{}", setup.more).unwrap();
+    let path = folder.join("forebay.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
 impl Gateway {
     /// Starts a gateway with the usual sections and `more`, and waits until it is ready.
-    pub fn start(more: &str) -> Self {
+    pub(crate) fn start(more: &str) -> Self {
+        Self::with(&Setup { more, ..Setup::default() })
+    }
+
+    pub(crate) fn with(setup: &Setup<'_>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (mqtt, http) = (free_port(), free_port());
-        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-        let config = format!(
-            r#"
-            [gateway]
-            name = "test-box"
-            state_dir = "{}"
-            models_dir = "{}"
-            [access]
-            allow_anonymous_loopback = true
-            [[mqtt.listener]]
-            address = "127.0.0.1:{mqtt}"
-            [http]
-            address = "127.0.0.1:{http}"
-            {more}
-            "#,
-            folder.path().join("state").display(),
-            models.display(),
-        );
-        std::fs::write(folder.path().join("forebay.toml"), config).unwrap();
-        let child = spawn(folder.path());
-        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let mut gateway = Self { folder, mqtt: address(mqtt), http: address(http), child };
+        let (mqtt, http) = (loopback(free_port()), loopback(free_port()));
+        write_config(folder.path(), mqtt, http, setup);
+        let child = run(folder.path(), &mut forebay());
+        let mut gateway = Self { folder, mqtt, http, child };
         gateway.wait_ready();
         gateway
     }
 
+    /// Writes its configuration anew; a restart takes it up.
+    pub(crate) fn reconfigure(&self, setup: &Setup<'_>) {
+        write_config(self.folder.path(), self.mqtt, self.http, setup);
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, as the power going would be for this process.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Starts again on the same folder.
-    pub fn restart(&mut self) {
-        self.child = spawn(self.folder.path());
+    pub(crate) fn restart(&mut self) {
+        self.restart_by(&mut forebay());
+    }
+
+    /// Starts again by a prepared command.
+    pub(crate) fn restart_by(&mut self, command: &mut Command) {
+        self.child = run(self.folder.path(), command);
         self.wait_ready();
     }
 
     /// SIGTERM, and the exit code.
-    pub fn stop(&mut self) -> Option<i32> {
-        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+    pub(crate) fn stop(&mut self) -> Option<i32> {
+        Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
         self.child.wait().unwrap().code()
     }
 
-    pub fn database(&self) -> PathBuf {
-        self.folder.path().join("state/forebay.db")
-    }
-
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// A read-only look into its database.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        let path = self.folder.path().join("state/forebay.db");
+        rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+    }
+
     /// GET, JSON.
-    pub fn get(&self, path: &str) -> Value {
-        let (status, body) = http(self.http, "GET", path, "").unwrap();
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let (status, body) = http(self.http, "GET", path, "", "").unwrap();
         assert_eq!(status, 200, "GET {path}: {body}");
         serde_json::from_str(&body).unwrap()
     }
 
-    pub fn post(&self, path: &str, body: &str) -> (u16, String) {
-        http(self.http, "POST", path, body).unwrap()
+    /// GET with its status, whatever it is.
+    pub(crate) fn ask(&self, path: &str) -> (u16, Value) {
+        let (status, body) = http(self.http, "GET", path, "", "").unwrap();
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        let (status, body) = http(self.http, "POST", path, "", body).unwrap();
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
 
     /// Asks again until `done` says yes.
-    pub fn wait_for(&self, path: &str, done: impl Fn(&Value) -> bool) -> Value {
-        for _ in 0..3000 {
-            let answer = self.get(path);
-            if done(&answer) {
-                return answer;
+    pub(crate) fn wait_for(&self, path: &str, done: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..LOOKS {
+            last = self.get(path);
+            if done(&last) {
+                return last;
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(PAUSE);
         }
-        panic!("GET {path} never said it; last answer: {}\nlog:\n{}", self.get(path), self.log());
+        panic!("GET {path} never said it; last answer: {last}");
+    }
+
+    /// Every reading of a stream, in order.
+    pub(crate) fn readings(&self, stream: &str) -> Vec<Value> {
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            let path = format!("/api/v1/streams/{stream}/readings?after_seq={after}&limit=5000");
+            let mut answer = self.get(&path);
+            let Value::Array(page) = answer["readings"].take() else { panic!("{answer}") };
+            let Some(last) = page.last() else { return all };
+            after = last["seq"].as_u64().unwrap();
+            all.extend(page);
+        }
+    }
+
+    /// The first values of a stream's readings as whole numbers, in order.
+    pub(crate) fn numbers(&self, stream: &str) -> Vec<u64> {
+        self.readings(stream).iter().map(|reading| reading["values"][0].as_f64().unwrap() as u64).collect()
     }
 
     fn wait_ready(&mut self) {
-        for _ in 0..6000 {
+        for _ in 0..LOOKS {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the gateway ended ({status}):\n{}", self.log());
             }
-            if matches!(http(self.http, "GET", "/readyz", ""), Ok((200, _))) {
+            if matches!(http(self.http, "GET", "/readyz", "", ""), Ok((200, _))) {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(PAUSE);
         }
-        panic!("the gateway was never ready:\n{}", self.log());
+        panic!("the gateway was never ready");
     }
 }
 
@@ -153,14 +266,14 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- gateway log\n{}", self.log());
+            eprintln!("--- the gateway's log\n{}", self.log());
         }
     }
 }
 
-fn spawn(folder: &Path) -> Child {
+fn run(folder: &Path, command: &mut Command) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
-    forebay()
+    command
         .arg("run")
         .arg("--config")
         .arg(folder.join("forebay.toml"))
@@ -170,12 +283,18 @@ fn spawn(folder: &Path) -> Child {
         .unwrap()
 }
 
-/// One exchange over a fresh connection.
-pub fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+/// One exchange over a fresh connection, with further header lines.
+pub(crate) fn http(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{headers}\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes())?;
@@ -185,5 +304,17 @@ pub fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> std::i
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Ok((status, body.to_owned()))
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Ok((status, if chunked { unchunked(body) } else { body.to_owned() }))
+}
+
+fn unchunked(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let Ok(size) = usize::from_str_radix(size, 16) else { break };
+        let Some(chunk) = rest.get(..size) else { break };
+        whole.push_str(chunk);
+        body = rest.get(size + 2..).unwrap_or("");
+    }
+    whole
 }

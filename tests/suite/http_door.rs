@@ -472,7 +472,7 @@ async fn a_taken_port_is_told_in_words() {
     let error = forebay::doors::http::bind(&config).await.unwrap_err().to_string();
     assert!(error.contains(&gateway.address.to_string()) && error.contains("another program"), "{error}");
     let config = Config { address: "192.0.2.1:1".parse().unwrap(), ..Config::default() };
-    assert!(forebay::doors::http::bind(&config).await.unwrap_err().to_string().contains("`listen` in [http]"));
+    assert!(forebay::doors::http::bind(&config).await.unwrap_err().to_string().contains("`address` in [http]"));
 }
 
 #[tokio::test]

@@ -1,11 +1,24 @@
 //! One integration binary: real brokers, real database files, real clients, real browsers.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, missing_docs, reason = "tests")]
 
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod e2e_access;
+mod e2e_alerts;
+mod e2e_clients;
+mod e2e_cloud;
+mod e2e_custody;
+#[cfg(feature = "tract")]
+mod e2e_demo;
+mod e2e_disk;
+mod e2e_messages;
+#[cfg(feature = "tract")]
+mod e2e_models;
+mod e2e_payloads;
 mod fleet;
+mod gateway;
 mod http_door;
 mod http_fixture;
 mod link_faults;

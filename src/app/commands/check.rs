@@ -25,7 +25,7 @@ pub(crate) fn run(config: &std::path::Path, overrides: &Overrides) -> ExitCode {
         say(format_args!("note: {remark}"));
     }
     if review.errors.is_empty() && review.problems.is_empty() {
-        say(format_args!("{}: fine, {} streams", loaded.file, loaded.config.stream.len()));
+        say(format_args!("{}: fine; streams: {}", loaded.file, loaded.config.stream.len()));
     }
     if review.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

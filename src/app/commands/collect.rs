@@ -100,7 +100,7 @@ pub(crate) async fn report(state: &Path) -> Result<ExitCode> {
     for series in &report.series {
         let holes = if series.missing == 0 { String::new() } else { format!("  MISSING {}", series.missing) };
         say(format_args!(
-            "{} epoch {} {}/{}: {} received of {}, {} declared lost, {} repeated{holes}",
+            "{} epoch {} {}/{}: {} received of {}, {} numbers declared lost ({} readings), {} repeated{holes}",
             series.gateway,
             series.epoch,
             series.class,
@@ -108,6 +108,7 @@ pub(crate) async fn report(state: &Path) -> Result<ExitCode> {
             series.received,
             series.highest,
             series.declared_lost,
+            series.readings_lost,
             series.duplicates
         ));
     }

@@ -20,6 +20,8 @@ pub(crate) fn run(name: &str) -> Result<ExitCode> {
     say(format_args!("name = \"{name}\""));
     say(format_args!("key_sha256 = \"{}\"", key.sha256));
     say("publish = [\"plant/%u/#\"]      # topics it may publish to; %u is its name, %c its client id");
-    say("subscribe = [\"forebay/#\"]");
+    say(
+        "subscribe = [\"forebay/#\"]       # what it may hear; to read a stream over HTTP it needs the stream's topic, too",
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -96,7 +96,7 @@ impl From<IngestError> for Problem {
             IngestError::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", message)
                 .hint("add the stream's topic to this identity's `publish` rules"),
             IngestError::Payload { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "payload", message)
-                .hint("the stream's `payload` settings say what it expects"),
+                .hint("[stream.signal.decoder] and `fields` of this stream say what it expects"),
             IngestError::Full => Self::new(StatusCode::TOO_MANY_REQUESTS, "full", message)
                 .hint("nothing was kept; send it again later")
                 .retry_after(1),

@@ -32,14 +32,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum Error {
     /// Another program listens there.
     #[error(
-        "failed to listen on http://{listen}: another program has that port; stop it (`ss -ltnp` names it) or set `listen` in [http]"
+        "failed to listen on http://{listen}: another program has that port; stop it (`ss -ltnp` names it) or set another `address` in [http]"
     )]
     Taken {
         /// The address as configured.
         listen: SocketAddr,
     },
     /// The address is not ours, the port is privileged, or the system refused.
-    #[error("failed to listen on http://{listen}, set by `listen` in [http]")]
+    #[error("failed to listen on http://{listen}, set by `address` in [http]")]
     Listen {
         /// The address as configured.
         listen: SocketAddr,
