@@ -166,7 +166,7 @@ fn check_points_out_what_an_operator_should_know_of_a_configuration_that_is_fine
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("note: access.allow_anonymous_loopback is on"), "{text}");
     assert!(text.contains("note: no [cloud]"), "{text}");
-    assert!(text.contains("fine, 1 streams"), "{text}");
+    assert!(text.contains("fine; streams: 1"), "{text}");
     let (code, text) = check(&config(folder.path(), "[cloud]\nhost = \"cloud.example\"\n"));
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("the link to cloud.example is not encrypted"), "{text}");
