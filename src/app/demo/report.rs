@@ -147,14 +147,14 @@ pub(crate) fn write(evidence: &Evidence) -> (String, bool) {
     let _ = writeln!(text, "\nLatency");
     text.push_str(&latency("publish to PUBACK (on the disk)", &evidence.feed.latencies_us));
     text.push_str(&latency("publish to verdict at an app", &evidence.verdict_us));
-    let memory = match evidence.peaks.memory_kib {
-        Some(kib) => format!("{:.1} MB", kib as f64 / 1024.0),
-        None => "unknown (no /proc here)".to_owned(),
+    let megabytes = |kib: Option<u64>| {
+        kib.map_or("unknown (no /proc here)".to_owned(), |kib| format!("{:>8.1} MB", kib as f64 / 1024.0))
     };
     let _ = writeln!(text, "\nGateway");
     let _ = writeln!(text, "  {:<34} {:>8} rows", "queue at its deepest", evidence.peaks.queue_rows);
     let _ = writeln!(text, "  {:<34} {:>8.1} s", "from link restored to queue empty", evidence.drain.as_secs_f64());
-    let _ = writeln!(text, "  {:<34} {memory:>8}", "memory at its highest");
+    let _ = writeln!(text, "  {:<34} {}", "memory while it served", megabytes(evidence.peaks.memory_kib));
+    let _ = writeln!(text, "  {:<34} {}", "memory while it started", megabytes(evidence.peaks.starting_kib));
     let _ = writeln!(
         text,
         "\n{}",

@@ -57,8 +57,10 @@ pub(crate) struct Peaks {
     pub(crate) queue_rows: u64,
     /// Rows waiting when last looked.
     pub(crate) queue_now: u64,
-    /// Gateway's resident memory at its highest, KiB, over all its lives.
+    /// Gateway's resident memory at its highest while it served, KiB, over all its lives.
     pub(crate) memory_kib: Option<u64>,
+    /// The same with its starts, when models are loaded.
+    pub(crate) starting_kib: Option<u64>,
 }
 
 /// Samples the gateway until dropped. `pid` changes when it is killed and started again.
@@ -67,10 +69,10 @@ pub(crate) async fn sample(http: SocketAddr, pid: watch::Receiver<Option<u32>>, 
         let memory = pid.borrow().and_then(probe::memory_kib);
         let queue = probe::get(http, "/api/v1/queue").await.ok().and_then(|(_, queue)| queue["rows"].as_u64());
         peaks.send_modify(|peaks| {
-            if let Some((_, highest)) = memory {
-                peaks.memory_kib = peaks.memory_kib.max(Some(highest));
-            }
+            let (now, highest) = (memory.map(|memory| memory.0), memory.map(|memory| memory.1));
+            peaks.starting_kib = peaks.starting_kib.max(highest);
             if let Some(rows) = queue {
+                peaks.memory_kib = peaks.memory_kib.max(now);
                 peaks.queue_rows = peaks.queue_rows.max(rows);
                 peaks.queue_now = rows;
             }
