@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn only_what_was_never_written_is_given_back() {
-        let never_written = |line| Mapping::parse(line).is_some_and(|mapping| mapping.is_never_written());
+        let never_written = |line: &str| Mapping::parse(line).is_some_and(|mapping| mapping.is_never_written());
         let code = "55794945b000-55794b0cf000 r-xp 0093f000 fe:00 11053120    /usr/bin/forebay";
         assert!(never_written(code));
         assert!(never_written("557948b1b000-55794945b000 r--p 00000000 fe:00 11053120    /usr/bin/forebay"));
