@@ -47,7 +47,7 @@ pub struct Alert {
     pub cleared_ms: Option<i64>,
     /// The reading that raised it.
     pub raised_seq: u64,
-    /// Highest score since the raise.
+    /// The worst score, or value where the rule looks at values, since the raise.
     pub peak_score: f64,
     /// True inside a quiet period: recorded, not announced.
     pub suppressed: bool,

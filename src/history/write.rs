@@ -133,19 +133,19 @@ impl History {
         Ok(id)
     }
 
-    /// The alarm that stands on this stream has changed: its peak, its severity, or it is over.
+    /// The alarm that stands on this stream has changed: its worst number, its severity, or it is over.
     pub fn update_alert(
         &self,
         tx: &Tx,
         stream: StreamNo,
         severity: &str,
-        peak_score: f64,
+        worst: f64,
         cleared_ms: Option<i64>,
     ) -> Result<(), Error> {
         tx.execute(
-            "UPDATE history_alert SET severity = ?2, peak_score = max(peak_score, ?3), cleared_ms = ?4
+            "UPDATE history_alert SET severity = ?2, peak_score = ?3, cleared_ms = ?4
              WHERE stream_no = ?1 AND cleared_ms IS NULL",
-            params![stream.0, severity, peak_score, cleared_ms],
+            params![stream.0, severity, worst, cleared_ms],
         )?;
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Logs to standard error: for people on a terminal, as JSON for a collector.
 
+use std::io::IsTerminal as _;
+
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -51,7 +53,7 @@ pub fn start(config: &Config, under_journald: bool) -> Result<(), InvalidFilter>
     let _ = match (config.format, under_journald) {
         (Format::Json, _) => registry.with(lines.json()).try_init(),
         (Format::Text, true) => registry.with(lines.with_ansi(false).without_time()).try_init(),
-        (Format::Text, false) => registry.with(lines).try_init(),
+        (Format::Text, false) => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
     };
     Ok(())
 }

@@ -141,3 +141,15 @@ async fn a_standing_alarm_and_a_half_risen_one_survive_a_kill() {
     assert_eq!(alerts[0]["peak_score"], 150.0);
     assert_eq!(alarm_rows(&gateway), 2, "one raise and one clear for the cloud");
 }
+
+#[test]
+fn the_worst_of_an_alarm_for_low_values_is_the_lowest() {
+    let rule = "[stream.rule]\ndirection = \"below\"\nraise = 20.0\nclear = 25.0\n";
+    let gateway = Gateway::start(&format!("{PRESS}{rule}"));
+    for (n, value) in [(1, 15.0), (2, 11.0), (3, 19.0), (4, 30.0)] {
+        measure(&gateway, n, value);
+    }
+    let alerts = gateway.get("/api/v1/alerts");
+    assert_eq!(alerts["alerts"][0]["peak_score"], 11.0);
+    assert!(alerts["alerts"][0]["cleared_ms"].is_i64());
+}

@@ -61,6 +61,16 @@ pub(super) struct Committed {
 }
 
 impl Committed {
+    /// The worse of two numbers that the rule looked at: further beyond its threshold.
+    fn worse(&self, now: Option<f64>, earlier: Option<f64>) -> f64 {
+        let below = self.config.rule.as_ref().is_some_and(|rule| rule.direction == rules::Direction::Below);
+        match (now, earlier) {
+            (Some(now), Some(earlier)) if below => now.min(earlier),
+            (Some(now), Some(earlier)) => now.max(earlier),
+            (now, earlier) => now.or(earlier).unwrap_or(0.0),
+        }
+    }
+
     /// A judge that has seen nothing.
     pub(super) fn fresh_judge(&self) -> Judge {
         let (rule, rule_on) = match &self.rule {
@@ -158,14 +168,15 @@ impl Job {
         written: &mut Written,
     ) -> Result<(), Error> {
         let shared = &*self.committed;
-        let number = row.judged.looked_at.unwrap_or(0.0);
+        if verdict.transition.is_none() && verdict.state != rules::State::Alarm {
+            return Ok(());
+        }
         let severity = verdict.severity.as_str();
+        let earlier = shared.history.standing(tx, shared.no)?.map(|alert| alert.peak_score);
+        let number = shared.worse(row.judged.looked_at, earlier);
         let Some(transition) = verdict.transition else {
-            // The peak of a standing alarm is kept without an event.
-            return match verdict.state {
-                rules::State::Alarm => shared.history.update_alert(tx, shared.no, severity, number, None),
-                _ => Ok(()),
-            };
+            // The worst of a standing alarm is kept without an event.
+            return shared.history.update_alert(tx, shared.no, severity, number, None);
         };
         let time_ms = row.reading.time_ms;
         let kind = match transition {
@@ -201,7 +212,7 @@ impl Job {
             raised_ms: standing.raised_ms,
             cleared_ms: (transition == Transition::Cleared).then_some(time_ms),
             raised_seq: standing.raised_seq,
-            peak_score: standing.peak_score.max(number),
+            peak_score: number,
             suppressed: standing.suppressed,
         };
         if transition == Transition::Cleared {
