@@ -11,7 +11,7 @@ FEATURES ?=
 TOOLS := $(TARGET_DIR)/tools
 PYTHON := $(TOOLS)/python/bin/python
 
-.PHONY: help demo test check bench doc clean deny release static tools-test tools-bench tools-release
+.PHONY: help demo test interop check bench doc clean deny release static tools-test tools-bench tools-release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,13 @@ demo: ## build, then show a reading become a verdict with the cable cut on the w
 test: tools-test ## every test, with real brokers, clients, disks and a real browser
 	@echo "== cargo test"
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo test --locked
+
+	@if [ -n "$(PAHO_TESTING)" ]; then $(MAKE) interop; else \
+	  echo "== the public MQTT interoperability clients are left out: PAHO_TESTING=a checkout of eclipse/paho.mqtt.testing adds them"; fi
+
+interop: ## the public MQTT interoperability clients: PAHO_TESTING=a checkout of eclipse/paho.mqtt.testing
+	cargo build --release --locked
+	bash tests/interop.sh $(PAHO_TESTING) $(TARGET_DIR)
 
 check: ## formatting and lints, warnings are errors
 	cargo fmt --check
