@@ -31,6 +31,7 @@ must_be_static "$arm"
 cat >"$work/forebay.toml" <<TOML
 [gateway]
 name = "arm-box"
+[store]
 state_dir = "$work/state"
 [access]
 allow_anonymous_loopback = true
@@ -44,7 +45,7 @@ topic = "plant/machine/temperature"
 TOML
 qemu-aarch64-static "$arm" run --config "$work/forebay.toml" 2>"$work/log" &
 pid=$!
-for _ in $(seq 300); do curl -fsS -o /dev/null http://127.0.0.1:28080/readyz 2>/dev/null && break; sleep 0.1; done
+for _ in $(seq 300); do kill -0 "$pid" || break; curl -fsS -o /dev/null http://127.0.0.1:28080/readyz 2>/dev/null && break; sleep 0.1; done
 curl -fsS http://127.0.0.1:28080/readyz || { cat "$work/log" >&2; exit 1; }
 mosquitto_pub -h 127.0.0.1 -p 21883 -q 1 -t plant/machine/temperature -m '{"value": 21.5}'
 mosquitto_pub -h 127.0.0.1 -p 21883 -V 5 -q 2 -t plant/machine/temperature -m '{"value": 22.5}'
