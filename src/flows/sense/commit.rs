@@ -56,7 +56,7 @@ pub(super) struct Committed {
     pub alarms: StreamHandle,
     pub board: Arc<Board>,
     pub stream: Arc<StreamBoard>,
-    /// Bounded by the jobs under way: each says a few things once.
+    /// Not bounded yet: if the broker takes news more slowly than commits make it, this grows.
     pub news: mpsc::UnboundedSender<News>,
 }
 
