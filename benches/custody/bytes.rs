@@ -38,7 +38,7 @@ pub(crate) fn run() {
         gateway(&Case { payload_bytes, ..FULL });
         gateway(&Case { payload_bytes, ..SLOW });
     }
-    let verdicts = "";
+    let verdicts = "[stream.cloud]\nverdicts = true";
     gateway(&Case { what: "and each verdict to the cloud", stream: verdicts, ..FULL });
     gateway(&Case { what: "10 streams", streams: 10, publishers: 10, ..FULL });
     gateway(&Case { what: "100 streams", streams: 100, publishers: 100, window: 8, ..FULL });

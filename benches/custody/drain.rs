@@ -12,7 +12,7 @@ pub(crate) fn run() {
     println!("\n## Draining {ROWS} rows after an outage, through mosquitto into `forebay collect`\n");
     let port = free_port();
     let setup = Setup {
-        stream: "",
+        stream: "[stream.cloud]\nverdicts = true",
         more: format!("[cloud]\nhost = \"127.0.0.1\"\nport = {port}\n"),
         ..Setup::default()
     };
