@@ -67,9 +67,28 @@ pub enum GapReason {
     Corrupt,
     /// The far side takes no message that large: acknowledged data is lost on the way.
     Unsendable,
+    /// The oldest rows of a class went because its share was used up: acknowledged data is lost.
+    Evicted,
+    /// A new row was not kept because the share of its class was used up: acknowledged data is lost.
+    RefusedNewest,
+    /// The row waited longer than its class allows: acknowledged data is lost.
+    Expired,
+    /// The oldest rows of a class became a summary because its share was used up: their details are lost.
+    Summarised,
 }
 
 impl GapReason {
+    const ALL: [Self; 8] = [
+        Self::Restart,
+        Self::Rollback,
+        Self::Corrupt,
+        Self::Unsendable,
+        Self::Evicted,
+        Self::RefusedNewest,
+        Self::Expired,
+        Self::Summarised,
+    ];
+
     /// The word used in the ledger, on the wire and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -77,13 +96,15 @@ impl GapReason {
             Self::Rollback => "rollback",
             Self::Corrupt => "corrupt",
             Self::Unsendable => "unsendable",
+            Self::Evicted => "evicted",
+            Self::RefusedNewest => "refused_newest",
+            Self::Expired => "expired",
+            Self::Summarised => "summarised",
         }
     }
 
     pub(super) fn from_word(word: &str) -> Option<Self> {
-        [Self::Restart, Self::Rollback, Self::Corrupt, Self::Unsendable]
-            .into_iter()
-            .find(|reason| reason.as_str() == word)
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
 }
 

@@ -17,6 +17,14 @@ pub enum Error {
         /// The limit.
         most: usize,
     },
+    /// Settings that contradict each other.
+    #[error("outbox.{key}: {problem}")]
+    Setting {
+        /// The setting, below `[outbox]`.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Rows that were set right are wrong again at once.
     #[error("failed to read stream {key}: its rows are still wrong after they were entered into the ledger")]
     Unreadable {
@@ -31,7 +39,7 @@ impl Error {
         match self {
             Self::Store(error) => error.is_corruption(),
             Self::Unreadable { .. } => true,
-            Self::TooManyStreams { .. } => false,
+            Self::TooManyStreams { .. } | Self::Setting { .. } => false,
         }
     }
 }
