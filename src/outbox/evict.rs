@@ -9,6 +9,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::batch::GapReason;
 use super::config::Policy;
 use super::ledger;
+use super::packs;
 use super::quota::Quota;
 use super::size::{Removed, integer, remove};
 use super::state::{Stream, Streams};
@@ -79,6 +80,18 @@ fn oldest_rows(tx: &Tx<'_>, stream: &Stream, from: u64) -> Result<VecDeque<Run>,
         let seq = row.get::<_, i64>(0)?.cast_unsigned();
         let bytes = stream.row_bytes(seq, number(3)?.cast_unsigned());
         runs.push_back(Run { first: seq, last: seq, bytes, age: (number(1)?, number(2)?) });
+    }
+    let blocks = packs::heads(&mut *tx.prepare_cached(&packs::heads_sql())?, stream.no, from, LOOK_AHEAD)?;
+    if !blocks.is_empty() {
+        // A block leaves whole, with the age of its first row.
+        runs.extend(blocks.iter().map(|block| Run {
+            first: block.first.max(from),
+            last: block.last,
+            bytes: block.bytes,
+            age: block.age,
+        }));
+        runs.make_contiguous().sort_by_key(|run| run.first);
+        runs.truncate(usize::try_from(LOOK_AHEAD).unwrap_or(usize::MAX));
     }
     Ok(runs)
 }

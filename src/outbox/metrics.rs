@@ -24,6 +24,7 @@ pub struct Metrics {
     pub(super) deleted: Counter,
     pub(super) rows: Gauge,
     pub(super) burned: Counter,
+    pub(super) packed: Counter,
     corrupt: Counter,
     class_rows: Gauges,
     class_bytes: Gauges,
@@ -50,6 +51,7 @@ impl Default for Metrics {
             deleted: Counter::default(),
             rows: Gauge::default(),
             burned: Counter::default(),
+            packed: Counter::default(),
             corrupt: Counter::default(),
             class_rows: Family::default(),
             class_bytes: Family::default(),
@@ -74,6 +76,7 @@ impl Metrics {
         registry.register("outbox_deleted_rows", "Rows deleted after an acknowledgement", self.deleted.clone());
         registry.register("outbox_rows", "Rows waiting for the cloud", self.rows.clone());
         registry.register("outbox_burned_numbers", "Numbers burned by failed commits", self.burned.clone());
+        registry.register("outbox_packed_rows", "Rows that waited long and went into blocks", self.packed.clone());
         registry.register("outbox_corrupt_rows", "Rows lost to a wrong checksum", self.corrupt.clone());
         for (name, help, family) in [
             ("outbox_class_rows", "Rows waiting, by class", &self.class_rows),

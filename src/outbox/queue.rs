@@ -64,6 +64,22 @@ pub const SCHEMA: Schema = Schema {
         ALTER TABLE outbox_stream ADD COLUMN flat_until INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE outbox_stream ADD COLUMN flat_bytes INTEGER NOT NULL DEFAULT 0;
     ",
+        // Numbers `first` to `last` are rows of the block; `base` and `count` are what was packed.
+        "
+        CREATE TABLE outbox_pack (
+            stream_no INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            first INTEGER NOT NULL,
+            boot_no INTEGER NOT NULL,
+            boot_ms INTEGER NOT NULL,
+            base INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            raw_bytes INTEGER NOT NULL,
+            checksum INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (stream_no, last)
+        ) WITHOUT ROWID;
+    ",
     ],
 };
 
@@ -288,6 +304,7 @@ impl Outbox {
 }
 
 /// The columns that a checksum covers beside the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) stream_no: i64,
     pub(super) seq: i64,
