@@ -6,7 +6,7 @@ use std::hash::Hash;
 
 use crate::base::Seq;
 
-/// One batch between submission and answer.
+/// One batch between submission and acknowledgement, whoever gives that: the broker or the receiver.
 #[derive(Debug)]
 struct Flight {
     ticket: u64,
@@ -51,9 +51,14 @@ impl<K: Clone + Eq + Hash> Flights<K> {
         Self { streams: HashMap::new(), tickets: HashMap::new(), next_ticket: 1 }
     }
 
-    /// Batches without an answer.
+    /// Batches without an acknowledgement.
     pub(super) fn len(&self) -> usize {
         self.tickets.len()
+    }
+
+    /// Batches that are remembered: those without an acknowledgement, and those that wait for one before them.
+    pub(super) fn remembered(&self) -> usize {
+        self.streams.values().map(|stream| stream.flights.len()).sum()
     }
 
     /// Where fetching goes on: rows up to here are on their way, or acknowledged and being deleted.
@@ -105,14 +110,17 @@ impl<K: Clone + Eq + Hash> Flights<K> {
         Some(Arrived { key, first, last, rows: stream.leaving - before.1 })
     }
 
-    /// The batch was not taken. It and everything of its stream behind it will be fetched again; the answers to those
-    /// are still to come and change nothing any more. Gives the stream, unless the batch was one of those.
-    pub(super) fn refuse(&mut self, ticket: u64) -> Option<K> {
-        let key = self.tickets.remove(&ticket)?;
+    /// The batch was not taken. It and everything of its stream behind it will be fetched again; what is still said
+    /// about those changes nothing any more. Gives the stream and the tickets that ended, unless this one had before.
+    pub(super) fn refuse(&mut self, ticket: u64) -> Option<(K, Vec<u64>)> {
+        let key = self.tickets.get(&ticket)?.clone();
         let stream = self.streams.get_mut(&key)?;
         let at = stream.flights.iter().position(|flight| flight.ticket == ticket)?;
-        stream.flights.truncate(at);
-        Some(key)
+        let ended: Vec<u64> = stream.flights.drain(at..).map(|flight| flight.ticket).collect();
+        for ticket in &ended {
+            self.tickets.remove(ticket);
+        }
+        Some((key, ended))
     }
 
     /// The link is gone: nothing is on its way any more.
@@ -147,9 +155,9 @@ mod tests {
         let (one, _) = flights.depart(&"a", Seq(1), Seq(10), 10);
         let (two, _) = flights.depart(&"a", Seq(11), Seq(20), 10);
         let (three, _) = flights.depart(&"a", Seq(21), Seq(30), 10);
-        assert_eq!(flights.refuse(two), Some("a"));
-        assert_eq!(flights.len(), 2, "the answer to the third is still to come");
-        assert_eq!(flights.acknowledge(three), None, "and changes nothing any more");
+        assert_eq!(flights.refuse(two), Some(("a", vec![two, three])));
+        assert_eq!((flights.len(), flights.remembered()), (1, 1));
+        assert_eq!(flights.acknowledge(three), None, "what is said about the third changes nothing any more");
         assert_eq!(flights.cursor(&"a"), Some(Seq(10)));
         assert_eq!(flights.acknowledge(one), Some(Arrived { key: "a", first: Seq(1), last: Seq(10), rows: 10 }));
         assert!(flights.depart(&"a", Seq(11), Seq(30), 20).1, "sent before");

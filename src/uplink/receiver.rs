@@ -13,7 +13,7 @@ use crate::base::Clock;
 
 use super::config::{Config, Error};
 use super::dial::{Dialled, Dialler, Role};
-use super::link::{LinkState, Lost, StateKeeper};
+use super::link::{Answer, LinkState, Lost, StateKeeper};
 use super::metrics::Metrics;
 use super::session::{Client, EventLoop, Heard};
 
@@ -142,7 +142,7 @@ impl Receiver {
         let (deliver, deliveries) = mpsc::channel(usize::from(self.config.receive_maximum));
         let (granted, mut grant) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(eventloop, deliver, granted, far_side.clone()));
+        tasks.spawn(serve(eventloop, deliver, granted, (far_side.clone(), self.metrics.clone())));
         let limit = Duration::from_millis(self.dialler.config().connect_timeout_ms);
         match tokio::time::timeout(limit, grant.recv()).await {
             Ok(Some(Ok(()))) => {}
@@ -181,6 +181,17 @@ impl Receiver {
         }
     }
 
+    /// Says something to a gateway, QoS 1, after everything that was acknowledged or said before. Not waited for:
+    /// whoever needs to hear it asks again. False if there is no connection to say it on.
+    pub fn say(&mut self, topic: &str, payload: &Bytes) -> bool {
+        let said = self.connection.as_ref().is_some_and(|link| link.client.publish(topic, payload, None).is_ok());
+        if said {
+            self.metrics.sent.inc();
+            self.metrics.sent_bytes.inc_by(payload.len() as u64);
+        }
+        said
+    }
+
     /// Ends the connection in good order: acknowledgements leave first. The session stays at the broker.
     pub async fn close(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
@@ -204,11 +215,12 @@ async fn serve(
     mut eventloop: EventLoop,
     deliver: mpsc::Sender<Event>,
     granted: mpsc::Sender<Result<(), String>>,
-    far_side: String,
+    (far_side, metrics): (String, Metrics),
 ) {
+    let mut told = false;
     loop {
         let event = match pin!(eventloop.poll()).await {
-            Ok(Heard::Delivered { topic, payload, packet_id }) => {
+            Ok(Heard::Delivered { topic, payload, packet_id, .. }) => {
                 // What a kept session brings may come before the SUBACK; it shows that the session is subscribed, and
                 // waiting with it could fill the channel.
                 let _ = granted.try_send(Ok(()));
@@ -221,6 +233,14 @@ async fn serve(
             }
             Ok(Heard::Subscribed(Ok(()))) => {
                 let _ = granted.try_send(Ok(()));
+                continue;
+            }
+            // Nobody there to hear it is no fault: a gateway that is away asks again.
+            Ok(Heard::Answered(_, Answer::Refused { reason })) => {
+                metrics.refused.inc();
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(reason, "the broker does not let this receiver answer the gateways");
+                }
                 continue;
             }
             Ok(Heard::Disconnected) => return,

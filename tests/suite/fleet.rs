@@ -110,6 +110,7 @@ pub(crate) fn brisk() -> SyncConfig {
         retry_first_ms: 5,
         retry_most_ms: 20,
         drain_ms: 1000,
+        ..SyncConfig::default()
     }
 }
 
