@@ -1,6 +1,7 @@
 //! The stories: which room is called in which order, and nothing else.
 
 mod address;
+mod arrival;
 mod batch;
 pub mod board;
 mod cbor;
@@ -16,15 +17,18 @@ mod queue;
 mod receipt;
 pub mod record;
 pub mod sense;
+mod sink;
 mod sync;
 mod sync_settings;
 mod view;
 
 pub use address::Address;
+pub use arrival::Arrival;
 pub use batch::{BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
 pub use cbor::CborError;
-pub use collect::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics};
+pub use collect::{Collect, CollectConfig, CollectMetrics};
 pub use load_spec::load_spec;
+pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
 pub use receipt::{Receipt, ReceiptError, Span, Verdict};
 pub use sync::Sync;
 pub use sync_settings::{AcknowledgedBy, SyncConfig, SyncMetrics};

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{note, progress, progress_done, say};
 use crate::app::cli::CollectArgs;
 use crate::base::{Clock, Name, SystemClock};
-use crate::flows::{COLLECT_SCHEMA, Collect, CollectConfig};
+use crate::flows::{COLLECT_SCHEMA, Collect, CollectConfig, InboxSink, Rejects};
 use crate::inbox::{self, Inbox};
 use crate::store::{self, Reader, Store};
 use crate::telemetry;
@@ -65,7 +65,8 @@ pub(crate) async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<E
     let store =
         tokio::task::spawn_blocking(move || open(&state, &opening)).await.context("failed to open the store")??;
     let inbox = Inbox::new(inbox::Config::default());
-    let collect = Collect::new(receiver, store.writer(), inbox, clock, CollectConfig::default(), StdRng::from_os_rng());
+    let sink = Arc::new(InboxSink::new(store.writer(), inbox, clock, Rejects::default()));
+    let collect = Collect::new(receiver, sink, CollectConfig::default(), StdRng::from_os_rng());
     let metrics = collect.metrics().clone();
     note(format_args!("receiving tenant {tenant} from {} into {}", args.broker, args.state.display()));
     let watching = async {
