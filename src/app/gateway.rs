@@ -273,9 +273,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
 fn ears(sync: &SyncConfig, gateway: &Name) -> Ears {
     let (receipts, requests) = (Address::receipts(&sync.tenant, gateway), Address::requests(&sync.tenant, gateway));
     match sync.acknowledged_by {
-        AcknowledgedBy::Receiver => {
-            Ears { filters: vec![receipts.clone(), requests], response_topic: Some(receipts) }
-        }
+        AcknowledgedBy::Receiver => Ears { filters: vec![receipts.clone(), requests], response_topic: Some(receipts) },
         AcknowledgedBy::Broker => Ears { filters: vec![requests], response_topic: None },
     }
 }

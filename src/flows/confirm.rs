@@ -197,11 +197,8 @@ impl Confirmations {
         let silent = self.silent_since(now).is_some();
         let mut waiting = self.open.iter_mut().filter(|(_, open)| open.again_at.is_some());
         let late = |open: &Open| open.again_at.is_some_and(|again_at| again_at <= now);
-        let (&ticket, open) = if silent {
-            waiting.next().filter(|(_, open)| late(open))
-        } else {
-            waiting.find(|(_, open)| late(open))
-        }?;
+        let (&ticket, open) =
+            if silent { waiting.next().filter(|(_, open)| late(open)) } else { waiting.find(|(_, open)| late(open)) }?;
         let message = open.message.clone()?;
         open.sends = open.sends.saturating_add(1);
         open.again_at = Some(NEVER);

@@ -28,7 +28,7 @@ pub use batch::{BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, R
 pub use cbor::CborError;
 pub use collect::{Collect, CollectConfig, CollectMetrics};
 pub use load_spec::load_spec;
-pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
 pub use receipt::{Receipt, ReceiptError, Span, Verdict};
+pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
 pub use sync::Sync;
 pub use sync_settings::{AcknowledgedBy, SyncConfig, SyncMetrics};

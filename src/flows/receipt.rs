@@ -4,7 +4,9 @@
 use bytes::Bytes;
 
 use crate::base::{Digest, Epoch, Name, NameError, Seq};
+use crate::inbox::{IncomingBatch, VerifiedBatch};
 
+use super::address::Address;
 use super::batch::Batch;
 use super::cbor::{CborError, Decoder, Encoder};
 
@@ -37,6 +39,12 @@ impl Span {
     pub fn of(batch: &Batch) -> Self {
         let Batch { epoch, class, stream, first, last, .. } = batch;
         Self { epoch: *epoch, class: class.clone(), stream: stream.clone(), first: *first, last: *last }
+    }
+
+    /// What a batch carries that was read; `address` is where it came from.
+    pub(super) fn of_verified(address: &Address, batch: &VerifiedBatch) -> Self {
+        let IncomingBatch { epoch, stream, first, last, .. } = batch.batch();
+        Self { epoch: *epoch, class: address.class.clone(), stream: stream.clone(), first: *first, last: *last }
     }
 }
 

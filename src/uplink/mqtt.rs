@@ -356,14 +356,18 @@ impl Service {
                 }
                 true
             }
-            Heard::Delivered { topic, payload, correlation, packet_id } => {
+            Heard::Delivered { topic, payload, correlation, packet_id, .. } => {
                 // Acknowledged at once: what is said here is said again by whoever needs an effect.
                 let _ = self.client.acknowledge(packet_id);
                 // A copy, so that a short message does not hold the buffer that it was read into.
                 let short = (payload.len() <= HEARD_BYTES).then(|| Bytes::copy_from_slice(&payload));
                 let message = short.map(|payload| CloudMessage { topic, payload, correlation });
                 let heard = message.is_some_and(|message| self.hear.try_send(message).is_ok());
-                if heard { self.metrics.heard.inc() } else { self.metrics.unheard.inc() };
+                if heard {
+                    self.metrics.heard.inc()
+                } else {
+                    self.metrics.unheard.inc()
+                };
                 false
             }
             Heard::Subscribed(Err(refused)) => {

@@ -46,6 +46,8 @@ pub struct Delivery {
     pub topic: String,
     /// What it carries.
     pub payload: Bytes,
+    /// Its sender named a topic for an answer (MQTT 5), so it keeps what is not confirmed there.
+    pub answer_wanted: bool,
     /// Give it back to [`Receiver::acknowledge`].
     pub token: AckToken,
 }
@@ -74,7 +76,7 @@ struct Connection {
 }
 
 enum Event {
-    Delivered { topic: String, payload: Bytes, packet_id: u16 },
+    Delivered { topic: String, payload: Bytes, answer_wanted: bool, packet_id: u16 },
     Ended(String),
 }
 
@@ -163,9 +165,9 @@ impl Receiver {
             return Err(self.lose(format!("{} is not connected", self.dialler.config().far_side())));
         };
         match connection.deliveries.recv().await {
-            Some(Event::Delivered { topic, payload, packet_id }) => {
+            Some(Event::Delivered { topic, payload, answer_wanted, packet_id }) => {
                 let token = AckToken { connection: self.connections, packet_id };
-                Ok(Delivery { topic, payload, token })
+                Ok(Delivery { topic, payload, answer_wanted, token })
             }
             Some(Event::Ended(reason)) => Err(self.lose(reason)),
             None => Err(self.lose(format!("the service of {} ended without a word", self.dialler.config().far_side()))),
@@ -220,11 +222,11 @@ async fn serve(
     let mut told = false;
     loop {
         let event = match pin!(eventloop.poll()).await {
-            Ok(Heard::Delivered { topic, payload, packet_id, .. }) => {
+            Ok(Heard::Delivered { topic, payload, answer_wanted, packet_id, .. }) => {
                 // What a kept session brings may come before the SUBACK; it shows that the session is subscribed, and
                 // waiting with it could fill the channel.
                 let _ = granted.try_send(Ok(()));
-                Event::Delivered { topic, payload, packet_id }
+                Event::Delivered { topic, payload, answer_wanted, packet_id }
             }
             Ok(Heard::Subscribed(Err(refused))) => {
                 let reason = format!("{far_side} refused the subscription: {refused}");

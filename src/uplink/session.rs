@@ -37,6 +37,7 @@ pub(super) enum Heard {
         topic: String,
         payload: Bytes,
         correlation: Option<Bytes>,
+        answer_wanted: bool,
         packet_id: u16,
     },
     /// The broker's answer to SUBSCRIBE: `Err` names the first refusal.
@@ -57,12 +58,7 @@ pub(super) struct Unserved;
 
 impl Client {
     /// Under MQTT 5 an answer may be asked for: where to, and by which name.
-    pub(super) fn publish(
-        &self,
-        topic: &str,
-        payload: &Bytes,
-        answer: Option<(&str, Bytes)>,
-    ) -> Result<(), Unserved> {
+    pub(super) fn publish(&self, topic: &str, payload: &Bytes, answer: Option<(&str, Bytes)>) -> Result<(), Unserved> {
         match self {
             Self::V5(client) => {
                 let qos = v5::mqttbytes::QoS::AtLeastOnce;
@@ -166,6 +162,7 @@ fn heard_v5(event: v5::Event) -> Heard {
             mqtt5::Packet::Publish(publish) => Heard::Delivered {
                 topic: String::from_utf8_lossy(&publish.topic).into_owned(),
                 payload: publish.payload,
+                answer_wanted: publish.properties.as_ref().is_some_and(|all| all.response_topic.is_some()),
                 correlation: publish.properties.and_then(|all| all.correlation_data),
                 packet_id: publish.pkid,
             },
@@ -188,7 +185,7 @@ fn heard_v3(event: rumqttc::Event) -> Heard {
             Packet::PubAck(puback) => Heard::Answered(puback.pkid, Answer::Acknowledged),
             Packet::Publish(publish) => {
                 let (topic, payload, packet_id) = (publish.topic, publish.payload, publish.pkid);
-                Heard::Delivered { topic, payload, correlation: None, packet_id }
+                Heard::Delivered { topic, payload, correlation: None, answer_wanted: false, packet_id }
             }
             Packet::SubAck(suback) => {
                 let refused = suback.return_codes.contains(&mqttbytes::v4::SubscribeReasonCode::Failure);
