@@ -129,14 +129,17 @@ async fn every_reading_reaches_the_cloud_once_over_a_cut_line_and_kills_on_both_
     });
     let (code, stdout, stderr) = collecting.stop();
     assert_eq!(code, Some(0), "{stdout}{stderr}");
-    assert!(report.lines().count() > 0 && report.lines().all(|line| line.starts_with("test-box epoch ")), "{report}");
-    for series in [" verdict/press: 1500 received of ", " summary/press: 150 received of "] {
-        assert!(report.contains(series), "{report}");
+    assert!(report.lines().last().unwrap().ends_with(": every number is accounted for"), "{report}");
+    let series = || report.lines().filter(|line| line.starts_with("test-box epoch "));
+    for wanted in [" verdict/press: 1500 received of ", " summary/press: 150 received of "] {
+        assert!(report.contains(wanted), "{report}");
     }
     // Kills burn numbers, and burnt numbers are no readings.
-    assert!(report.lines().all(|line| line.contains(" numbers declared lost (0 readings), ")), "{report}");
+    assert!(series().count() > 0, "{report}");
+    assert!(series().all(|line| line.contains(" numbers declared lost (0 readings), ")), "{report}");
+    assert!(report.contains("  restart: ") && report.contains(" numbers, nobody's ("), "{report}");
     assert!(!report.contains("MISSING"), "{report}");
-    assert!(report.lines().any(|line| !line.ends_with(" 0 repeated")), "nothing came twice: {report}");
+    assert!(series().any(|line| !line.ends_with(" 0 repeated")), "nothing came twice: {report}");
     let numbers = received(&state);
     assert!(numbers == (1..1501).collect::<Vec<_>>(), "each once and in order: {} rows", numbers.len());
 }
@@ -185,4 +188,22 @@ fn a_report_says_what_is_missing_and_fails() {
     let (code, stdout, _) = forebay_says(&["collect", "--report", "--state", folder.path().to_str().unwrap()]);
     assert_eq!(code, Some(1), "{stdout}");
     assert!(stdout.contains("MISSING 5"), "{stdout}");
+    assert!(stdout.contains("\n  MISSING, and nobody says why: 1-5\n"), "{stdout}");
+    assert!(stdout.ends_with(": 5 NUMBERS ARE UNACCOUNTED FOR\n"), "{stdout}");
+    let json = ["collect", "--report", "--json", "--state", folder.path().to_str().unwrap()];
+    let (code, stdout, _) = forebay_says(&json);
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &json["accounted"], &json["missing"]), (Some(1), &false.into(), &5.into()));
+    // Declared lost by the sender, it is a loss with a reason and no longer a hole.
+    let database = rusqlite::Connection::open(folder.path().join("forebay.db")).unwrap();
+    let declare =
+        "INSERT INTO inbox_lost SELECT series_no, 1, 5, 5, 'evicted', 0 FROM inbox_series WHERE class = 'verdict'";
+    assert_eq!(database.execute(declare, []).unwrap(), 1);
+    drop(database);
+    let (code, stdout, _) = forebay_says(&["collect", "--report", "--state", folder.path().to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(
+        stdout.contains("\n  evicted: 5 readings lost (1970-01-01T00:00:00Z): the oldest of their class"),
+        "{stdout}"
+    );
 }

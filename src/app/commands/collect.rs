@@ -9,7 +9,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
 
-use super::{note, progress, progress_done, say};
+use super::{accounts, note, progress, progress_done, say};
 use crate::app::cli::CollectArgs;
 use crate::base::{Clock, Name, SystemClock};
 use crate::flows::{COLLECT_SCHEMA, Collect, CollectConfig, InboxSink, Rejects};
@@ -93,25 +93,11 @@ pub(crate) async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<E
 }
 
 /// What each series has and misses; exit code 1 if a number is unaccounted for.
-pub(crate) async fn report(state: &Path) -> Result<ExitCode> {
+pub(crate) async fn report(state: &Path, json: bool) -> Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let reader = look(state, &clock)?;
     let inbox = Inbox::new(inbox::Config::default());
     let report = reader.read(move |conn| Ok(inbox.report(conn))).await??;
-    for series in &report.series {
-        let holes = if series.missing == 0 { String::new() } else { format!("  MISSING {}", series.missing) };
-        say(format_args!(
-            "{} epoch {} {}/{}: {} received of {}, {} numbers declared lost ({} readings), {} repeated{holes}",
-            series.gateway,
-            series.epoch,
-            series.class,
-            series.stream,
-            series.received,
-            series.highest,
-            series.declared_lost,
-            series.readings_lost,
-            series.duplicates
-        ));
-    }
+    accounts::show(&report, json);
     Ok(if report.missing() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
