@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Backoff, Clock, Name, Seq};
-use crate::outbox::{self, BatchLimits, Class, Outbox, StreamKey};
+use crate::outbox::{self, BatchLimits, Class, Outbox, Position, StreamKey};
 use crate::store::Writer;
 use crate::uplink::{Answer, CloudMessage, LinkState, Lost, Message, Ticket, Uplink};
 
@@ -23,12 +23,10 @@ use super::address::Address;
 use super::batch::{BATCH_OVERHEAD_BYTES, Batch};
 use super::confirm::{Confirmations, Heard};
 use super::flight::Flights;
-use super::queue::Queue;
+use super::queue::{End, Queue};
 use super::receipt::{Receipt, Span};
 use super::sync_settings::{AcknowledgedBy, SyncConfig, SyncMetrics};
 
-/// Batches that may be remembered at once, confirmed ones behind an unconfirmed one included.
-const MAX_REMEMBERED: usize = 1024;
 /// Requests of the cloud that may wait, and answers to them.
 const MAX_REQUESTS: usize = 16;
 
@@ -242,7 +240,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
 
     /// The link takes a batch, and it may be remembered.
     fn has_room(&self) -> bool {
-        self.has_window() && !self.confirmations.is_full() && self.flights.remembered() < MAX_REMEMBERED
+        self.has_window() && !self.confirmations.is_full()
     }
 
     /// Submits what is due while there is room. Gives the time after which to look again, if only time is missing.
@@ -290,7 +288,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             let now = self.clock.since_boot();
             let held = |key: &StreamKey| self.holds.get(key).is_some_and(|hold| hold.until > now);
             let limits = self.limits();
-            let Some((key, batch)) = self.queue.next(&self.gateway, limits, &self.flights, held).await? else {
+            let Some((key, batch)) = self.queue.next(&self.gateway, End::Oldest, limits, &self.flights, held).await? else {
                 self.look = false;
                 if !matches!(self.due(), Due::Now) {
                     continue;
@@ -318,7 +316,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         let now = self.clock.since_boot();
         let mut others = 0;
         let mut held_until: Option<Duration> = None;
-        for (key, rows) in self.queue.depth() {
+        for Position { key, rows, .. } in self.queue.positions() {
             let waiting = rows.saturating_sub(self.flights.rows(&key));
             if waiting == 0 {
                 continue;
@@ -459,10 +457,10 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         Ok(())
     }
 
-    /// The batch and those of its stream behind it are fetched again, after a while if there is a reason.
+    /// The batch is fetched again, after a while if there is a reason.
     fn not_taken(&mut self, ticket: u64, reason: Option<&str>) {
-        let Some((key, ended)) = self.flights.refuse(ticket) else { return };
-        ended.into_iter().for_each(|ticket| self.confirmations.close(ticket));
+        self.confirmations.close(ticket);
+        let Some(key) = self.flights.refuse(ticket) else { return };
         if let Some(reason) = reason {
             self.metrics.failures.inc();
             self.hold(key, reason);
