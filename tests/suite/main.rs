@@ -5,6 +5,7 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod collecting;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
@@ -17,6 +18,7 @@ mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
 mod e2e_payloads;
+mod e2e_receipts;
 mod fleet;
 mod gateway;
 mod http_door;
