@@ -68,6 +68,9 @@ pub(super) struct DemoArgs {
     /// End after the report instead of leaving the page up.
     #[arg(long)]
     pub once: bool,
+    /// Send the cloud each reading with its verdict beside the summaries, and hold every one against the recording.
+    #[arg(long)]
+    pub verdicts: bool,
     /// Readings a second; the recording is 79 days long.
     #[arg(long, value_name = "N", default_value_t = 1200.0)]
     pub rate: f64,
