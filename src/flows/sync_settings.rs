@@ -48,6 +48,8 @@ pub struct SyncConfig {
     pub receipt_timeout_ms: u64,
     /// Longest such wait.
     pub receipt_most_ms: u64,
+    /// Requests of the cloud that are looked at in a minute; 0 takes none.
+    pub requests_per_minute: u32,
 }
 
 impl Default for SyncConfig {
@@ -65,6 +67,7 @@ impl Default for SyncConfig {
             unconfirmed_bytes: 1024 * 1024,
             receipt_timeout_ms: 10_000,
             receipt_most_ms: 600_000,
+            requests_per_minute: 6,
         }
     }
 }

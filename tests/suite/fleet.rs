@@ -85,7 +85,7 @@ impl Gateway {
         let client_id = format!("forebay-{}", self.name);
         let uplink = MqttUplink::new(impatient(port), &client_id, clock()).unwrap();
         let receipts = Address::receipts(&config.tenant, &self.name);
-        let ears = Ears { filters: vec![receipts.clone()], response_topic: Some(receipts) };
+        let ears = Ears { filters: vec![receipts.clone()], response_topic: Some(receipts), answers: None };
         self.sync(uplink.listening(ears), config)
     }
 
