@@ -210,6 +210,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     problems.extend(stream_problems);
     let sense = Arc::new(sense);
     broker.attach(Arc::clone(&sense) as _);
+    let news = newscast.metrics().clone();
     tasks.spawn(newscast.run(standing_alarms(&sense, &store).await?));
 
     let mut registry = Registry::with_prefix("forebay");
@@ -219,6 +220,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     pool.metrics().register(&mut registry);
     access.metrics().register(&mut registry);
     signals.register(&mut registry);
+    news.register(&mut registry);
 
     let (sync, link) = match cloud {
         None => (None, None),

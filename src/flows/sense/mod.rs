@@ -12,7 +12,7 @@ mod scorer;
 mod stream;
 
 pub use config::{Config, Durability, ModelConfig, RuleOn, SummaryConfig};
-pub use news::Newscast;
+pub use news::{NewsMetrics, Newscast};
 pub use scorer::ScorerError;
 
 use std::future::Future;
@@ -133,7 +133,7 @@ impl Sense {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<(Self, Newscast, Vec<String>), Error> {
-        let (say, heard) = mpsc::unbounded_channel();
+        let (desk, newscast) = news::open(parts.broker.clone());
         let room = Arc::new(Notify::new());
         let mut entries: Vec<Entry> = Vec::with_capacity(configs.len());
         let mut problems = Vec::new();
@@ -141,13 +141,12 @@ impl Sense {
             if entries.iter().any(|entry| entry.about.config.name == config.name) {
                 return Err(Error::Twice(config.name.clone()));
             }
-            let (about, stream, problem) = build(config, &parts, say.clone(), Arc::clone(&room)).await?;
+            let (about, stream, problem) = build(config, &parts, desk.clone(), Arc::clone(&room)).await?;
             problems.extend(problem);
             let (mailbox, works) = mpsc::channel(config.queue_payloads.max(1));
             tasks.spawn(stream.run(works, stop.clone()));
             entries.push(Entry { about, mailbox });
         }
-        let newscast = Newscast::new(heard, parts.broker);
         Ok((Self { entries, room, clock: parts.clock }, newscast, problems))
     }
 
@@ -224,7 +223,7 @@ fn rule_of(
 async fn build(
     config: &Config,
     parts: &Parts,
-    news: mpsc::UnboundedSender<commit::News>,
+    news: news::Desk,
     room: Arc<Notify>,
 ) -> Result<(About, Stream, Option<String>), Error> {
     let wrong = |source| Error::Signal { stream: config.name.clone(), source };
