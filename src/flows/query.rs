@@ -14,8 +14,10 @@ use super::record::{self, SummaryRecord};
 use super::sense::{About, Sense};
 use super::sync_settings::SyncMetrics;
 pub use super::view::{
-    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, StreamView, WindowField, WindowView,
+    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, SessionLossView, StreamView, WindowField,
+    WindowView,
 };
+use crate::broker;
 use crate::history::{self, StreamNo};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Reader};
@@ -155,6 +157,18 @@ impl Query {
             file_bytes: self.file_bytes(),
             epoch: self.parts.outbox.epoch().0,
         })
+    }
+
+    /// What absent MQTT clients will not get because their sessions were full, newest first.
+    pub async fn session_losses(&self, limit: usize) -> Result<Vec<SessionLossView>, QueryError> {
+        let losses = self.read(move |conn| broker::losses(conn, limit)).await?;
+        let view = |loss: broker::SessionLoss| SessionLossView {
+            client: loss.client,
+            messages: loss.messages,
+            first_ms: loss.first_ms,
+            last_ms: loss.last_ms,
+        };
+        Ok(losses.into_iter().map(view).collect())
     }
 
     /// The link to the cloud.
