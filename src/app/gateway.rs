@@ -30,7 +30,7 @@ use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
 use crate::telemetry::Registry;
-use crate::uplink::MqttUplink;
+use crate::uplink::AnyUplink;
 use crate::{doors, signal};
 
 /// How often the queue's depth is looked at for its deepest point.
@@ -46,7 +46,7 @@ struct Built {
     mqtt: doors::mqtt::Door,
     http: (TcpListener, Arc<doors::http::Door>),
     query: Arc<Query>,
-    sync: Option<Sync<MqttUplink, StdRng>>,
+    sync: Option<Sync<AnyUplink, StdRng>>,
     pool: Arc<Pool>,
     tasks: TaskTracker,
     /// Ends the streams.
@@ -226,7 +226,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         None => (None, None),
         Some(cloud) => {
             let client_id = format!("forebay-{}", gateway.name);
-            let uplink = MqttUplink::new(cloud, &client_id, Arc::clone(&clock))?;
+            let uplink = AnyUplink::new(cloud, &client_id, Arc::clone(&clock))?;
             uplink.metrics().register(&mut registry);
             let sync: SyncConfig = sync;
             let rng = StdRng::from_os_rng();
