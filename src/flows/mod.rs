@@ -13,6 +13,7 @@ pub mod models;
 pub mod query;
 mod queue;
 pub mod record;
+pub mod salvage;
 pub mod sense;
 mod sync;
 mod sync_settings;
