@@ -24,6 +24,7 @@ use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
 use crate::flows::models::Models;
 use crate::flows::query::{self, LinkWatch, Query};
+use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
 use crate::flows::{Sync, SyncConfig};
 use crate::history::{self, History};
@@ -47,6 +48,7 @@ struct Built {
     http: (TcpListener, Arc<doors::http::Door>),
     query: Arc<Query>,
     sync: Option<Sync<AnyUplink, StdRng>>,
+    salvage: Salvage,
     pool: Arc<Pool>,
     tasks: TaskTracker,
     /// Ends the streams.
@@ -58,7 +60,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let clock = Arc::new(SystemClock::new());
     let started = clock.since_boot();
     let built = build(config, Arc::clone(&clock)).await?;
-    let Built { store, outbox, broker, mqtt, http: (listener, door), query, sync, pool, tasks, streams_end } = built;
+    let Built { store, outbox, broker, mqtt, http: (listener, door), query, sync, salvage, pool, tasks, streams_end } = built;
     let (doors_end, link_end) = (CancellationToken::new(), CancellationToken::new());
     let addresses: Vec<_> = mqtt.addresses().iter().map(ToString::to_string).collect();
     let page = listener.local_addr().context("failed to read the HTTP door's address")?;
@@ -74,6 +76,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     tasks.spawn(watch_queue(query, link_end.clone()));
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
+    tasks.spawn(salvage.run(link_end.clone()));
     if let Some(sync) = sync {
         tasks.spawn(sync.run(link_end.clone()));
     }
@@ -177,11 +180,12 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let mut problems = Vec::new();
     if let Some(file) = &opened.quarantined {
         problems.push(format!(
-            "the database was damaged and set aside as {}; epoch {} began, and what was not sent before is in that file",
+            "the database was damaged and set aside as {}; epoch {} began, and its queue is being salvaged",
             file.display(),
             opened.epoch
         ));
     }
+    let (salvage, salvage_says) = Salvage::new(outbox.clone(), store.wrecks());
     let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
     let models = {
         let pool = Arc::clone(&pool);
@@ -249,6 +253,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         outbox: outbox.clone(),
         link,
         problems,
+        salvage: salvage_says,
         database,
     }));
     let ids = Mutex::new(StdRng::from_os_rng());
@@ -268,7 +273,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             }),
         },
     );
-    Ok(Built { store, outbox, broker, mqtt, http: (listener, Arc::new(door)), query, sync, pool, tasks, streams_end })
+    Ok(Built { store, outbox, broker, mqtt, http: (listener, Arc::new(door)), query, sync, salvage, pool, tasks, streams_end })
 }
 
 /// The alarms that stand, as the disk has them: said again on the local broker, whose retained state may be older.

@@ -16,6 +16,7 @@ pub mod models;
 pub mod query;
 mod queue;
 pub mod record;
+pub mod salvage;
 pub mod sense;
 mod sink;
 mod sync;

@@ -60,6 +60,8 @@ pub struct Parts {
     pub link: Option<LinkWatch>,
     /// Problems found at start.
     pub problems: Vec<String>,
+    /// What became of files that were set aside.
+    pub salvage: watch::Receiver<Vec<String>>,
     /// The database file.
     pub database: PathBuf,
 }
@@ -200,6 +202,7 @@ impl Query {
     /// Whether the gateway serves.
     pub fn health(&self) -> HealthView {
         let mut problems = self.parts.problems.clone();
+        problems.extend(self.parts.salvage.borrow().iter().cloned());
         let ready = match &*self.parts.disk.borrow() {
             store::Health::Good => true,
             failing @ store::Health::Failing { .. } => {

@@ -30,7 +30,7 @@ pub struct Batch {
     pub id: BatchId,
     /// The stream's name and class.
     pub stream: StreamKey,
-    /// This life of the queue file.
+    /// The life of the queue file that the rows are of: this one, or the one that they were salvaged from.
     pub epoch: Epoch,
     /// First number.
     pub first: Seq,
@@ -67,6 +67,8 @@ pub enum GapReason {
     Corrupt,
     /// The far side takes no message that large: acknowledged data is lost on the way.
     Unsendable,
+    /// Not found in a file that was set aside: acknowledged data is lost, at most `count` rows of it.
+    Quarantined,
 }
 
 impl GapReason {
@@ -77,11 +79,12 @@ impl GapReason {
             Self::Rollback => "rollback",
             Self::Corrupt => "corrupt",
             Self::Unsendable => "unsendable",
+            Self::Quarantined => "quarantined",
         }
     }
 
     pub(super) fn from_word(word: &str) -> Option<Self> {
-        [Self::Restart, Self::Rollback, Self::Corrupt, Self::Unsendable]
+        [Self::Restart, Self::Rollback, Self::Corrupt, Self::Unsendable, Self::Quarantined]
             .into_iter()
             .find(|reason| reason.as_str() == word)
     }

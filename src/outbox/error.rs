@@ -17,6 +17,12 @@ pub enum Error {
         /// The limit.
         most: usize,
     },
+    /// A set aside file gives nothing.
+    #[error("failed to salvage: {problem}")]
+    Salvage {
+        /// Why.
+        problem: String,
+    },
     /// Rows that were set right are wrong again at once.
     #[error("failed to read stream {key}: its rows are still wrong after they were entered into the ledger")]
     Unreadable {
@@ -31,7 +37,7 @@ impl Error {
         match self {
             Self::Store(error) => error.is_corruption(),
             Self::Unreadable { .. } => true,
-            Self::TooManyStreams { .. } => false,
+            Self::TooManyStreams { .. } | Self::Salvage { .. } => false,
         }
     }
 }

@@ -4,8 +4,7 @@ use rusqlite::OptionalExtension;
 
 use super::batch::GapReason;
 use super::state::{Staged, Stream};
-use super::stream::{Class, StreamKey};
-use crate::base::Name;
+use super::stream::StreamKey;
 use crate::store::{Error, Tx};
 
 /// Enters numbers that will never be rows. `count` of them were acknowledged rows.
@@ -30,15 +29,16 @@ pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec
     let mut found = Vec::new();
     {
         let mut statement = tx
-            .prepare_cached("SELECT stream_no, class, name, reserved, settled FROM outbox_stream ORDER BY stream_no")?;
+            // What is still being salvaged is taken up by the salvage.
+            .prepare_cached(
+                "SELECT stream_no, class, name, reserved, settled FROM outbox_stream WHERE salvage IS NULL
+                 ORDER BY stream_no",
+            )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (class, name): (String, String) = (row.get(1)?, row.get(2)?);
-            let wrong = |what| Error::Row { table: "outbox_stream", what };
-            let key = StreamKey {
-                class: Class::from_word(&class).ok_or_else(|| wrong(class))?,
-                name: Name::new(&name).map_err(|error| wrong(error.to_string()))?,
-            };
+            let key = StreamKey::from_stored(&class, &name)
+                .ok_or_else(|| Error::Row { table: "outbox_stream", what: format!("{class} {name}") })?;
             found.push((
                 row.get(0)?,
                 key,
@@ -49,6 +49,17 @@ pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec
     }
     let mut streams = Vec::with_capacity(found.len());
     for (no, key, reserved, settled) in found {
+        if key.epoch.is_some() {
+            // Everything of it was accounted for when its salvage ended. It goes once the cloud has all of it.
+            if settled >= reserved {
+                forget(tx, no)?;
+            } else {
+                let mut stream = Stream::resting(no, key, settled, reserved);
+                stream.begin_sending(reserved, waiting(tx, no, settled, reserved)?);
+                streams.push(stream);
+            }
+            continue;
+        }
         let last = highest(tx, no)?.max(settled);
         if last < reserved {
             burn(tx, no, (last + 1, reserved), wall_ms)?;
@@ -70,6 +81,19 @@ pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec
         });
     }
     Ok(streams)
+}
+
+/// Removes a stream of an old epoch that is drained.
+fn forget(tx: &Tx<'_>, no: i64) -> Result<(), Error> {
+    for sql in [
+        "DELETE FROM outbox_row WHERE stream_no = ?1",
+        "DELETE FROM outbox_gap WHERE stream_no = ?1",
+        "DELETE FROM outbox_acked WHERE stream_no = ?1",
+        "DELETE FROM outbox_stream WHERE stream_no = ?1",
+    ] {
+        tx.execute(sql, [no])?;
+    }
+    Ok(())
 }
 
 /// A crash loop must not fill the ledger: an entry that ends where this one begins grows instead.

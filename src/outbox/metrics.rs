@@ -12,6 +12,8 @@ pub struct Metrics {
     pub(super) rows: Gauge,
     pub(super) burned: Counter,
     pub(super) corrupt: Counter,
+    pub(super) salvaged: Counter,
+    pub(super) quarantined: Counter,
 }
 
 impl Metrics {
@@ -22,5 +24,9 @@ impl Metrics {
         registry.register("outbox_rows", "Rows waiting for the cloud", self.rows.clone());
         registry.register("outbox_burned_numbers", "Numbers burned by failed commits", self.burned.clone());
         registry.register("outbox_corrupt_rows", "Rows lost to a wrong checksum", self.corrupt.clone());
+        let help = "Rows brought back from files that were set aside";
+        registry.register("outbox_salvaged_rows", help, self.salvaged.clone());
+        let help = "Numbers of files that were set aside for which no row was found";
+        registry.register("outbox_quarantined_numbers", help, self.quarantined.clone());
     }
 }

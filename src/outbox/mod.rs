@@ -20,12 +20,15 @@ mod ledger;
 mod metrics;
 mod pick;
 mod queue;
+mod salvage;
 mod state;
 mod stream;
+mod wreck;
 
 pub use batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 pub use config::Config;
 pub use error::Error;
 pub use metrics::Metrics;
 pub use queue::{Envelope, Outbox, SCHEMA};
+pub use salvage::Salvaged;
 pub use stream::{Class, StreamHandle, StreamKey};

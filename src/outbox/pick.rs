@@ -65,7 +65,8 @@ impl Outbox {
                 let (first, last) = (Seq(reading.first), Seq(reading.last));
                 let id = BatchId { stream, first, last };
                 let Reading { rows, gaps, .. } = reading;
-                return Ok(Some(Batch { id, stream: key, epoch: self.epoch, first, last, rows, gaps }));
+                let epoch = key.epoch.unwrap_or(self.epoch);
+                return Ok(Some(Batch { id, stream: key, epoch, first, last, rows, gaps }));
             }
             self.enter_corrupt(stream, &key, reading.bad).await?;
             unreadable = Some(key);

@@ -53,6 +53,18 @@ pub const SCHEMA: Schema = Schema {
             last INTEGER NOT NULL,
             PRIMARY KEY (stream_no, first)
         ) WITHOUT ROWID;
+    ", "
+        ALTER TABLE outbox_stream ADD COLUMN epoch INTEGER;
+        ALTER TABLE outbox_stream ADD COLUMN salvage TEXT;
+        CREATE TABLE outbox_salvage (
+            file TEXT PRIMARY KEY,
+            next_page INTEGER NOT NULL,
+            tries INTEGER NOT NULL,
+            rows INTEGER NOT NULL,
+            lost INTEGER NOT NULL,
+            lowest_no INTEGER NOT NULL,
+            done INTEGER NOT NULL
+        ) WITHOUT ROWID;
     "],
 };
 
@@ -103,7 +115,7 @@ impl Outbox {
             if let Some(handle) = known(&streams.all) {
                 return Ok(handle);
             }
-            if streams.all.len() >= self.config.max_streams {
+            if streams.all.iter().filter(|stream| stream.key.epoch.is_none()).count() >= self.config.max_streams {
                 return Err(Error::TooManyStreams { key, most: self.config.max_streams });
             }
         }
@@ -245,6 +257,9 @@ impl Outbox {
         self.writer.commit_blocking(move |tx| {
             let streams = state.lock().all.len();
             for at in 0..streams {
+                if state.lock().all[at].key.epoch.is_some() {
+                    continue;
+                }
                 let mut streams = state.stage(tx, at);
                 let stream = &mut streams.all[at];
                 if let Some(burned) = stream.burned {
@@ -265,6 +280,7 @@ impl Outbox {
 }
 
 /// The columns that a checksum covers beside the body.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Stored {
     pub(super) stream_no: i64,
     pub(super) seq: i64,
@@ -325,7 +341,7 @@ mod tests {
     }
 
     fn key(name: &str, class: Class) -> StreamKey {
-        StreamKey { name: Name::new(name).unwrap(), class }
+        StreamKey::new(Name::new(name).unwrap(), class)
     }
 
     impl Bench {

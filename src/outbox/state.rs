@@ -42,6 +42,18 @@ pub(super) struct Staged {
 }
 
 impl Stream {
+    /// A stream of an old epoch, whose rows are still being salvaged: nothing of it is sent.
+    pub(super) fn resting(no: i64, key: StreamKey, settled: u64, reserved: u64) -> Self {
+        let (burned, staged) = (None, Staged::default());
+        Self { no, key, next: reserved + 1, reserved, last: settled, settled, rows: 0, burned, staged }
+    }
+
+    /// Every number up to `reserved` is a row or in the ledger now; `rows` of them are rows.
+    pub(super) fn begin_sending(&mut self, reserved: u64, rows: u64) {
+        (self.next, self.reserved, self.last) = (reserved + 1, reserved, reserved);
+        self.rows = rows;
+    }
+
     pub(super) fn reserved_now(&self) -> u64 {
         self.staged.reserved.unwrap_or(self.reserved)
     }
@@ -59,6 +71,7 @@ impl Stream {
             }
             return false;
         }
+        // Nothing is appended to a stream of an old epoch, and what is salvaged is not sent one by one.
         if staged.first.is_some() || staged.ledger {
             self.last = self.next - 1;
         }

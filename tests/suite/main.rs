@@ -35,5 +35,6 @@ mod mqtt_hostile;
 mod mqtt_transport;
 mod outbox_model;
 mod page_chromium;
+mod salvage;
 mod store_faults;
 mod webdriver;

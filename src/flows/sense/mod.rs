@@ -250,7 +250,7 @@ async fn build(
     let (name, history) = (config.name.to_string(), parts.history.clone());
     let no = parts.writer.commit(64, move |tx| history.stream(tx, &name)).await?;
     let outbox = parts.outbox.clone();
-    let key = |class| StreamKey { name: config.name.clone(), class };
+    let key = |class| StreamKey::new(config.name.clone(), class);
     let keys = [key(Class::Verdict), key(Class::Summary), key(Class::Alarm)];
     let registered = tokio::task::spawn_blocking(move || {
         keys.into_iter().map(|key| outbox.stream(key)).collect::<Result<Vec<_>, _>>()
