@@ -205,11 +205,15 @@ impl Outbox {
         stream.staged.deleted += rows as u64;
         let settled = stream.settled_now();
         if batch.first.0 > settled + 1 {
-            tx.execute(
-                "INSERT INTO outbox_acked VALUES (?1, ?2, ?3)
-                 ON CONFLICT (stream_no, first) DO UPDATE SET last = max(last, excluded.last)",
+            // Fresh rows that overtake a backlog follow each other: one range grows instead of one more a batch.
+            let grown = tx.execute(
+                "UPDATE outbox_acked SET last = max(last, ?3) WHERE stream_no = ?1 AND last >= ?2 - 1 AND first =
+                 (SELECT max(first) FROM outbox_acked WHERE stream_no = ?1 AND first <= ?2)",
                 (no, first, last),
             )?;
+            if grown == 0 {
+                tx.execute("INSERT INTO outbox_acked VALUES (?1, ?2, ?3)", (no, first, last))?;
+            }
             return Ok(());
         }
         let mut settled = settled.max(batch.last.0);
