@@ -28,6 +28,7 @@ mod reader;
 mod schema;
 mod submit;
 mod tx;
+mod vfs;
 mod writer;
 
 pub use config::Config;
@@ -39,3 +40,4 @@ pub use reader::Reader;
 pub use schema::Schema;
 pub use submit::Writer;
 pub use tx::Tx;
+pub use vfs::{Call, Disk, Event, Fault, Faults, Harm, Synchronous, Trace, Watch};

@@ -162,7 +162,7 @@ fn prepare(config: &Config, database: &Path, schemas: &[Schema], clock: &Arc<dyn
     // A full file must open: what a start writes comes from the reserve.
     limit_pages(&connection, config.delete_pages())?;
     migrate(&mut connection, schemas)?;
-    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &**clock)?;
+    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &config.disk, &**clock)?;
     let (boot, last_wall_ms) = Boot::settle(&mut connection, Arc::clone(clock), config.wall_persist_ms)?;
     limit_pages(&connection, config.insert_pages())?;
     Ok(Prepared { connection, created, epoch, boot, last_wall_ms })
