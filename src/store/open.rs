@@ -170,7 +170,7 @@ fn prepare(config: &Config, database: &Path, schemas: &[Schema], clock: &Arc<dyn
     // A full file must open: what a start writes comes from the reserve.
     limit_pages(&connection, config.delete_pages())?;
     migrate(&mut connection, schemas)?;
-    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &**clock)?;
+    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &config.disk, &**clock)?;
     // Before the first stamp: the boot's own row and all others must be stamped by the same belief. In a new file the
     // epoch stands in, which is a wall clock that has passed and survives the loss of the file.
     let last_wall_ms = last_wall_ms(&connection)?;
