@@ -24,6 +24,7 @@ use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
 use crate::flows::models::Models;
 use crate::flows::query::{self, LinkWatch, Query};
+use crate::flows::raw::Raw;
 use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
 use crate::flows::{Sync, SyncConfig};
@@ -43,6 +44,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 struct Built {
     store: Store,
     outbox: Outbox,
+    history: History,
     broker: Broker,
     mqtt: doors::mqtt::Door,
     http: (TcpListener, Arc<doors::http::Door>),
@@ -60,7 +62,20 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let clock = Arc::new(SystemClock::new());
     let started = clock.since_boot();
     let built = build(config, Arc::clone(&clock)).await?;
-    let Built { store, outbox, broker, mqtt, http: (listener, door), query, sync, salvage, pool, tasks, streams_end } = built;
+    let Built {
+        store,
+        outbox,
+        history,
+        broker,
+        mqtt,
+        http: (listener, door),
+        query,
+        sync,
+        salvage,
+        pool,
+        tasks,
+        streams_end,
+    } = built;
     let (doors_end, link_end) = (CancellationToken::new(), CancellationToken::new());
     let addresses: Vec<_> = mqtt.addresses().iter().map(ToString::to_string).collect();
     let page = listener.local_addr().context("failed to read the HTTP door's address")?;
@@ -106,6 +121,9 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     drop(pool);
     drop(broker);
     tokio::task::spawn_blocking(move || {
+        if let Err(error) = store.writer().commit_blocking(move |tx| history.close(tx)) {
+            tracing::error!(error = %error, "failed to close the numbering; the next start goes on above the reserved numbers");
+        }
         if let Err(error) = outbox.close() {
             tracing::error!(error = %error, "failed to close the queue; the next start goes on above the reserved numbers");
         }
@@ -203,7 +221,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         clock: Arc::clone(&clock),
         writer: store.writer(),
         reader: store.reader(),
-        history,
+        history: history.clone(),
         outbox: outbox.clone(),
         models: Arc::clone(&models),
         board: Arc::clone(&board),
@@ -256,12 +274,21 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         salvage: salvage_says,
         database,
     }));
+    let raw = Raw {
+        sense: Arc::clone(&sense),
+        reader: store.reader(),
+        writer: store.writer(),
+        history: history.clone(),
+        outbox: outbox.clone(),
+        clock: Arc::clone(&clock),
+    };
     let ids = Mutex::new(StdRng::from_os_rng());
     let door = doors::http::Door::new(
         http,
         doors::http::Parts {
             query: Arc::clone(&query),
             intake: Arc::new(Intake::new(sense)),
+            raw: Arc::new(raw),
             inference: Arc::new(Inference::new(models)),
             access,
             registry: Arc::new(Mutex::new(registry)),
@@ -273,7 +300,20 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             }),
         },
     );
-    Ok(Built { store, outbox, broker, mqtt, http: (listener, Arc::new(door)), query, sync, salvage, pool, tasks, streams_end })
+    Ok(Built {
+        store,
+        outbox,
+        history,
+        broker,
+        mqtt,
+        http: (listener, Arc::new(door)),
+        query,
+        sync,
+        salvage,
+        pool,
+        tasks,
+        streams_end,
+    })
 }
 
 /// The alarms that stand, as the disk has them: said again on the local broker, whose retained state may be older.

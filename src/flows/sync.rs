@@ -206,7 +206,8 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             let now = self.clock.since_boot();
             let held = |key: &StreamKey| self.holds.get(key).is_some_and(|hold| hold.until > now);
             let limits = self.limits();
-            let Some((key, batch)) = self.queue.next(&self.gateway, End::Oldest, limits, &self.flights, held).await? else {
+            let Some((key, batch)) = self.queue.next(&self.gateway, End::Oldest, limits, &self.flights, held).await?
+            else {
                 self.look = false;
                 if !matches!(self.due(), Due::Now) {
                     continue;

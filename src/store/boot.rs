@@ -101,14 +101,7 @@ impl Boot {
         };
         tx.commit()?;
         let looked = clock.since_boot();
-        Ok(Self {
-            no,
-            clock,
-            offset_known,
-            looked,
-            persisted_wall_ms: last_wall_ms,
-            wall_persist_ms,
-        })
+        Ok(Self { no, clock, offset_known, looked, persisted_wall_ms: last_wall_ms, wall_persist_ms })
     }
 
     /// Writes what has become due into a transaction that happens anyway.

@@ -48,10 +48,11 @@ pub(super) fn open_reader(disk: &Disk, path: &Path) -> Result<Connection, Error>
 
 /// A connection to a file that was set aside. It reads the file's log and never copies it back.
 pub(super) fn open_wreck(path: &Path) -> Result<Connection, Error> {
-    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let disk = Disk::default();
+    let connection = open(&disk, path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    settle(&connection, 0, 256)?;
+    settle(&connection, &disk, 0, 256)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)

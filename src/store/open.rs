@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::boot::{Boot, last_wall_ms, settle_epoch};
 use super::checkpoint::{self, Gate};
-use super::config::Config;
+use super::config::{Config, PAGE_BYTES};
 use super::connection::{limit_pages, open_checkpointer, open_writer};
 use super::error::{Error, chain};
 use super::health::{Health, HealthBoard};
@@ -47,6 +47,7 @@ pub struct Store {
     health: Arc<HealthBoard>,
     writer_thread: Option<JoinHandle<()>>,
     checkpoint_thread: Option<JoinHandle<()>>,
+    insert_bytes: u64,
 }
 
 struct Prepared {
@@ -116,6 +117,7 @@ impl Store {
             health,
             writer_thread: Some(writer_thread),
             checkpoint_thread: Some(checkpoint_thread),
+            insert_bytes: config.insert_pages() * PAGE_BYTES,
         };
         Ok((store, opened))
     }
@@ -128,6 +130,12 @@ impl Store {
     /// The way to read.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
+    }
+
+    /// Bytes that the database file may grow to while rows are inserted: what the log and the reserve leave of the
+    /// hard limit. Beyond it commits fail with [`CommitError::Full`](super::CommitError::Full).
+    pub fn insert_bytes(&self) -> u64 {
+        self.insert_bytes
     }
 
     /// Whether commits reach the disk, as it changes.
