@@ -17,6 +17,7 @@ mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
 mod e2e_payloads;
+mod e2e_summaries;
 mod fleet;
 mod gateway;
 mod http_door;
@@ -34,5 +35,6 @@ mod mqtt_hostile;
 mod mqtt_transport;
 mod outbox_model;
 mod page_chromium;
+mod sketches;
 mod store_faults;
 mod webdriver;
