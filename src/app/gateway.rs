@@ -25,13 +25,14 @@ use crate::flows::intake::Intake;
 use crate::flows::models::Models;
 use crate::flows::query::{self, LinkWatch, Query};
 use crate::flows::raw::Raw;
+use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
 use crate::flows::{Sync, SyncConfig};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
 use crate::telemetry::Registry;
-use crate::uplink::MqttUplink;
+use crate::uplink::AnyUplink;
 use crate::{doors, signal};
 
 /// How often the queue's depth is looked at for its deepest point.
@@ -48,7 +49,8 @@ struct Built {
     mqtt: doors::mqtt::Door,
     http: (TcpListener, Arc<doors::http::Door>),
     query: Arc<Query>,
-    sync: Option<Sync<MqttUplink, StdRng>>,
+    sync: Option<Sync<AnyUplink, StdRng>>,
+    salvage: Salvage,
     pool: Arc<Pool>,
     tasks: TaskTracker,
     /// Ends the streams.
@@ -60,8 +62,20 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let clock = Arc::new(SystemClock::new());
     let started = clock.since_boot();
     let built = build(config, Arc::clone(&clock)).await?;
-    let Built { store, outbox, history, broker, mqtt, http: (listener, door), query, sync, pool, tasks, streams_end } =
-        built;
+    let Built {
+        store,
+        outbox,
+        history,
+        broker,
+        mqtt,
+        http: (listener, door),
+        query,
+        sync,
+        salvage,
+        pool,
+        tasks,
+        streams_end,
+    } = built;
     let (doors_end, link_end) = (CancellationToken::new(), CancellationToken::new());
     let addresses: Vec<_> = mqtt.addresses().iter().map(ToString::to_string).collect();
     let page = listener.local_addr().context("failed to read the HTTP door's address")?;
@@ -77,6 +91,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     tasks.spawn(watch_queue(query, link_end.clone()));
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
+    tasks.spawn(salvage.run(link_end.clone()));
     if let Some(sync) = sync {
         tasks.spawn(sync.run(link_end.clone()));
     }
@@ -183,11 +198,12 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let mut problems = Vec::new();
     if let Some(file) = &opened.quarantined {
         problems.push(format!(
-            "the database was damaged and set aside as {}; epoch {} began, and what was not sent before is in that file",
+            "the database was damaged and set aside as {}; epoch {} began, and its queue is being salvaged",
             file.display(),
             opened.epoch
         ));
     }
+    let (salvage, salvage_says) = Salvage::new(outbox.clone(), store.wrecks());
     let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
     let models = {
         let pool = Arc::clone(&pool);
@@ -216,6 +232,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     problems.extend(stream_problems);
     let sense = Arc::new(sense);
     broker.attach(Arc::clone(&sense) as _);
+    let news = newscast.metrics().clone();
     tasks.spawn(newscast.run(standing_alarms(&sense, &store).await?));
 
     let mut registry = Registry::with_prefix("forebay");
@@ -225,12 +242,13 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     pool.metrics().register(&mut registry);
     access.metrics().register(&mut registry);
     signals.register(&mut registry);
+    news.register(&mut registry);
 
     let (sync, link) = match cloud {
         None => (None, None),
         Some(cloud) => {
             let client_id = format!("forebay-{}", gateway.name);
-            let uplink = MqttUplink::new(cloud, &client_id, Arc::clone(&clock))?;
+            let uplink = AnyUplink::new(cloud, &client_id, Arc::clone(&clock))?;
             uplink.metrics().register(&mut registry);
             let sync: SyncConfig = sync;
             let rng = StdRng::from_os_rng();
@@ -253,6 +271,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         outbox: outbox.clone(),
         link,
         problems,
+        salvage: salvage_says,
         database,
     }));
     let raw = Raw {
@@ -290,6 +309,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         http: (listener, Arc::new(door)),
         query,
         sync,
+        salvage,
         pool,
         tasks,
         streams_end,
