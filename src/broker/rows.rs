@@ -17,7 +17,8 @@ use crate::store::{Error, Schema, Tx};
 /// Tables of the broker.
 pub const SCHEMA: Schema = Schema {
     room: "broker",
-    steps: &["
+    steps: &[
+        "
         CREATE TABLE broker_session (
             no INTEGER PRIMARY KEY,
             client TEXT NOT NULL UNIQUE,
@@ -68,14 +69,20 @@ pub const SCHEMA: Schema = Schema {
             expires_wall_ms INTEGER,
             crc INTEGER NOT NULL
         );
-    ", "
-        ALTER TABLE broker_session ADD COLUMN offline_boot_ms INTEGER;
+    ",
+        "CREATE TABLE broker_lost (
+            client TEXT PRIMARY KEY,
+            messages INTEGER NOT NULL,
+            first_ms INTEGER NOT NULL,
+            last_ms INTEGER NOT NULL
+        ) WITHOUT ROWID",
+        "ALTER TABLE broker_session ADD COLUMN offline_boot_ms INTEGER;
         ALTER TABLE broker_session ADD COLUMN boot_no INTEGER;
         ALTER TABLE broker_queue ADD COLUMN expires_boot_ms INTEGER;
         ALTER TABLE broker_queue ADD COLUMN boot_no INTEGER;
         ALTER TABLE broker_retained ADD COLUMN expires_boot_ms INTEGER;
-        ALTER TABLE broker_retained ADD COLUMN boot_no INTEGER;
-    "],
+        ALTER TABLE broker_retained ADD COLUMN boot_no INTEGER",
+    ],
 };
 
 /// A queued row's place is the session's number and a count within it, so that a session's rows lie together and are

@@ -69,9 +69,29 @@ pub enum GapReason {
     Unsendable,
     /// Not found in a file that was set aside: acknowledged data is lost, at most `count` rows of it.
     Quarantined,
+    /// The oldest rows of a class went because its share was used up: acknowledged data is lost.
+    Evicted,
+    /// A new row was not kept because the share of its class was used up: acknowledged data is lost.
+    RefusedNewest,
+    /// The row waited longer than its class allows: acknowledged data is lost.
+    Expired,
+    /// The oldest rows of a class became a summary because its share was used up: their details are lost.
+    Summarised,
 }
 
 impl GapReason {
+    const ALL: [Self; 9] = [
+        Self::Restart,
+        Self::Rollback,
+        Self::Corrupt,
+        Self::Unsendable,
+        Self::Quarantined,
+        Self::Evicted,
+        Self::RefusedNewest,
+        Self::Expired,
+        Self::Summarised,
+    ];
+
     /// The word used in the ledger, on the wire and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -80,13 +100,15 @@ impl GapReason {
             Self::Corrupt => "corrupt",
             Self::Unsendable => "unsendable",
             Self::Quarantined => "quarantined",
+            Self::Evicted => "evicted",
+            Self::RefusedNewest => "refused_newest",
+            Self::Expired => "expired",
+            Self::Summarised => "summarised",
         }
     }
 
     pub(super) fn from_word(word: &str) -> Option<Self> {
-        [Self::Restart, Self::Rollback, Self::Corrupt, Self::Unsendable, Self::Quarantined]
-            .into_iter()
-            .find(|reason| reason.as_str() == word)
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
 }
 

@@ -20,6 +20,7 @@ use super::batch::GapReason;
 use super::error::Error;
 use super::ledger;
 use super::queue::{Outbox, Stored};
+use super::size::stored_bytes;
 use super::state::Stream;
 use super::wreck::{Book, Entry, OldBoot, OldStream, joined, missing, unnamed_boot};
 use crate::store::{self, CommitError, Pages, Tx, Value, Wreck};
@@ -235,7 +236,9 @@ impl Outbox {
                             ),
                         )?;
                         if inserted > 0 {
-                            state.stage(tx, *at).all[*at].staged.appended += 1;
+                            let staged = &mut state.stage(tx, *at).all[*at].staged;
+                            staged.appended += 1;
+                            staged.appended_bytes += stored_bytes(row.body.len() as u64);
                             new += 1;
                         }
                     }
@@ -258,17 +261,18 @@ impl Outbox {
         known.extend(&old.acked);
         let known = joined(known);
         let wall_ms = self.clock.wall_ms();
-        let (mut next, mut lost, mut rows) = (old.settled + 1, 0, 0_u64);
+        let (mut next, mut lost, mut rows, mut bytes) = (old.settled + 1, 0, 0_u64, 0_u64);
         let mut highest = old.settled.max(known.iter().map(|range| range.1).max().unwrap_or(0));
         loop {
             let from = next;
             let numbers = self.reader.read(move |connection| numbers(connection, no, from)).await?;
-            let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else { break };
+            let (Some(&(first, _)), Some(&(last, _))) = (numbers.first(), numbers.last()) else { break };
             debug_assert!(first >= from);
             rows += numbers.len() as u64;
             highest = highest.max(last);
             let mut entries = Vec::new();
-            for &number in &numbers {
+            for &(number, row_bytes) in &numbers {
+                bytes += row_bytes;
                 if number > next {
                     entries.extend(missing((next, number - 1), &known, &old.gaps, wall_ms));
                 }
@@ -294,13 +298,14 @@ impl Outbox {
             let state = Arc::clone(&state);
             move |tx: &Tx<'_>| {
                 tx.execute(
-                    "UPDATE outbox_stream SET salvage = NULL, reserved = ?2 WHERE stream_no = ?1",
-                    (no, reserved.cast_signed()),
+                    "UPDATE outbox_stream SET salvage = NULL, reserved = ?2, bytes = ?3, counted = ?2
+                     WHERE stream_no = ?1",
+                    (no, reserved.cast_signed(), bytes.cast_signed()),
                 )?;
                 tx.after(move |committed| {
                     if committed {
                         let mut streams = state.lock();
-                        streams.all[at].begin_sending(reserved, rows);
+                        streams.all[at].begin_sending(reserved, rows, bytes);
                         drop(streams);
                         state.appended.send_modify(|count| *count += 1);
                     }
@@ -320,10 +325,11 @@ impl Outbox {
             self.patiently(move || {
                 let (entries, state) = (Arc::clone(&entries), Arc::clone(&state));
                 move |tx: &Tx<'_>| {
-                    drop(state.stage(tx, at));
+                    let mut streams = state.stage(tx, at);
                     for entry in &entries[from..entries.len().min(from + CHUNK)] {
                         let numbers = (entry.first, entry.last);
-                        ledger::enter(tx, no, numbers, entry.count, entry.reason, entry.wall_ms)?;
+                        let grown = ledger::enter(tx, no, numbers, entry.count, entry.reason, entry.wall_ms)?;
+                        streams.all[at].staged.entries += grown;
                     }
                     Ok(())
                 }
@@ -460,11 +466,14 @@ fn place_boot(tx: &Tx<'_>, boot: &OldBoot) -> Result<i64, store::Error> {
     Ok(no)
 }
 
-fn numbers(connection: &Connection, no: i64, from: u64) -> Result<Vec<u64>, store::Error> {
-    let sql = "SELECT seq FROM outbox_row WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3";
+/// The next rows' numbers and what they take of the file.
+fn numbers(connection: &Connection, no: i64, from: u64) -> Result<Vec<(u64, u64)>, store::Error> {
+    let sql = "SELECT seq, length(body) FROM outbox_row WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map((no, from.cast_signed(), CHUNK as i64), |row| row.get::<_, i64>(0))?;
-    Ok(rows.map(|seq| seq.map(i64::cast_unsigned)).collect::<Result<_, _>>()?)
+    let rows = statement.query_map((no, from.cast_signed(), CHUNK as i64), |row| {
+        Ok((row.get::<_, i64>(0)?.cast_unsigned(), stored_bytes(row.get::<_, i64>(1)?.cast_unsigned())))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// What an earlier try, or an eviction meanwhile, entered already.

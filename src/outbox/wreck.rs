@@ -101,7 +101,9 @@ impl Book {
             }
         }
         let Some(epoch) = epoch.filter(|epoch| *epoch != own) else {
-            return Err(Error::Salvage { problem: format!("{} does not say which epoch it is of", wreck.path.display()) });
+            return Err(Error::Salvage {
+                problem: format!("{} does not say which epoch it is of", wreck.path.display()),
+            });
         };
         if book.streams.is_empty() || book.boots.is_empty() || !ledger_is_read {
             book.complete(&wreck.pages()?, epoch);

@@ -8,7 +8,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::Error;
 use super::tx::Tx;
-use crate::base::{Clock, ClockState, Epoch, replace_file};
+use super::vfs::Disk;
+use crate::base::{Clock, ClockState, Epoch};
 
 /// Boots kept; older ones belong to no row that could still be queued.
 const MAX_BOOTS: i64 = 4096;
@@ -19,20 +20,25 @@ const IDLE_FACTOR: u64 = 10;
 
 /// The epoch of this file. A file without one is new: it gets one above every epoch that the side file remembers and
 /// not below the wall clock, so that a wiped folder does not repeat an epoch either.
-pub(super) fn settle_epoch(connection: &Connection, side: &Path, clock: &dyn Clock) -> Result<(Epoch, bool), Error> {
+pub(super) fn settle_epoch(
+    connection: &Connection,
+    side: &Path,
+    disk: &Disk,
+    clock: &dyn Clock,
+) -> Result<(Epoch, bool), Error> {
     let remembered = std::fs::read_to_string(side).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
     let kept: Option<i64> =
         connection.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0)).optional()?;
     if let Some(kept) = kept {
         let epoch = kept.cast_unsigned();
         if remembered < epoch {
-            replace_file(side, format!("{epoch}\n").as_bytes())?;
+            disk.replace_file(side, format!("{epoch}\n").as_bytes())?;
         }
         return Ok((Epoch(epoch), false));
     }
     let epoch = (remembered + 1).max(u64::try_from(clock.wall_ms()).unwrap_or(0));
     // The side file first: an epoch that a file may have used must never be chosen again.
-    replace_file(side, format!("{epoch}\n").as_bytes())?;
+    disk.replace_file(side, format!("{epoch}\n").as_bytes())?;
     connection.execute("INSERT INTO meta VALUES ('epoch', ?1)", [epoch.cast_signed()])?;
     Ok((Epoch(epoch), true))
 }
@@ -95,14 +101,7 @@ impl Boot {
         };
         tx.commit()?;
         let looked = clock.since_boot();
-        Ok(Self {
-            no,
-            clock,
-            offset_known,
-            looked,
-            persisted_wall_ms: last_wall_ms,
-            wall_persist_ms,
-        })
+        Ok(Self { no, clock, offset_known, looked, persisted_wall_ms: last_wall_ms, wall_persist_ms })
     }
 
     /// Writes what has become due into a transaction that happens anyway.

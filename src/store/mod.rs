@@ -29,6 +29,7 @@ mod salvage;
 mod schema;
 mod submit;
 mod tx;
+mod vfs;
 mod writer;
 
 pub use config::Config;
@@ -41,3 +42,4 @@ pub use salvage::{Pages, Record, Scanned, Value, Wreck};
 pub use schema::Schema;
 pub use submit::Writer;
 pub use tx::Tx;
+pub use vfs::{Call, Disk, Event, Fault, Faults, Harm, Synchronous, Trace, Watch};

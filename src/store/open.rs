@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::boot::{Boot, last_wall_ms, settle_epoch};
 use super::checkpoint::{self, Gate};
-use super::config::Config;
+use super::config::{Config, PAGE_BYTES};
 use super::connection::{limit_pages, open_checkpointer, open_writer};
 use super::error::{Error, chain};
 use super::health::{Health, HealthBoard};
@@ -47,6 +47,7 @@ pub struct Store {
     health: Arc<HealthBoard>,
     writer_thread: Option<JoinHandle<()>>,
     checkpoint_thread: Option<JoinHandle<()>>,
+    insert_bytes: u64,
 }
 
 struct Prepared {
@@ -116,6 +117,7 @@ impl Store {
             health,
             writer_thread: Some(writer_thread),
             checkpoint_thread: Some(checkpoint_thread),
+            insert_bytes: config.insert_pages() * PAGE_BYTES,
         };
         Ok((store, opened))
     }
@@ -128,6 +130,12 @@ impl Store {
     /// The way to read.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
+    }
+
+    /// Bytes that the database file may grow to while rows are inserted: what the log and the reserve leave of the
+    /// hard limit. Beyond it commits fail with [`CommitError::Full`](super::CommitError::Full).
+    pub fn insert_bytes(&self) -> u64 {
+        self.insert_bytes
     }
 
     /// Whether commits reach the disk, as it changes.
@@ -170,7 +178,7 @@ fn prepare(config: &Config, database: &Path, schemas: &[Schema], clock: &Arc<dyn
     // A full file must open: what a start writes comes from the reserve.
     limit_pages(&connection, config.delete_pages())?;
     migrate(&mut connection, schemas)?;
-    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &**clock)?;
+    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &config.disk, &**clock)?;
     // Before the first stamp: the boot's own row and all others must be stamped by the same belief. In a new file the
     // epoch stands in, which is a wall clock that has passed and survives the loss of the file.
     let last_wall_ms = last_wall_ms(&connection)?;

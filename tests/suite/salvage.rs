@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forebay::base::{Clock, Epoch, ManualClock, Name, Seq};
-use forebay::outbox::{self, BatchId, BatchLimits, Class, Envelope, GapReason, Outbox, Salvaged, StreamHandle, StreamKey};
+use forebay::outbox::{
+    self, BatchId, BatchLimits, Class, Envelope, GapReason, Outbox, Salvaged, StreamHandle, StreamKey,
+};
 use forebay::store::{self, Store, Tx};
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_oneof, proptest};
 
@@ -98,7 +100,11 @@ async fn drain(store: &Store, outbox: &Outbox) -> BTreeMap<(u64, Class), Heard> 
             one.gaps.push((gap.first.0, gap.last.0, gap.count, gap.reason));
         }
         covered.sort_unstable();
-        assert_eq!(covered, (batch.first.0..=batch.last.0).collect::<Vec<_>>(), "each number is a row or in the ledger");
+        assert_eq!(
+            covered,
+            (batch.first.0..=batch.last.0).collect::<Vec<_>>(),
+            "each number is a row or in the ledger"
+        );
         let outbox = outbox.clone();
         store.writer().commit(1, move |tx| outbox.delete(tx, &batch.id)).await.unwrap();
     }
@@ -152,8 +158,7 @@ async fn a_file_set_aside_whole_gives_back_every_row_and_goes_away() {
     assert_eq!((salvaged[0].streams, salvaged[0].lost), (2, 0));
     for class in [Class::Alarm, Class::Raw] {
         let heard = &heard[&(epoch.0, class)];
-        let wanted: BTreeSet<u64> =
-            (SETTLED + 1..=ROWS).filter(|seq| !(ACKED.0..=ACKED.1).contains(seq)).collect();
+        let wanted: BTreeSet<u64> = (SETTLED + 1..=ROWS).filter(|seq| !(ACKED.0..=ACKED.1).contains(seq)).collect();
         assert_eq!(heard.rows, wanted, "what the cloud has is not sent again");
         assert!(heard.gaps.iter().all(|gap| gap.3 == GapReason::Restart && gap.2 == 0), "{:?}", heard.gaps);
     }
