@@ -33,8 +33,13 @@ impl Figures {
 }
 
 pub(crate) fn run() {
-    println!("\n## Acknowledged QoS 1 messages of 60 bytes, {ROUNDS} rounds of {} s in turns, medians\n", SPAN.as_secs());
-    println!("| | publishers | unacknowledged each | messages/s | p99 ms | forebay is times as fast |\n|---|---|---|---|---|---|");
+    println!(
+        "\n## Acknowledged QoS 1 messages of 60 bytes, {ROUNDS} rounds of {} s in turns, medians\n",
+        SPAN.as_secs()
+    );
+    println!(
+        "| | publishers | unacknowledged each | messages/s | p99 ms | forebay is times as fast |\n|---|---|---|---|---|---|"
+    );
     for (publishers, window) in [(1, 1), (10, 1), (100, 1), (10, 64)] {
         let mut all: [Figures; 4] = Default::default();
         for _ in 0..ROUNDS {
@@ -48,7 +53,12 @@ pub(crate) fn run() {
         }
         all[0].line("forebay, into a stream", publishers, window, None);
         all[1].line("mosquitto, autosave_on_changes (loses nothing)", publishers, window, Some(&all[0]));
-        all[2].line("mosquitto, persistence with defaults (loses all since the last save)", publishers, window, Some(&all[0]));
+        all[2].line(
+            "mosquitto, persistence with defaults (loses all since the last save)",
+            publishers,
+            window,
+            Some(&all[0]),
+        );
         all[3].line("rsyslog, RELP into a synced disk queue", publishers, window, Some(&all[0]));
     }
     println!("\n| one thread, FULL | rows a commit | rows/s | p99 ms of a commit |\n|---|---|---|---|");

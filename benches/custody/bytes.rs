@@ -33,7 +33,9 @@ const SLOW: Case =
 
 pub(crate) fn run() {
     println!("\n## Bytes written per payload byte (write_bytes of the process, clean stop included)\n");
-    println!("| | payload bytes | messages | records a commit | bytes written per payload byte |\n|---|---|---|---|---|");
+    println!(
+        "| | payload bytes | messages | records a commit | bytes written per payload byte |\n|---|---|---|---|---|"
+    );
     for payload_bytes in [60, 200, 1000] {
         gateway(&Case { payload_bytes, ..FULL });
         gateway(&Case { payload_bytes, ..SLOW });
@@ -56,7 +58,8 @@ fn gateway(case: &Case) {
         absent_subscriber(server.address);
     }
     let before = server.written_bytes();
-    let (records, commits) = (server.metric("forebay_store_records_total"), server.metric("forebay_store_commits_total"));
+    let (records, commits) =
+        (server.metric("forebay_store_records_total"), server.metric("forebay_store_commits_total"));
     let load = Load {
         window: case.window,
         pause: case.pause,

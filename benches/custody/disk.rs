@@ -9,7 +9,9 @@ use crate::percentile;
 const WRITES: usize = 300;
 
 pub(crate) fn run() {
-    println!("\n## The disk: write and fdatasync, {WRITES} times\n\n| bytes | syncs/s | p50 ms | p99 ms |\n|---|---|---|---|");
+    println!(
+        "\n## The disk: write and fdatasync, {WRITES} times\n\n| bytes | syncs/s | p50 ms | p99 ms |\n|---|---|---|---|"
+    );
     for (bytes, in_place) in [(4096, false), (4096, true), (65_536, true), (262_144, true)] {
         let times = synced(bytes, in_place);
         let rate = 1000.0 * WRITES as f64 / times.iter().sum::<f64>();

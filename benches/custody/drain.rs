@@ -23,7 +23,8 @@ pub(crate) fn run() {
 
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("mosquitto.conf");
-    std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\nlog_type error\nuser root\n")).unwrap();
+    std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\nlog_type error\nuser root\n"))
+        .unwrap();
     let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut broker = quiet(Command::new("/usr/sbin/mosquitto").arg("-c").arg(&config));
     let mut collect = quiet(

@@ -165,7 +165,9 @@ impl Server {
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let http = std::fs::read_to_string(self.folder.path().join("http")).unwrap();
         let mut stream = TcpStream::connect(&http).unwrap();
-        stream.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        stream
+            .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n").as_bytes())
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer

@@ -29,6 +29,13 @@ pub(super) struct BlockRow {
     pub(super) body: Vec<u8>,
 }
 
+impl BlockRow {
+    /// True if the row is as it was appended.
+    pub(super) fn is_intact(&self) -> bool {
+        self.stored.checksum(&self.body) == self.checksum && self.stored.state().is_some()
+    }
+}
+
 /// A block as its table holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Packed {

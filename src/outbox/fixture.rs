@@ -27,7 +27,7 @@ pub(super) fn open_with(folder: &tempfile::TempDir, config: &Config) -> Bench {
 }
 
 pub(super) fn key(name: &str, class: Class) -> StreamKey {
-    StreamKey { name: Name::new(name).unwrap(), class }
+    StreamKey::new(Name::new(name).unwrap(), class)
 }
 
 impl Bench {

@@ -16,7 +16,6 @@ use super::error::Error;
 use super::packs;
 use super::pick::intact;
 use super::queue::Outbox;
-use crate::base::Clock as _;
 use crate::store::{self, Tx};
 
 /// Blocks in one transaction: about a thousand rows, one or two milliseconds of the writer.
@@ -114,7 +113,7 @@ impl Outbox {
     fn cold_candidates(&self) -> Vec<Candidate> {
         let streams = self.state.lock();
         let least = (self.config.pack.block_rows / LEAST) as u64;
-        let long = streams.all.iter().enumerate().filter(|(_, stream)| stream.rows > least);
+        let long = streams.all.iter().enumerate().filter(|(_, stream)| stream.rows > least && stream.last > stream.settled);
         long.map(|(at, stream)| Candidate {
             at,
             no: stream.no,
@@ -252,7 +251,7 @@ mod tests {
         let limits = store::Config { ride_ms: 0, ..store::Config::at(folder) };
         let (store, opened) = Store::open(&limits, &[SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
         let outbox = Outbox::open(config, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
-        let stream = outbox.stream(StreamKey { name: Name::new("press").unwrap(), class: Class::Verdict }).unwrap();
+        let stream = outbox.stream(StreamKey::new(Name::new("press").unwrap(), Class::Verdict)).unwrap();
         Bench { store, outbox, stream, clock }
     }
 

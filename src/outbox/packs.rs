@@ -48,6 +48,16 @@ pub(super) fn heads_sql() -> String {
     format!("{HEAD} WHERE stream_no = ?1 AND last >= ?2 ORDER BY last LIMIT ?3")
 }
 
+/// First number that a batch of at most `rows` rows has if it is taken from the last block between two numbers; `None` if
+/// there is no block.
+pub(super) fn newest(connection: &Connection, no: i64, range: (u64, u64), rows: usize) -> Result<Option<u64>, Error> {
+    let sql = format!("{HEAD} WHERE stream_no = ?1 AND last BETWEEN ?2 AND ?3 ORDER BY last DESC LIMIT 1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut found = statement.query_map(params![no, range.0.cast_signed(), range.1.cast_signed()], |row| Head::of(row))?;
+    let Some(head) = found.next().transpose()? else { return Ok(None) };
+    Ok(Some(head.first.max(range.0).max((head.last + 1).saturating_sub(rows as u64))))
+}
+
 /// The block that ends with `last`. `None` if it is not as it was packed.
 fn load(statement: &mut Statement<'_>, no: i64, last: u64) -> Result<Option<(Head, Vec<BlockRow>)>, Error> {
     let mut rows = statement.query(params![no, last.cast_signed()])?;
@@ -120,7 +130,7 @@ impl<'c> Reading<'c> {
         };
         let row = seq.checked_sub(base).and_then(|at| rows.get(usize::try_from(at).ok()?));
         Ok(match row {
-            Some(row) if row.stored.checksum(&row.body) == row.checksum && row.stored.state().is_some() => Found::Row(row),
+            Some(row) if row.is_intact() => Found::Row(row),
             _ => Found::Bad { until: seq },
         })
     }

@@ -64,6 +64,19 @@ pub const SCHEMA: Schema = Schema {
         ALTER TABLE outbox_stream ADD COLUMN flat_until INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE outbox_stream ADD COLUMN flat_bytes INTEGER NOT NULL DEFAULT 0;
     ",
+        "
+        ALTER TABLE outbox_stream ADD COLUMN epoch INTEGER;
+        ALTER TABLE outbox_stream ADD COLUMN salvage TEXT;
+        CREATE TABLE outbox_salvage (
+            file TEXT PRIMARY KEY,
+            next_page INTEGER NOT NULL,
+            tries INTEGER NOT NULL,
+            rows INTEGER NOT NULL,
+            lost INTEGER NOT NULL,
+            lowest_no INTEGER NOT NULL,
+            done INTEGER NOT NULL
+        ) WITHOUT ROWID;
+    ",
         // Numbers `first` to `last` are rows of the block; `base` and `count` are what was packed.
         "
         CREATE TABLE outbox_pack (
@@ -147,7 +160,7 @@ impl Outbox {
             if let Some(handle) = known(&streams.all) {
                 return Ok(handle);
             }
-            if streams.all.len() >= self.config.max_streams {
+            if streams.all.iter().filter(|stream| stream.key.epoch.is_none()).count() >= self.config.max_streams {
                 return Err(Error::TooManyStreams { key, most: self.config.max_streams });
             }
         }
@@ -226,11 +239,15 @@ impl Outbox {
         stream.staged.entries += ledger::withdraw(tx, no, batch.first.0, batch.last.0)?;
         let settled = stream.settled_now();
         if batch.first.0 > settled + 1 {
-            tx.execute(
-                "INSERT INTO outbox_acked VALUES (?1, ?2, ?3)
-                 ON CONFLICT (stream_no, first) DO UPDATE SET last = max(last, excluded.last)",
+            // Fresh rows that overtake a backlog follow each other: one range grows instead of one more a batch.
+            let grown = tx.execute(
+                "UPDATE outbox_acked SET last = max(last, ?3) WHERE stream_no = ?1 AND last >= ?2 - 1 AND first =
+                 (SELECT max(first) FROM outbox_acked WHERE stream_no = ?1 AND first <= ?2)",
                 (no, first, last),
             )?;
+            if grown == 0 {
+                tx.execute("INSERT INTO outbox_acked VALUES (?1, ?2, ?3)", (no, first, last))?;
+            }
             return Ok(());
         }
         let mut settled = settled.max(batch.last.0);
@@ -289,6 +306,9 @@ impl Outbox {
         self.writer.commit_blocking(move |tx| {
             let streams = state.lock().all.len();
             for at in 0..streams {
+                if state.lock().all[at].key.epoch.is_some() {
+                    continue;
+                }
                 let mut streams = state.stage(tx, at);
                 let stream = &mut streams.all[at];
                 if let Some(burned) = stream.burned {
@@ -304,7 +324,7 @@ impl Outbox {
 }
 
 /// The columns that a checksum covers beside the body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) stream_no: i64,
     pub(super) seq: i64,

@@ -89,6 +89,17 @@ impl Stream {
         }
     }
 
+    /// A stream of an old epoch, whose rows are still being salvaged: nothing of it is sent.
+    pub(super) fn resting(no: i64, key: StreamKey, settled: u64, reserved: u64) -> Self {
+        Self { next: reserved + 1, ..Self::new(no, key, settled, reserved) }
+    }
+
+    /// Every number up to `reserved` is a row or in the ledger now; `rows` of them are rows, which take `bytes`.
+    pub(super) fn begin_sending(&mut self, reserved: u64, rows: u64, bytes: u64) {
+        (self.next, self.reserved, self.last) = (reserved + 1, reserved, reserved);
+        (self.rows, self.bytes) = (rows, bytes);
+    }
+
     pub(super) fn reserved_now(&self) -> u64 {
         self.staged.reserved.unwrap_or(self.reserved)
     }
@@ -163,6 +174,7 @@ impl Stream {
             }
             return false;
         }
+        // Nothing is appended to a stream of an old epoch, and what is salvaged is not sent one by one.
         let news = staged.first.is_some() || staged.ledger || !staged.lost.is_empty();
         if staged.first.is_some() || staged.ledger {
             self.last = self.next - 1;

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::base::{Clock, Epoch, Name, SystemClock};
-use forebay::flows::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, Sync, SyncConfig, SyncMetrics};
+use forebay::flows::{
+    AcknowledgedBy, Address, COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, InboxSink, Rejects, Sync,
+    SyncConfig, SyncMetrics,
+};
 use forebay::inbox::{self, Inbox, Report};
 use forebay::outbox::{self, Class, Envelope, Outbox, StreamHandle, StreamKey};
 use forebay::store::{self, Store};
-use forebay::uplink::{Config, MqttUplink, Receiver, ReceiverConfig, Uplink};
+use forebay::uplink::{Config, Ears, MqttUplink, Receiver, ReceiverConfig, Uplink};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::task::JoinHandle;
@@ -48,7 +51,7 @@ impl Gateway {
     }
 
     pub(crate) fn stream(&self, class: Class, stream: &str) -> StreamHandle {
-        self.outbox.stream(StreamKey { name: name(stream), class }).unwrap()
+        self.outbox.stream(StreamKey::new(name(stream), class)).unwrap()
     }
 
     /// Appends one row a body, in one transaction.
@@ -80,7 +83,10 @@ impl Gateway {
 
     pub(crate) fn sync_to(&self, port: u16, config: SyncConfig) -> Running<SyncMetrics> {
         let client_id = format!("forebay-{}", self.name);
-        self.sync(MqttUplink::new(impatient(port), &client_id, clock()).unwrap(), config)
+        let uplink = MqttUplink::new(impatient(port), &client_id, clock()).unwrap();
+        let receipts = Address::receipts(&config.tenant, &self.name);
+        let ears = Ears { filters: vec![receipts.clone()], response_topic: Some(receipts), answers: None };
+        self.sync(uplink.listening(ears), config)
     }
 
     /// Waits until the cloud has acknowledged everything and the rows are deleted.
@@ -110,7 +116,15 @@ pub(crate) fn brisk() -> SyncConfig {
         retry_first_ms: 5,
         retry_most_ms: 20,
         drain_ms: 1000,
+        receipt_timeout_ms: 200,
+        receipt_most_ms: 2000,
+        ..SyncConfig::default()
     }
+}
+
+/// The broker's word is enough.
+pub(crate) fn trusting() -> SyncConfig {
+    SyncConfig { acknowledged_by: AcknowledgedBy::Broker, ..brisk() }
 }
 
 /// A flow that runs until stopped or killed.
@@ -149,7 +163,8 @@ impl Collector {
         let config = CollectConfig { retry_first_ms: 5, retry_most_ms: 20, ..CollectConfig::default() };
         let receiver = Receiver::new(impatient(port), ReceiverConfig::default(), "collect", clock()).unwrap();
         let rng = StdRng::seed_from_u64(2);
-        let collect = Collect::new(receiver, self.store.writer(), self.inbox.clone(), clock(), config, rng);
+        let sink = InboxSink::new(self.store.writer(), self.inbox.clone(), clock(), Rejects::default());
+        let collect = Collect::new(receiver, Arc::new(sink), config, rng);
         let (metrics, stop) = (collect.metrics().clone(), CancellationToken::new());
         Running { metrics, stop: stop.clone(), task: tokio::spawn(collect.run(stop)) }
     }

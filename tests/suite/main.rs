@@ -5,6 +5,7 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod collecting;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
@@ -13,10 +14,13 @@ mod e2e_custody;
 #[cfg(feature = "tract")]
 mod e2e_demo;
 mod e2e_disk;
+mod e2e_exactly_once;
 mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
 mod e2e_payloads;
+mod e2e_receipts;
+mod e2e_summaries;
 mod fleet;
 mod gateway;
 mod http_door;
@@ -34,5 +38,7 @@ mod mqtt_hostile;
 mod mqtt_transport;
 mod outbox_model;
 mod page_chromium;
+mod salvage;
+mod sketches;
 mod store_faults;
 mod webdriver;
