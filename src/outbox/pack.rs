@@ -222,7 +222,7 @@ mod tests {
     use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 
     use super::*;
-    use crate::base::{ManualClock, Name, Seq};
+    use crate::base::{Clock as _, ManualClock, Name, Seq};
     use crate::outbox::{
         Batch, BatchId, BatchLimits, Class, ClassConfig, Config, Envelope, GapReason, Policy, SCHEMA, StreamHandle,
         StreamKey,
