@@ -16,6 +16,7 @@
 //! Limits: streams in number, a batch in rows and bytes, classes in bytes, the ledger in entries a stream. The byte limit
 //! of the file is the store's.
 
+mod admit;
 mod batch;
 mod config;
 mod error;
@@ -31,10 +32,15 @@ mod quota;
 mod size;
 mod state;
 mod stream;
+mod summarise;
+mod sweep;
+mod uptime;
 
+pub use admit::{Admission, ClassFull, Wanted};
 pub use batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 pub use config::{ClassConfig, Config, Policy};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use queue::{ClassUsage, Envelope, Outbox, SCHEMA};
 pub use stream::{Class, StreamHandle, StreamKey};
+pub use summarise::{Summarise, Summary};
