@@ -6,6 +6,8 @@ mod arrows;
 mod bit_flips;
 mod chaos;
 mod collecting;
+mod custody_crash;
+mod custody_faults;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
