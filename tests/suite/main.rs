@@ -22,6 +22,8 @@ mod gateway;
 mod http_door;
 mod http_fixture;
 mod link_faults;
+#[cfg(feature = "nats")]
+mod link_kinds;
 mod link_mqtt;
 mod link_sync;
 #[cfg(feature = "tract")]
@@ -32,7 +34,13 @@ mod mqtt_exchange;
 mod mqtt_fixture;
 mod mqtt_hostile;
 mod mqtt_transport;
+#[cfg(feature = "nats")]
+mod nats_server;
 mod outbox_model;
 mod page_chromium;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod store_faults;
+#[cfg(feature = "postgres")]
+mod warehouse;
 mod webdriver;
