@@ -18,6 +18,8 @@ mod e2e_messages;
 mod e2e_models;
 mod e2e_payloads;
 mod fleet;
+#[cfg(all(feature = "nats", feature = "postgres"))]
+mod fleet_faults;
 mod gateway;
 mod http_door;
 mod http_fixture;
@@ -25,6 +27,8 @@ mod link_faults;
 #[cfg(feature = "nats")]
 mod link_kinds;
 mod link_mqtt;
+#[cfg(feature = "nats")]
+mod link_nats;
 mod link_sync;
 #[cfg(feature = "tract")]
 mod models;

@@ -40,7 +40,7 @@ impl NatsServer {
         let folder = setup.folder.unwrap_or_else(|| tempfile::tempdir().unwrap());
         let domain = setup.domain.map(|domain| format!("domain: {domain}")).unwrap_or_default();
         let leaf = setup.leaf_of.map(|port| {
-            format!("leafnodes {{ remotes: [{{ url: \"nats-leaf://127.0.0.1:{port}\" }}], reconnect: \"100ms\" }}")
+            format!("leafnodes {{ remotes: [{{ url: \"nats-leaf://127.0.0.1:{port}\" }}], reconnect: 1 }}")
         });
         loop {
             let (port, leaf_port) = (free_port(), free_port());
