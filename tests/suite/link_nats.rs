@@ -53,7 +53,7 @@ async fn a_stream_that_does_not_keep_is_refused_before_anything_is_sent() {
     assert!(lost.reason.contains("it keeps in memory"), "{lost}");
     assert!(matches!(&*forgetful.state().borrow(), LinkState::Down { reason, .. } if reason.contains("memory")));
 
-    let without = NatsServer::with(Setup { more: "jetstream: disabled", ..Setup::default() });
+    let without = NatsServer::with(Setup { plain: true, ..Setup::default() });
     let lost = uplink(without.link()).connect().await.unwrap_err();
     assert!(lost.reason.contains("has no usable stream FLEET: "), "{lost}");
 }
@@ -184,6 +184,38 @@ async fn the_domain_says_whose_stream_has_to_answer() {
     nats.nats.as_mut().unwrap().check_stream = false;
     let answer = send(&mut uplink(nats), "y").await;
     assert_eq!(answer, Answer::Refused { reason: "domain \"leaf\" took it instead of hub".to_owned() });
+}
+
+#[tokio::test]
+async fn a_leaf_node_without_a_stream_passes_on_to_the_hub_and_keeps_nothing_itself() {
+    let mut hub = NatsServer::with(Setup { domain: Some("hub"), ..Setup::default() });
+    let leaf = NatsServer::with(Setup { plain: true, leaf_of: Some(hub.leaf_port()), ..Setup::default() });
+    let all = r#"{"name":"FLEET","subjects":["fleet.v1.>"],"retention":"workqueue","discard":"new","storage":"file","num_replicas":1}"#;
+    fleet_stream(hub.port(), Some("hub"), all).await;
+    let mut link = in_domain("hub", leaf.link());
+    link.nats.as_mut().unwrap().check_stream = false;
+    let mut gateway = uplink(link);
+    let kept = async |gateway: &mut JetStreamUplink, payload| {
+        for _ in 0..100 {
+            // The leaf's link to its hub takes a moment, and a second after each loss.
+            if gateway.connect().await.is_ok() {
+                gateway.submit(1, Message { topic: SUBJECT.to_owned(), payload: bytes::Bytes::from_static(payload) }).unwrap();
+                if let Ok((1, Answer::Acknowledged)) = gateway.answer().await {
+                    return;
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("the hub's stream never answered");
+    };
+    kept(&mut gateway, b"x").await;
+    hub.kill();
+    // The leaf stays, and nobody answers or there is nobody: never an acknowledgement.
+    gateway.connect().await.unwrap();
+    gateway.submit(1, Message { topic: SUBJECT.to_owned(), payload: "y".into() }).unwrap();
+    assert!(!matches!(gateway.answer().await, Ok((_, Answer::Acknowledged))));
+    hub.restart();
+    kept(&mut gateway, b"y").await;
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) domain: Option<&'a str>,
     /// Port of the hub that it is a leaf of.
     pub(crate) leaf_of: Option<u16>,
-    /// Its folder, where it must be known beforehand.
-    pub(crate) folder: Option<tempfile::TempDir>,
+    /// Without a JetStream of its own.
+    pub(crate) plain: bool,
 }
 
 impl NatsServer {
@@ -37,7 +37,7 @@ impl NatsServer {
     }
 
     pub(crate) fn with(setup: Setup<'_>) -> Self {
-        let folder = setup.folder.unwrap_or_else(|| tempfile::tempdir().unwrap());
+        let folder = tempfile::tempdir().unwrap();
         let domain = setup.domain.map(|domain| format!("domain: {domain}")).unwrap_or_default();
         let leaf = setup.leaf_of.map(|port| {
             format!("leafnodes {{ remotes: [{{ url: \"nats-leaf://127.0.0.1:{port}\" }}], reconnect: 1 }}")
@@ -46,10 +46,14 @@ impl NatsServer {
             let (port, leaf_port) = (free_port(), free_port());
             let leafnodes =
                 leaf.clone().unwrap_or_else(|| format!("leafnodes {{ listen: \"127.0.0.1:{leaf_port}\" }}"));
+            let place = folder.path().join("js");
+            let jetstream = format!(
+                "jetstream {{ store_dir: \"{}\", max_mem: 64M, max_file: 2G, {domain} }}",
+                place.display()
+            );
             let settings = format!(
-                "listen: \"127.0.0.1:{port}\"\nserver_name: \"s{port}\"\n\
-                 jetstream {{ store_dir: \"{}/js\", max_mem: 64M, max_file: 2G, {domain} }}\n{leafnodes}\n{}\n",
-                folder.path().display(),
+                "listen: \"127.0.0.1:{port}\"\nserver_name: \"s{port}\"\n{}\n{leafnodes}\n{}\n",
+                if setup.plain { "" } else { &jetstream },
                 setup.more
             );
             if let Some(child) = spawn(folder.path(), &settings) {

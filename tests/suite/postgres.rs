@@ -50,6 +50,11 @@ impl Postgres {
         self.port
     }
 
+    /// Of the server's first process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
