@@ -25,7 +25,7 @@ use crate::flows::intake::Intake;
 use crate::flows::models::Models;
 use crate::flows::query::{self, LinkWatch, Query};
 use crate::flows::sense::{self, Sense};
-use crate::flows::{Sync, SyncConfig};
+use crate::flows::{SYNC_SCHEMA, Sync, SyncConfig};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
@@ -153,7 +153,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
 
     let store_config = store;
     let database = store_config.state_dir.join("forebay.db");
-    let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA];
+    let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA, SYNC_SCHEMA];
     let outbox_config = outbox;
     let opening = Arc::clone(&clock);
     let outbox_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;

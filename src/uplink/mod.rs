@@ -11,6 +11,7 @@
 mod config;
 mod dial;
 mod fake;
+mod judge;
 mod link;
 mod metrics;
 mod mqtt;
@@ -21,6 +22,7 @@ mod tls;
 
 pub use config::{Config, Error, Protocol, TlsConfig};
 pub use fake::{FailingUplink, FakeUplink, Fault};
+pub use judge::{LinkJudge, LinkLimits};
 pub use link::{Answer, LinkState, Lost, Message, Ticket, Uplink};
 pub use metrics::Metrics;
 pub use mqtt::MqttUplink;

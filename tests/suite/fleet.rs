@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::base::{Clock, Epoch, Name, SystemClock};
-use forebay::flows::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, Sync, SyncConfig, SyncMetrics};
+use forebay::flows::{
+    COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, SYNC_SCHEMA, Sync, SyncConfig, SyncMetrics,
+};
 use forebay::inbox::{self, Inbox, Report};
 use forebay::outbox::{self, Class, Envelope, Outbox, StreamHandle, StreamKey};
 use forebay::store::{self, Store};
@@ -41,7 +43,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn open(folder: &Path, gateway: &str) -> Self {
-        let (store, epoch) = open(folder, &[outbox::SCHEMA]);
+        let (store, epoch) = open(folder, &[outbox::SCHEMA, SYNC_SCHEMA]);
         let config = outbox::Config { reserve_rows: 64, ..outbox::Config::default() };
         let outbox = Outbox::open(&config, &store, epoch, clock()).unwrap();
         Self { name: name(gateway), store, outbox }
@@ -110,6 +112,7 @@ pub(crate) fn brisk() -> SyncConfig {
         retry_first_ms: 5,
         retry_most_ms: 20,
         drain_ms: 1000,
+        ..SyncConfig::default()
     }
 }
 
