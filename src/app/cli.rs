@@ -138,6 +138,9 @@ pub(super) struct CollectArgs {
     /// Instead of receiving: say what each gateway's streams have and miss, and exit with 1 if anything is missing.
     #[arg(long)]
     pub report: bool,
+    /// The report as JSON.
+    #[arg(long, requires = "report")]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -191,7 +194,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let password = std::env::var("FOREBAY_PASSWORD").ok();
             runtime()?.block_on(commands::replay::run(&args, password))
         }
-        Command::Collect(args) if args.report => runtime()?.block_on(commands::collect::report(&args.state)),
+        Command::Collect(args) if args.report => runtime()?.block_on(commands::collect::report(&args.state, args.json)),
         Command::Collect(args) => runtime()?.block_on(async {
             let stop = until_told_to_stop()?;
             commands::collect::run(&args, stop).await

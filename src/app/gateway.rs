@@ -1,5 +1,6 @@
 //! Building the gateway from its configuration, running it, and draining it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::memory;
+use super::metered::Metered;
 use super::notify::{self, Vitals};
 use crate::access::Access;
-use crate::base::{Clock, SystemClock};
+use crate::base::{Clock, Name, SystemClock};
 use crate::broker::{self, Broker};
 use crate::catalog::Catalog;
 use crate::engine::{self, Pool};
@@ -25,13 +27,13 @@ use crate::flows::intake::Intake;
 use crate::flows::models::Models;
 use crate::flows::query::{self, LinkWatch, Query};
 use crate::flows::sense::{self, Sense};
-use crate::flows::{SYNC_SCHEMA, Sync, SyncConfig};
+use crate::flows::{AcknowledgedBy, Address, SYNC_SCHEMA, Sync, SyncConfig};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
 use crate::telemetry::Registry;
-use crate::uplink::MqttUplink;
-use crate::{doors, signal};
+use crate::uplink::{Ears, MqttUplink};
+use crate::{doors, flows, signal};
 
 /// How often the queue's depth is looked at for its deepest point.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -224,11 +226,17 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         None => (None, None),
         Some(cloud) => {
             let client_id = format!("forebay-{}", gateway.name);
-            let uplink = MqttUplink::new(cloud, &client_id, Arc::clone(&clock))?;
-            uplink.metrics().register(&mut registry);
             let sync: SyncConfig = sync;
+            let uplink = MqttUplink::new(cloud, &client_id, Arc::clone(&clock))?.listening(ears(&sync, &gateway.name));
+            uplink.metrics().register(&mut registry);
             let rng = StdRng::from_os_rng();
-            let sync = Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
+            let watches_routes = sync.metered == flows::Metered::Auto;
+            let mut sync = Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
+            if watches_routes {
+                let (metered, told) = Metered::new(Path::new("/proc"), Path::new("/sys"));
+                tasks.spawn(metered.run(streams_end.clone()));
+                sync = sync.metered_by(told);
+            }
             sync.metrics().register(&mut registry);
             let link = LinkWatch { state: sync.link(), metrics: sync.metrics().clone() };
             (Some(sync), Some(link))
@@ -267,6 +275,15 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         },
     );
     Ok(Built { store, outbox, broker, mqtt, http: (listener, Arc::new(door)), query, sync, pool, tasks, streams_end })
+}
+
+/// What a gateway listens to: receipts where they count, and requests.
+fn ears(sync: &SyncConfig, gateway: &Name) -> Ears {
+    let (receipts, requests) = (Address::receipts(&sync.tenant, gateway), Address::requests(&sync.tenant, gateway));
+    match sync.acknowledged_by {
+        AcknowledgedBy::Receiver => Ears { filters: vec![receipts.clone(), requests], response_topic: Some(receipts) },
+        AcknowledgedBy::Broker => Ears { filters: vec![requests], response_topic: None },
+    }
 }
 
 /// The alarms that stand, as the disk has them: said again on the local broker, whose retained state may be older.

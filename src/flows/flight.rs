@@ -73,9 +73,9 @@ impl<K: Clone + Eq + Hash> Flights<K> {
     /// Numbers that need no fetching: on their way, or acknowledged and being deleted.
     pub(super) fn covered(&self, key: &K) -> impl Iterator<Item = (Seq, Seq)> {
         let stream = self.streams.get(key);
-        stream.into_iter().flat_map(|stream| {
-            stream.flights.iter().chain(&stream.leaving).map(|flight| (flight.first, flight.last))
-        })
+        stream
+            .into_iter()
+            .flat_map(|stream| stream.flights.iter().chain(&stream.leaving).map(|flight| (flight.first, flight.last)))
     }
 
     /// The link came up when `last` was the stream's last number: what is beyond it is fresh.
@@ -232,7 +232,8 @@ mod tests {
         let covered: Vec<_> = flights.covered(&()).collect();
         let taken = |n: u64| deleted.contains(&n) || covered.iter().any(|(from, to)| (from.0..=to.0).contains(&n));
         if newest {
-            let above = flights.highest(&()).map_or(0, |seq| seq.0).max(covered.iter().map(|c| c.1.0).max().unwrap_or(0));
+            let above =
+                flights.highest(&()).map_or(0, |seq| seq.0).max(covered.iter().map(|c| c.1.0).max().unwrap_or(0));
             let first = (above + 1).max((end + 1).saturating_sub(rows));
             return (first <= end && !(first..=end).any(taken)).then_some((first, end));
         }

@@ -1,10 +1,12 @@
 //! The stories: which room is called in which order, and nothing else.
 
 mod address;
+mod arrival;
 mod batch;
 pub mod board;
 mod cbor;
 mod collect;
+mod confirm;
 mod day;
 mod due;
 mod flight;
@@ -16,18 +18,23 @@ pub mod models;
 mod pace;
 pub mod query;
 mod queue;
+mod receipt;
 pub mod record;
 pub mod sense;
+mod sink;
 mod sync;
 mod sync_settings;
 mod view;
 
 pub use address::Address;
+pub use arrival::Arrival;
 pub use batch::{BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
 pub use cbor::CborError;
-pub use collect::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics};
+pub use collect::{Collect, CollectConfig, CollectMetrics};
 pub use day::SYNC_SCHEMA;
 pub use frame::{FrameError, FrameLimits};
 pub use load_spec::load_spec;
+pub use receipt::{Receipt, ReceiptError, Span, Verdict};
+pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
 pub use sync::Sync;
-pub use sync_settings::{Classes, Metered, SyncConfig, SyncMetrics};
+pub use sync_settings::{AcknowledgedBy, Classes, Metered, SyncConfig, SyncMetrics};

@@ -16,6 +16,18 @@ const BATCH_SECONDS: u64 = 5;
 /// Below this, what stands around the rows costs more than the rows.
 const PACED_BATCH_BYTES: u64 = 4 * 1024;
 
+/// Whose word lets a row leave the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcknowledgedBy {
+    /// The receiver's, after its commit (`forebay collect`, or whoever answers as `docs/batch.cddl` says). A broker
+    /// that forgets what it took costs nothing.
+    #[default]
+    Receiver,
+    /// The broker's: for rules, bridges and other consumers that answer nothing. What the broker forgets is gone.
+    Broker,
+}
+
 /// How batches are made, how fast they leave and how failures are waited out.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +46,17 @@ pub struct SyncConfig {
     pub retry_most_ms: u64,
     /// At the end: how long to wait for the answers to what was sent.
     pub drain_ms: u64,
+    /// Whose word lets a row leave the queue. On a link that hears nothing it is the far side's own.
+    pub acknowledged_by: AcknowledgedBy,
+    /// Batches that the broker took and no receiver has confirmed yet, at once. They are kept in memory.
+    pub unconfirmed_batches: usize,
+    /// Their bytes; one larger batch still travels alone.
+    pub unconfirmed_bytes: usize,
+    /// A batch without a receipt for this long is sent again; the next waits double. While no receipt comes at all,
+    /// only the oldest batch is.
+    pub receipt_timeout_ms: u64,
+    /// Longest such wait.
+    pub receipt_most_ms: u64,
     /// Most bytes a second, payload and topic of every message, repeated ones included; what TCP and TLS add (5 to
     /// 10 %) is not counted. Absent: no limit.
     pub bytes_per_s: Option<u64>,
@@ -70,6 +93,11 @@ impl Default for SyncConfig {
             retry_first_ms: 500,
             retry_most_ms: 60_000,
             drain_ms: 2_000,
+            acknowledged_by: AcknowledgedBy::Receiver,
+            unconfirmed_batches: 64,
+            unconfirmed_bytes: 1024 * 1024,
+            receipt_timeout_ms: 10_000,
+            receipt_most_ms: 600_000,
             bytes_per_s: None,
             burst_bytes: None,
             bytes_per_day: None,
@@ -197,8 +225,12 @@ pub struct SyncMetrics {
     pub failures: Counter,
     /// Rows that are too large for the far side and were declared lost.
     pub unsendable: Counter,
-    /// Batches that wait for their answer.
+    /// Batches that wait for their acknowledgement.
     pub in_flight: Gauge,
+    /// Receipts that confirmed a batch.
+    pub receipts: Counter,
+    /// Receipts for nothing that was sent on this connection, or for other bytes: they change nothing.
+    pub strange_receipts: Counter,
     /// Batches that were ready and waited for bytes a second, bytes a day or the end of an outage's spread.
     pub paced: Counter,
     /// What the day's budget has left; -1 without one.
@@ -224,7 +256,9 @@ impl SyncMetrics {
         registry.register("overtaking_batches", "Batches of fresh rows ahead of a backlog", self.overtaking.clone());
         registry.register("failures", "Losses of the link, refusals, failed reads", self.failures.clone());
         registry.register("unsendable_rows", "Rows too large for the cloud, declared lost", self.unsendable.clone());
-        registry.register("in_flight_batches", "Batches that wait for their answer", self.in_flight.clone());
+        registry.register("in_flight_batches", "Batches that wait for their acknowledgement", self.in_flight.clone());
+        registry.register("receipts", "Batches that a receiver confirmed", self.receipts.clone());
+        registry.register("strange_receipts", "Receipts for nothing that was sent", self.strange_receipts.clone());
         registry.register("paced_batches", "Batches that waited for a budget", self.paced.clone());
         registry.register("day_left_bytes", "What the day's budget has left; -1 without one", self.day_left_bytes.clone());
     }

@@ -5,6 +5,7 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod collecting;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
@@ -17,12 +18,14 @@ mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
 mod e2e_payloads;
+mod e2e_receipts;
 mod fleet;
 mod gateway;
 mod http_door;
 mod http_fixture;
 mod link_faults;
 mod link_mqtt;
+mod link_pace;
 mod link_sync;
 #[cfg(feature = "tract")]
 mod models;

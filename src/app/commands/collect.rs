@@ -9,10 +9,10 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
 
-use super::{note, progress, progress_done, say};
+use super::{accounts, note, progress, progress_done, say};
 use crate::app::cli::CollectArgs;
 use crate::base::{Clock, Name, SystemClock};
-use crate::flows::{COLLECT_SCHEMA, Collect, CollectConfig};
+use crate::flows::{COLLECT_SCHEMA, Collect, CollectConfig, InboxSink, Rejects};
 use crate::inbox::{self, Inbox};
 use crate::store::{self, Reader, Store};
 use crate::telemetry;
@@ -65,7 +65,8 @@ pub(crate) async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<E
     let store =
         tokio::task::spawn_blocking(move || open(&state, &opening)).await.context("failed to open the store")??;
     let inbox = Inbox::new(inbox::Config::default());
-    let collect = Collect::new(receiver, store.writer(), inbox, clock, CollectConfig::default(), StdRng::from_os_rng());
+    let sink = Arc::new(InboxSink::new(store.writer(), inbox, clock, Rejects::default()));
+    let collect = Collect::new(receiver, sink, CollectConfig::default(), StdRng::from_os_rng());
     let metrics = collect.metrics().clone();
     note(format_args!("receiving tenant {tenant} from {} into {}", args.broker, args.state.display()));
     let watching = async {
@@ -92,25 +93,11 @@ pub(crate) async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<E
 }
 
 /// What each series has and misses; exit code 1 if a number is unaccounted for.
-pub(crate) async fn report(state: &Path) -> Result<ExitCode> {
+pub(crate) async fn report(state: &Path, json: bool) -> Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let reader = look(state, &clock)?;
     let inbox = Inbox::new(inbox::Config::default());
     let report = reader.read(move |conn| Ok(inbox.report(conn))).await??;
-    for series in &report.series {
-        let holes = if series.missing == 0 { String::new() } else { format!("  MISSING {}", series.missing) };
-        say(format_args!(
-            "{} epoch {} {}/{}: {} received of {}, {} numbers declared lost ({} readings), {} repeated{holes}",
-            series.gateway,
-            series.epoch,
-            series.class,
-            series.stream,
-            series.received,
-            series.highest,
-            series.declared_lost,
-            series.readings_lost,
-            series.duplicates
-        ));
-    }
+    accounts::show(&report, json);
     Ok(if report.missing() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
