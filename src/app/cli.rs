@@ -41,6 +41,9 @@ enum Command {
     Replay(ReplayArgs),
     /// Receive what gateways send to a broker and keep it in a SQLite file, each row exactly once.
     Collect(CollectArgs),
+    /// Ask a gateway for something, over the broker that it sends to, and print its answer.
+    #[command(subcommand)]
+    Request(RequestCommand),
     /// Models on this box.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -68,6 +71,9 @@ pub(super) struct DemoArgs {
     /// End after the report instead of leaving the page up.
     #[arg(long)]
     pub once: bool,
+    /// Send the cloud each reading with its verdict beside the summaries, and hold every one against the recording.
+    #[arg(long)]
+    pub verdicts: bool,
     /// Readings a second; the recording is 79 days long.
     #[arg(long, value_name = "N", default_value_t = 1200.0)]
     pub rate: f64,
@@ -144,6 +150,74 @@ pub(super) struct CollectArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum RequestCommand {
+    /// Readings as they came: what surrounds an alarm, or a stretch of time. They come as rows of class `raw`.
+    ///
+    /// Exit code 0 once they are in the gateway's durable queue, 1 if it refuses or does not answer in time. The same --id
+    /// is fulfilled once, so it is safe to ask again.
+    Raw(RawArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RawArgs {
+    /// The gateway's name.
+    #[arg(long)]
+    pub gateway: String,
+    /// The stream's name.
+    #[arg(long)]
+    pub stream: String,
+    /// The alarm's number on its box: readings around the one that raised it.
+    #[arg(long, value_name = "N", conflicts_with_all = ["from", "to"], required_unless_present = "from")]
+    pub alarm: Option<i64>,
+    /// Readings before the alarm; 144 if absent.
+    #[arg(long, value_name = "N", requires = "alarm")]
+    pub before: Option<u64>,
+    /// Readings from the alarm on; 144 if absent.
+    #[arg(long, value_name = "N", requires = "alarm")]
+    pub after: Option<u64>,
+    /// Start, as 2026-11-21T06:00:00Z or in milliseconds since 1970; source time.
+    #[arg(long, value_name = "TIME", requires = "to")]
+    pub from: Option<String>,
+    /// End, included.
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub to: Option<String>,
+    /// The request's name, to ask again for the same; a new one if absent.
+    #[arg(long, value_name = "NAME")]
+    pub id: Option<String>,
+    /// How long to wait for the answer.
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub timeout_s: u64,
+    #[command(flatten)]
+    pub link: LinkArgs,
+}
+
+/// How to reach the broker that gateways send to.
+#[derive(Debug, Args)]
+pub(super) struct LinkArgs {
+    /// Broker, HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    pub broker: String,
+    /// The gateway's tenant.
+    #[arg(long, default_value = "default")]
+    pub tenant: String,
+    /// User name, with --password-file.
+    #[arg(long, requires = "password_file")]
+    pub user: Option<String>,
+    /// File that holds the password or key and nothing else.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// Certificate authority (PEM) that signed the broker's certificate: turns TLS on.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Client certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "key", requires = "ca")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
     /// One line a model: name, version, format, size, quality, problems.
     List(ModelsArgs),
@@ -199,6 +273,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let stop = until_told_to_stop()?;
             commands::collect::run(&args, stop).await
         }),
+        Command::Request(RequestCommand::Raw(args)) => runtime()?.block_on(commands::request::raw(&args)),
         Command::Model(ModelCommand::List(args)) => commands::model::list(&args.models),
         Command::Model(ModelCommand::Show { name, version, models }) => {
             commands::model::show(&models.models, &name, version)

@@ -26,8 +26,9 @@ use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
 use crate::flows::models::Models;
 use crate::flows::query::{self, LinkWatch, Query};
+use crate::flows::raw::Raw;
 use crate::flows::sense::{self, Sense};
-use crate::flows::{AcknowledgedBy, Address, SYNC_SCHEMA, Sync, SyncConfig};
+use crate::flows::{AcknowledgedBy, Address, Requests, SYNC_SCHEMA, Sync, SyncConfig};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
@@ -44,11 +45,13 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 struct Built {
     store: Store,
     outbox: Outbox,
+    history: History,
     broker: Broker,
     mqtt: doors::mqtt::Door,
     http: (TcpListener, Arc<doors::http::Door>),
     query: Arc<Query>,
     sync: Option<Sync<MqttUplink, StdRng>>,
+    requests: Option<Requests>,
     pool: Arc<Pool>,
     tasks: TaskTracker,
     /// Ends the streams.
@@ -60,7 +63,8 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let clock = Arc::new(SystemClock::new());
     let started = clock.since_boot();
     let built = build(config, Arc::clone(&clock)).await?;
-    let Built { store, outbox, broker, mqtt, http: (listener, door), query, sync, pool, tasks, streams_end } = built;
+    let Built { store, outbox, history, broker, mqtt, http: (listener, door), query, sync, requests, .. } = built;
+    let Built { pool, tasks, streams_end, .. } = built;
     let (doors_end, link_end) = (CancellationToken::new(), CancellationToken::new());
     let addresses: Vec<_> = mqtt.addresses().iter().map(ToString::to_string).collect();
     let page = listener.local_addr().context("failed to read the HTTP door's address")?;
@@ -78,6 +82,9 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
     if let Some(sync) = sync {
         tasks.spawn(sync.run(link_end.clone()));
+    }
+    if let Some(requests) = requests {
+        tasks.spawn(requests.run(link_end.clone()));
     }
     tasks.close();
 
@@ -105,6 +112,9 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     drop(pool);
     drop(broker);
     tokio::task::spawn_blocking(move || {
+        if let Err(error) = store.writer().commit_blocking(move |tx| history.close(tx)) {
+            tracing::error!(error = %error, "failed to close the numbering; the next start goes on above the reserved numbers");
+        }
         if let Err(error) = outbox.close() {
             tracing::error!(error = %error, "failed to close the queue; the next start goes on above the reserved numbers");
         }
@@ -201,7 +211,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         clock: Arc::clone(&clock),
         writer: store.writer(),
         reader: store.reader(),
-        history,
+        history: history.clone(),
         outbox: outbox.clone(),
         models: Arc::clone(&models),
         board: Arc::clone(&board),
@@ -222,24 +232,27 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     access.metrics().register(&mut registry);
     signals.register(&mut registry);
 
-    let (sync, link) = match cloud {
-        None => (None, None),
+    let (sync, link, asking) = match cloud {
+        None => (None, None, None),
         Some(cloud) => {
             let client_id = format!("forebay-{}", gateway.name);
             let sync: SyncConfig = sync;
             let uplink = MqttUplink::new(cloud, &client_id, Arc::clone(&clock))?.listening(ears(&sync, &gateway.name));
             uplink.metrics().register(&mut registry);
             let rng = StdRng::from_os_rng();
+            let (answers, per_minute) = (Address::responses(&sync.tenant, &gateway.name), sync.requests_per_minute);
             let watches_routes = sync.metered == flows::Metered::Auto;
-            let mut sync = Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
+            let mut sync =
+                Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
             if watches_routes {
                 let (metered, told) = Metered::new(Path::new("/proc"), Path::new("/sys"));
                 tasks.spawn(metered.run(streams_end.clone()));
                 sync = sync.metered_by(told);
             }
+            let asking = (sync.requests(), answers, per_minute);
             sync.metrics().register(&mut registry);
             let link = LinkWatch { state: sync.link(), metrics: sync.metrics().clone() };
-            (Some(sync), Some(link))
+            (Some(sync), Some(link), Some(asking))
         }
     };
     let mqtt = doors::mqtt::Door::bind(mqtt, broker.clone(), Arc::clone(&access), Arc::clone(&clock)).await?;
@@ -257,12 +270,26 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         problems,
         database,
     }));
+    let raw = Arc::new(Raw {
+        sense: Arc::clone(&sense),
+        reader: store.reader(),
+        writer: store.writer(),
+        history: history.clone(),
+        outbox: outbox.clone(),
+        clock: Arc::clone(&clock),
+    });
+    let requests = asking.map(|(ends, answers, per_minute)| {
+        let requests = Requests::new(Arc::clone(&raw), ends, answers, per_minute, Arc::clone(&clock));
+        requests.metrics().register(&mut registry);
+        requests
+    });
     let ids = Mutex::new(StdRng::from_os_rng());
     let door = doors::http::Door::new(
         http,
         doors::http::Parts {
             query: Arc::clone(&query),
             intake: Arc::new(Intake::new(sense)),
+            raw,
             inference: Arc::new(Inference::new(models)),
             access,
             registry: Arc::new(Mutex::new(registry)),
@@ -274,16 +301,28 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             }),
         },
     );
-    Ok(Built { store, outbox, broker, mqtt, http: (listener, Arc::new(door)), query, sync, pool, tasks, streams_end })
+    Ok(Built {
+        store,
+        outbox,
+        history,
+        broker,
+        mqtt,
+        http: (listener, Arc::new(door)),
+        query,
+        sync,
+        requests,
+        pool,
+        tasks,
+        streams_end,
+    })
 }
 
-/// What a gateway listens to: receipts where they count, and requests.
+/// What a gateway listens to: receipts where they count, and requests where they are taken.
 fn ears(sync: &SyncConfig, gateway: &Name) -> Ears {
-    let (receipts, requests) = (Address::receipts(&sync.tenant, gateway), Address::requests(&sync.tenant, gateway));
-    match sync.acknowledged_by {
-        AcknowledgedBy::Receiver => Ears { filters: vec![receipts.clone(), requests], response_topic: Some(receipts) },
-        AcknowledgedBy::Broker => Ears { filters: vec![requests], response_topic: None },
-    }
+    let receipts = (sync.acknowledged_by == AcknowledgedBy::Receiver).then(|| Address::receipts(&sync.tenant, gateway));
+    let requests = (sync.requests_per_minute > 0).then(|| Address::requests(&sync.tenant, gateway));
+    let filters = receipts.iter().chain(&requests).cloned().collect();
+    Ears { filters, response_topic: receipts, answers: Some(Address::responses(&sync.tenant, gateway)) }
 }
 
 /// The alarms that stand, as the disk has them: said again on the local broker, whose retained state may be older.

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use super::board::{Alert, Board, Point, StreamBoard};
 pub use super::models::ModelView;
 use super::models::Models;
-use super::record::{self, SummaryRecord};
+use super::record;
 use super::sense::{About, Sense};
+use super::summary::state_word;
 use super::sync_settings::SyncMetrics;
 pub use super::view::{
     CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, StreamView, WindowField, WindowView,
@@ -260,8 +261,15 @@ pub fn alert_view(alert: history::Alert) -> Alert {
 }
 
 fn window_view(window: &history::Window) -> WindowView {
-    let field = |[min, max, mean, std]: [f64; 4]| WindowField { min, max, mean, std };
-    let fields = record::decode::<SummaryRecord>("summary", &window.body).map(|summary| summary.fields);
+    // A window without finite values has no numbers to show.
+    let number = |number: Option<f64>| number.unwrap_or(f64::NAN);
+    let field = |field: record::FieldRecord| WindowField {
+        min: number(field.min),
+        max: number(field.max),
+        mean: number(field.mean),
+        std: number(field.std),
+    };
+    let fields = record::decode_summary(&window.body).map(|summary| summary.fields);
     WindowView {
         first_seq: window.first_seq,
         last_seq: window.last_seq,
@@ -271,13 +279,4 @@ fn window_view(window: &history::Window) -> WindowView {
         fields: fields.unwrap_or_default().into_iter().map(field).collect(),
         peak_score: window.peak_score,
     }
-}
-
-fn state_word(number: u8) -> &'static str {
-    use crate::rules::State;
-    [State::Normal, State::Pending, State::Alarm, State::Clearing, State::Unscored]
-        .into_iter()
-        .find(|state| *state as u8 == number)
-        .unwrap_or(State::Unscored)
-        .as_str()
 }

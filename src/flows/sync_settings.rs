@@ -57,6 +57,8 @@ pub struct SyncConfig {
     pub receipt_timeout_ms: u64,
     /// Longest such wait.
     pub receipt_most_ms: u64,
+    /// Requests of the cloud that are looked at in a minute; 0 takes none.
+    pub requests_per_minute: u32,
     /// Most bytes a second, payload and topic of every message, repeated ones included; what TCP and TLS add (5 to
     /// 10 %) is not counted. Absent: no limit.
     pub bytes_per_s: Option<u64>,
@@ -98,6 +100,7 @@ impl Default for SyncConfig {
             unconfirmed_bytes: 1024 * 1024,
             receipt_timeout_ms: 10_000,
             receipt_most_ms: 600_000,
+            requests_per_minute: 6,
             bytes_per_s: None,
             burst_bytes: None,
             bytes_per_day: None,

@@ -51,6 +51,8 @@ pub struct Ears {
     /// Where an answer to every message is asked for under MQTT 5, as its Response Topic; its Correlation Data is the
     /// SHA-256 of the message's payload. A receiver that knows nothing of us can confirm a message with these two.
     pub response_topic: Option<String>,
+    /// Where this side answers the cloud. That nobody listens there is no complaint: whoever asked has gone.
+    pub answers: Option<String>,
 }
 
 struct Connection {
@@ -120,7 +122,10 @@ impl MqttUplink {
         } else {
             self.metrics.refused.inc()
         };
-        self.state.answered(topic, &answer);
+        let asked_for = self.ears.as_ref().and_then(|ears| ears.answers.as_deref()) == Some(topic);
+        if !asked_for || answer != Answer::NoSubscriber {
+            self.state.answered(topic, &answer);
+        }
         (ticket, answer)
     }
 }
@@ -149,7 +154,7 @@ impl Uplink for MqttUplink {
         let Dialled { client, eventloop, max_packet_bytes } = dialled;
         self.state.complain("subscription", None);
         // Before the first message on this connection, so that no answer to it is missed.
-        if let Some(ears) = &self.ears
+        if let Some(ears) = self.ears.as_ref().filter(|ears| !ears.filters.is_empty())
             && client.subscribe(&ears.filters).is_err()
         {
             return Err(self.lose(format!("{} takes no more requests", self.config().far_side())));
@@ -247,7 +252,7 @@ impl Uplink for MqttUplink {
     }
 
     fn from_cloud(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
-        self.ears.as_ref().and(self.heard.take())
+        self.ears.as_ref().filter(|ears| !ears.filters.is_empty()).and(self.heard.take())
     }
 
     fn complain(&mut self, about: &'static str, complaint: Option<String>) {

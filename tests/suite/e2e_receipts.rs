@@ -9,7 +9,7 @@ use forebay::uplink::{Message, MqttUplink, Uplink};
 use crate::chaos::{Chaos, Fault};
 use crate::collecting::{Collecting, publish, received, report, until_sent};
 use crate::fleet::{clock, impatient};
-use crate::gateway::{Gateway, PRESS, http, loopback, poll};
+use crate::gateway::{Gateway, PRESS, VERDICTS, http, loopback, poll};
 use crate::mosquitto::Mosquitto;
 
 /// A gateway that sends soon and waits two seconds for a receipt.
@@ -17,7 +17,7 @@ fn link(port: u16, more: &str) -> String {
     format!(
         "[cloud]\nport = {port}\nconnect_timeout_ms = 500\nanswer_timeout_ms = 1000\n\
          [sync]\ntenant = \"plant\"\nbatch_rows = 50\nlinger_ms = 10\nretry_first_ms = 10\nretry_most_ms = 100\n\
-         receipt_timeout_ms = 2000\n{more}\n{PRESS}"
+         receipt_timeout_ms = 2000\n{more}\n{PRESS}{VERDICTS}"
     )
 }
 

@@ -88,7 +88,7 @@ impl Gateway {
         let client_id = format!("forebay-{}", self.name);
         let uplink = MqttUplink::new(impatient(port), &client_id, clock()).unwrap();
         let receipts = Address::receipts(&config.tenant, &self.name);
-        let ears = Ears { filters: vec![receipts.clone()], response_topic: Some(receipts) };
+        let ears = Ears { filters: vec![receipts.clone()], response_topic: Some(receipts), answers: None };
         let (outbox, writer, rng) = (self.outbox.clone(), self.store.writer(), StdRng::seed_from_u64(1));
         Sync::new(outbox, writer, uplink.listening(ears), self.name.clone(), clock(), config, rng)
     }

@@ -7,6 +7,7 @@ pub(super) mod doctor;
 pub(super) mod key;
 pub(super) mod model;
 pub(super) mod replay;
+pub(super) mod request;
 pub(super) mod run;
 
 use std::io::{IsTerminal as _, Write as _};
