@@ -27,13 +27,14 @@ use crate::flows::intake::Intake;
 use crate::flows::models::Models;
 use crate::flows::query::{self, LinkWatch, Query};
 use crate::flows::raw::Raw;
+use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
 use crate::flows::{AcknowledgedBy, Address, Requests, SYNC_SCHEMA, Sync, SyncConfig};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
 use crate::telemetry::Registry;
-use crate::uplink::{Ears, MqttUplink};
+use crate::uplink::{AnyUplink, Ears};
 use crate::{doors, flows, signal};
 
 /// How often the queue's depth is looked at for its deepest point.
@@ -50,8 +51,9 @@ struct Built {
     mqtt: doors::mqtt::Door,
     http: (TcpListener, Arc<doors::http::Door>),
     query: Arc<Query>,
-    sync: Option<Sync<MqttUplink, StdRng>>,
+    sync: Option<Sync<AnyUplink, StdRng>>,
     requests: Option<Requests>,
+    salvage: Salvage,
     pool: Arc<Pool>,
     tasks: TaskTracker,
     /// Ends the streams.
@@ -63,8 +65,21 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let clock = Arc::new(SystemClock::new());
     let started = clock.since_boot();
     let built = build(config, Arc::clone(&clock)).await?;
-    let Built { store, outbox, history, broker, mqtt, http: (listener, door), query, sync, requests, .. } = built;
-    let Built { pool, tasks, streams_end, .. } = built;
+    let Built {
+        store,
+        outbox,
+        history,
+        broker,
+        mqtt,
+        http: (listener, door),
+        query,
+        sync,
+        requests,
+        salvage,
+        pool,
+        tasks,
+        streams_end,
+    } = built;
     let (doors_end, link_end) = (CancellationToken::new(), CancellationToken::new());
     let addresses: Vec<_> = mqtt.addresses().iter().map(ToString::to_string).collect();
     let page = listener.local_addr().context("failed to read the HTTP door's address")?;
@@ -80,6 +95,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     tasks.spawn(watch_queue(query, link_end.clone()));
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
+    tasks.spawn(salvage.run(link_end.clone()));
     if let Some(sync) = sync {
         tasks.spawn(sync.run(link_end.clone()));
     }
@@ -189,11 +205,12 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let mut problems = Vec::new();
     if let Some(file) = &opened.quarantined {
         problems.push(format!(
-            "the database was damaged and set aside as {}; epoch {} began, and what was not sent before is in that file",
+            "the database was damaged and set aside as {}; epoch {} began, and its queue is being salvaged",
             file.display(),
             opened.epoch
         ));
     }
+    let (salvage, salvage_says) = Salvage::new(outbox.clone(), store.wrecks());
     let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
     let models = {
         let pool = Arc::clone(&pool);
@@ -222,6 +239,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     problems.extend(stream_problems);
     let sense = Arc::new(sense);
     broker.attach(Arc::clone(&sense) as _);
+    let news = newscast.metrics().clone();
     tasks.spawn(newscast.run(standing_alarms(&sense, &store).await?));
 
     let mut registry = Registry::with_prefix("forebay");
@@ -231,13 +249,14 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     pool.metrics().register(&mut registry);
     access.metrics().register(&mut registry);
     signals.register(&mut registry);
+    news.register(&mut registry);
 
     let (sync, link, asking) = match cloud {
         None => (None, None, None),
         Some(cloud) => {
             let client_id = format!("forebay-{}", gateway.name);
             let sync: SyncConfig = sync;
-            let uplink = MqttUplink::new(cloud, &client_id, Arc::clone(&clock))?.listening(ears(&sync, &gateway.name));
+            let uplink = AnyUplink::new(cloud, &client_id, Arc::clone(&clock))?.listening(ears(&sync, &gateway.name));
             uplink.metrics().register(&mut registry);
             let rng = StdRng::from_os_rng();
             let (answers, per_minute) = (Address::responses(&sync.tenant, &gateway.name), sync.requests_per_minute);
@@ -268,6 +287,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         outbox: outbox.clone(),
         link,
         problems,
+        salvage: salvage_says,
         database,
     }));
     let raw = Arc::new(Raw {
@@ -311,6 +331,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         query,
         sync,
         requests,
+        salvage,
         pool,
         tasks,
         streams_end,

@@ -6,6 +6,8 @@ mod batch;
 pub mod board;
 mod cbor;
 mod collect;
+#[cfg(feature = "nats")]
+mod collect_stream;
 mod confirm;
 mod day;
 mod due;
@@ -22,18 +24,23 @@ pub mod raw;
 mod receipt;
 pub mod record;
 mod request;
+pub mod salvage;
 pub mod sense;
 mod sink;
 pub mod summary;
 mod sync;
 mod sync_settings;
 mod view;
+#[cfg(feature = "postgres")]
+mod warehouse_sink;
 
 pub use address::Address;
 pub use arrival::Arrival;
 pub use batch::{BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
 pub use cbor::CborError;
 pub use collect::{Collect, CollectConfig, CollectMetrics};
+#[cfg(feature = "nats")]
+pub use collect_stream::{CollectStream, StreamBatch};
 pub use day::SYNC_SCHEMA;
 pub use frame::{FrameError, FrameLimits};
 pub use load_spec::load_spec;
@@ -42,3 +49,5 @@ pub use request::{Ask, CloudAnswer, CloudRequest, Outcome, RequestMetrics, Reque
 pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
 pub use sync::Sync;
 pub use sync_settings::{AcknowledgedBy, Classes, Metered, SyncConfig, SyncMetrics};
+#[cfg(feature = "postgres")]
+pub use warehouse_sink::WarehouseSink;

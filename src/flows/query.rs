@@ -15,8 +15,10 @@ use super::sense::{About, Sense};
 use super::summary::state_word;
 use super::sync_settings::SyncMetrics;
 pub use super::view::{
-    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, StreamView, WindowField, WindowView,
+    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, SessionLossView, StreamView, WindowField,
+    WindowView,
 };
+use crate::broker;
 use crate::history::{self, StreamNo};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Reader};
@@ -59,6 +61,8 @@ pub struct Parts {
     pub link: Option<LinkWatch>,
     /// Problems found at start.
     pub problems: Vec<String>,
+    /// What became of files that were set aside.
+    pub salvage: watch::Receiver<Vec<String>>,
     /// The database file.
     pub database: PathBuf,
 }
@@ -158,6 +162,18 @@ impl Query {
         })
     }
 
+    /// What absent MQTT clients will not get because their sessions were full, newest first.
+    pub async fn session_losses(&self, limit: usize) -> Result<Vec<SessionLossView>, QueryError> {
+        let losses = self.read(move |conn| broker::losses(conn, limit)).await?;
+        let view = |loss: broker::SessionLoss| SessionLossView {
+            client: loss.client,
+            messages: loss.messages,
+            first_ms: loss.first_ms,
+            last_ms: loss.last_ms,
+        };
+        Ok(losses.into_iter().map(view).collect())
+    }
+
     /// The link to the cloud.
     pub fn link(&self) -> LinkView {
         let Some(link) = &self.parts.link else {
@@ -191,6 +207,7 @@ impl Query {
     /// Whether the gateway serves.
     pub fn health(&self) -> HealthView {
         let mut problems = self.parts.problems.clone();
+        problems.extend(self.parts.salvage.borrow().iter().cloned());
         let ready = match &*self.parts.disk.borrow() {
             store::Health::Good => true,
             failing @ store::Health::Failing { .. } => {

@@ -72,15 +72,16 @@ impl Queue {
         held: impl Fn(&StreamKey) -> bool,
     ) -> Result<Option<(StreamKey, Batch)>, outbox::Error> {
         let mut in_flight = Vec::new();
-        for Position { key, stream, .. } in self.outbox.positions() {
+        let positions = self.outbox.positions();
+        for &Position { ref key, stream, .. } in &positions {
             let range = |(first, last)| BatchId { stream, first, last };
-            if held(&key) {
+            if held(key) {
                 // One less than the largest number: the outbox looks at the one after it.
                 in_flight.push(range((Seq(1), Seq(u64::MAX - 1))));
                 continue;
             }
-            in_flight.extend(flights.covered(&key).map(range));
-            if let (End::Newest, Some(highest)) = (end, flights.highest(&key)) {
+            in_flight.extend(flights.covered(key).map(range));
+            if let (End::Newest, Some(highest)) = (end, flights.highest(key)) {
                 in_flight.push(range((Seq(1), highest)));
             }
         }
@@ -107,7 +108,9 @@ impl Queue {
             .collect();
         let class = Name::new(key.class.as_str()).expect("a class is a short word");
         let stream = key.name.clone();
-        Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps })))
+        let settled = positions.iter().find(|position| position.stream == id.stream).map_or(0, |found| found.settled.0);
+        let ahead = (end == End::Newest && settled + 1 < first.0).then_some(Seq(settled + 1));
+        Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps, ahead })))
     }
 
     /// Deletes acknowledged rows, riding in a later commit. A deletion that fails stays known and is

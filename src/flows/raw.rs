@@ -173,7 +173,7 @@ impl Raw {
 
     /// The stream of class `raw`, registered when it is first needed.
     async fn rows_of(&self, name: &Name) -> Result<StreamHandle, RawError> {
-        let (outbox, key) = (self.outbox.clone(), StreamKey { name: name.clone(), class: Class::Raw });
+        let (outbox, key) = (self.outbox.clone(), StreamKey::new(name.clone(), Class::Raw));
         let registering = tokio::task::spawn_blocking(move || outbox.stream(key));
         registering.await.expect("registering does not panic").map_err(RawError::Outbox)
     }

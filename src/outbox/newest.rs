@@ -109,7 +109,7 @@ mod tests {
             let config = store::Config::at(folder.path());
             let (store, opened) = Store::open(&config, &[SCHEMA], Arc::clone(&shared)).unwrap();
             let outbox = Outbox::open(&Config::default(), &store, opened.epoch, shared).unwrap();
-            let key = StreamKey { name: Name::new("press").unwrap(), class: Class::Raw };
+            let key = StreamKey::new(Name::new("press").unwrap(), Class::Raw);
             let stream = outbox.stream(key).unwrap();
             Self { store, outbox, stream, clock }
         }

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
 use super::batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 use super::error::Error;
-use super::ledger;
 use super::queue::{Outbox, Stored};
+use super::size::{integer, remove};
 use super::stream::{Class, StreamHandle, StreamKey};
 use crate::base::{BootId, Seq, Stamp};
 use crate::store;
@@ -76,7 +76,8 @@ impl Outbox {
                 let (first, last) = (Seq(reading.first), Seq(reading.last));
                 let id = BatchId { stream, first, last };
                 let Reading { rows, gaps, .. } = reading;
-                return Ok(Some(Batch { id, stream: key, epoch: self.epoch, first, last, rows, gaps }));
+                let epoch = key.epoch.unwrap_or(self.epoch);
+                return Ok(Some(Batch { id, stream: key, epoch, first, last, rows, gaps }));
             }
             self.enter_corrupt(stream, &key, reading.bad).await?;
             unreadable = Some(key);
@@ -119,14 +120,11 @@ impl Outbox {
         let (state, wall_ms) = (std::sync::Arc::clone(&self.state), self.clock.wall_ms());
         let work = move |tx: &store::Tx<'_>| {
             let mut streams = state.stage(tx, stream.at);
+            let stream = &mut streams.all[stream.at];
             for (first, last) in bad {
                 let count = last - first + 1;
-                tx.execute(
-                    "DELETE FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3",
-                    (stream.no, first.cast_signed(), last.cast_signed()),
-                )?;
-                ledger::enter(tx, stream.no, (first, last), count, GapReason::Corrupt, wall_ms)?;
-                streams.all[stream.at].staged.corrupt += count;
+                stream.staged.vanished += count - remove(tx, stream, first, last)?.rows;
+                stream.lose(tx, (first, last), count, GapReason::Corrupt, wall_ms)?;
             }
             Ok(())
         };
@@ -152,10 +150,6 @@ fn by_urgency(connection: &Connection, candidates: Vec<Candidate>) -> Result<Vec
     Ok(aged.into_iter().map(|(_, candidate)| candidate).collect())
 }
 
-fn integer(value: ValueRef<'_>) -> Option<i64> {
-    if let ValueRef::Integer(value) = value { Some(value) } else { None }
-}
-
 fn ranges(
     connection: &Connection,
     sql: &str,
@@ -172,10 +166,13 @@ fn ranges(
     let mut found = VecDeque::new();
     while let Some(row) = rows.next()? {
         let reason: String = row.get(3)?;
+        let first = row.get::<_, i64>(0)?.cast_unsigned().max(candidate.from);
+        let last = row.get::<_, i64>(1)?.cast_unsigned();
         found.push_back(Gap {
-            first: Seq(row.get::<_, i64>(0)?.cast_unsigned().max(candidate.from)),
-            last: Seq(row.get::<_, i64>(1)?.cast_unsigned()),
-            count: row.get::<_, i64>(2)?.cast_unsigned(),
+            first: Seq(first),
+            last: Seq(last),
+            // What lies before `from` has been told already.
+            count: row.get::<_, i64>(2)?.cast_unsigned().min((last + 1).saturating_sub(first)),
             reason: GapReason::from_word(&reason).ok_or(store::Error::Row { table: "outbox_gap", what: reason })?,
             wall_ms: row.get(4)?,
         });

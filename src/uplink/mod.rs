@@ -10,6 +10,7 @@
 //! It never reads the queue, never decides when to try again and never deletes. Limits: a window of unanswered
 //! messages, a packet size each way, a time for connecting and for every answer (a half-open link ends by it).
 
+mod any;
 mod config;
 mod dial;
 mod fake;
@@ -17,15 +18,23 @@ mod judge;
 mod link;
 mod metrics;
 mod mqtt;
+#[cfg(feature = "nats")]
+mod nats;
+mod nats_settings;
 mod probe;
 mod receiver;
 mod session;
 mod tls;
 
-pub use config::{Config, Error, Protocol, TlsConfig};
+pub use any::AnyUplink;
+pub use config::{Config, Error, Kind, Protocol, TlsConfig};
 pub use fake::{FailingUplink, FakeUplink, Fault};
 pub use judge::{LinkJudge, LinkLimits};
 pub use link::{Answer, CloudMessage, LinkState, Lost, Message, Ticket, Uplink};
 pub use metrics::Metrics;
 pub use mqtt::{Ears, MqttUplink};
+#[cfg(feature = "nats")]
+pub use nats::{JetStreamUplink, StreamAck, StreamDelivery, StreamReceiver, StreamReceiverConfig, StreamSettings};
+pub use nats_settings::NatsConfig;
 pub use receiver::{AckToken, Delivery, Receiver, ReceiverConfig};
+pub use tls::load as client_tls;

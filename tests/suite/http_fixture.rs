@@ -257,6 +257,7 @@ impl Setup {
             outbox: outbox.clone(),
             link,
             problems,
+            salvage: tokio::sync::watch::channel(Vec::new()).1,
             database,
         }));
         let mut registry = Registry::with_prefix("forebay");

@@ -14,6 +14,7 @@ mod e2e_custody;
 #[cfg(feature = "tract")]
 mod e2e_demo;
 mod e2e_disk;
+mod e2e_exactly_once;
 mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
@@ -37,5 +38,6 @@ mod mqtt_hostile;
 mod mqtt_transport;
 mod outbox_model;
 mod page_chromium;
+mod salvage;
 mod store_faults;
 mod webdriver;

@@ -73,7 +73,7 @@ impl Bench {
         let classes = [Class::Alarm, Class::Verdict, Class::Raw];
         let streams = classes
             .into_iter()
-            .map(|class| outbox.stream(StreamKey { name: Name::new("press").unwrap(), class }).unwrap())
+            .map(|class| outbox.stream(StreamKey::new(Name::new("press").unwrap(), class)).unwrap())
             .collect();
         Self { folder, clock, store, outbox, streams }
     }

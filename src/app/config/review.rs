@@ -80,6 +80,16 @@ fn cloud(loaded: &Loaded, review: &mut Review) {
         }
         Ok(()) => {}
     }
+    for (key, file) in cloud.files() {
+        if let Err(error) = std::fs::File::open(file) {
+            let message = format!("failed to open {}: {error}", file.display());
+            let hint = "put it there, readable for the service only".to_owned();
+            review.errors.push(at(loaded, &format!("cloud.{key}"), &message, Some(hint)));
+        }
+    }
+    if cfg!(not(feature = "nats")) && cloud.kind == uplink::Kind::Nats {
+        review.errors.push(at(loaded, "cloud.kind", &"this build has no NATS in it", None));
+    }
     if let Some(tls) = &cloud.tls {
         let files = [
             ("ca_file", Some(&tls.ca_file)),

@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
-
 use super::config::Config;
 use super::judge::{Judge, Judged, show_id, write_id};
+use super::news::{Desk, News};
 use super::scorer::Score;
 use super::stream::Saved;
 use crate::base::Stamp;
@@ -45,15 +44,6 @@ pub(super) struct Committing {
     pub last: u64,
 }
 
-/// Something to say on the local broker. It is on the disk.
-#[derive(Debug)]
-pub(super) enum News {
-    /// A reading's verdict.
-    Verdict { stream: Arc<str>, id: Option<String>, point: Point },
-    /// An alarm was raised, escalated or cleared.
-    Alert { alert: board::Alert, kind: &'static str },
-}
-
 /// The fixed part of a stream's commits.
 pub(super) struct Committed {
     pub name: Arc<str>,
@@ -70,8 +60,7 @@ pub(super) struct Committed {
     pub alarms: StreamHandle,
     pub board: Arc<Board>,
     pub stream: Arc<StreamBoard>,
-    /// Not bounded yet: if the broker takes news more slowly than commits make it, this grows.
-    pub news: mpsc::UnboundedSender<News>,
+    pub news: Desk,
 }
 
 impl Committed {
@@ -302,14 +291,14 @@ impl Job {
             };
             shared.board.committed(&shared.stream, point.clone(), verdict_us, commit_us);
             let id = row.id.as_ref().map(show_id);
-            let _ = shared.news.send(News::Verdict { stream: Arc::clone(&shared.name), id, point });
+            shared.news.verdict(News { stream: Arc::clone(&shared.name), id, point });
         }
         for (alert, kind) in written.alerts {
             if kind == "raised" {
                 shared.stream.count(|tally| tally.alerts += 1);
             }
             shared.board.alert(alert.clone());
-            let _ = shared.news.send(News::Alert { alert, kind });
+            shared.news.alert(alert, kind);
         }
         Ingested {
             stream: shared.stream.name().clone(),

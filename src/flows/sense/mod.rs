@@ -12,7 +12,7 @@ mod scorer;
 mod stream;
 
 pub use config::{CloudConfig, Config, Durability, MAX_SUMMARY_READINGS, ModelConfig, RuleOn, SummaryConfig};
-pub use news::Newscast;
+pub use news::{NewsMetrics, Newscast};
 pub use scorer::ScorerError;
 pub use stream::SummaryNews;
 
@@ -140,7 +140,7 @@ impl Sense {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<(Self, Newscast, Vec<String>), Error> {
-        let (say, heard) = mpsc::unbounded_channel();
+        let (desk, newscast) = news::open(parts.broker.clone());
         let room = Arc::new(Notify::new());
         let mut entries: Vec<Entry> = Vec::with_capacity(configs.len());
         let mut problems = Vec::new();
@@ -148,14 +148,13 @@ impl Sense {
             if entries.iter().any(|entry| entry.about.config.name == config.name) {
                 return Err(Error::Twice(config.name.clone()));
             }
-            let (about, stream, problem) = build(config, &parts, say.clone(), Arc::clone(&room)).await?;
+            let (about, stream, problem) = build(config, &parts, desk.clone(), Arc::clone(&room)).await?;
             problems.extend(problem);
             let (mailbox, works) = mpsc::channel(config.queue_payloads.max(1));
             let (orders, obeyed) = mpsc::channel(ORDERS);
             tasks.spawn(stream.run(works, obeyed, stop.clone()));
             entries.push(Entry { about, mailbox, orders });
         }
-        let newscast = Newscast::new(heard, parts.broker);
         Ok((Self { entries, room, clock: parts.clock }, newscast, problems))
     }
 
@@ -244,7 +243,7 @@ fn rule_of(
 async fn build(
     config: &Config,
     parts: &Parts,
-    news: mpsc::UnboundedSender<commit::News>,
+    news: news::Desk,
     room: Arc<Notify>,
 ) -> Result<(About, Stream, Option<String>), Error> {
     let wrong = |source| Error::Signal { stream: config.name.clone(), source };
@@ -274,7 +273,7 @@ async fn build(
     let (name, history) = (config.name.to_string(), parts.history.clone());
     let no = parts.writer.commit(64, move |tx| history.stream(tx, &name)).await?;
     let outbox = parts.outbox.clone();
-    let key = |class| StreamKey { name: config.name.clone(), class };
+    let key = |class| StreamKey::new(config.name.clone(), class);
     let mut keys = vec![key(Class::Summary), key(Class::Alarm)];
     keys.extend(config.cloud.verdicts.then(|| key(Class::Verdict)));
     let registered = tokio::task::spawn_blocking(move || {

@@ -231,7 +231,14 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             self.look.others = false;
         }
         match found {
-            Some((key, batch)) => self.make(claim, key, batch, end == End::Newest).await,
+            Some((key, mut batch)) => {
+                let overtakes = batch.ahead.is_some();
+                // What is made and not sent yet may come behind this one.
+                let unsent = self.ready.values().filter(|ready| ready.key == key).map(|ready| ready.span.first);
+                let behind = unsent.filter(|first| *first < batch.first).chain(batch.ahead).min();
+                batch.ahead = behind;
+                self.make(claim, key, batch, overtakes).await
+            }
             None => {
                 self.company.again();
                 Ok(Made::Nothing)
