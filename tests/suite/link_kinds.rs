@@ -61,7 +61,8 @@ impl Far for Mqtt {
     }
 
     async fn listen(&self) -> Listener {
-        let mut receiver = Receiver::new(Self::link(self.port()), ReceiverConfig::default(), "collect", clock()).unwrap();
+        let mut receiver =
+            Receiver::new(Self::link(self.port()), ReceiverConfig::default(), "collect", clock()).unwrap();
         receiver.connect().await.unwrap();
         Listener::Subscriber { _receiver: Box::new(receiver) }
     }

@@ -35,6 +35,7 @@ mod link_kinds;
 mod link_mqtt;
 #[cfg(feature = "nats")]
 mod link_nats;
+mod link_pace;
 mod link_sync;
 #[cfg(feature = "tract")]
 mod models;
