@@ -17,6 +17,7 @@
 //! Limits: streams in number, a batch in rows and bytes, classes in bytes, the ledger in entries a stream. The byte limit
 //! of the file is the store's.
 
+mod admit;
 mod batch;
 mod block;
 mod config;
@@ -37,8 +38,12 @@ mod salvage;
 mod size;
 mod state;
 mod stream;
+mod summarise;
+mod sweep;
+mod uptime;
 mod wreck;
 
+pub use admit::{Admission, ClassFull, Wanted};
 pub use batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 pub use config::{ClassConfig, Config, PackConfig, Policy};
 pub use error::Error;
@@ -47,3 +52,4 @@ pub use newest::Position;
 pub use queue::{ClassUsage, Envelope, Outbox, SCHEMA};
 pub use salvage::Salvaged;
 pub use stream::{Class, StreamHandle, StreamKey};
+pub use summarise::{Summarise, Summary};

@@ -431,6 +431,22 @@ mod tests {
         assert_eq!((bench.rows(), account(&bench)), (0, 0));
     }
 
+    #[tokio::test]
+    async fn of_a_block_only_the_rows_that_waited_too_long_expire() {
+        let folder = tempfile::tempdir().unwrap();
+        let verdict = ClassConfig { ttl_s: Some(60), ..config().verdict };
+        let bench = open(folder.path(), &Config { verdict, ..config() });
+        for _ in 0..20 {
+            bench.append(1).await;
+            bench.clock.advance(Duration::from_secs(10));
+        }
+        assert_eq!(bench.pack().await, 16);
+        bench.outbox.sweep().await.unwrap();
+        let batch = bench.next(100, &[]).await.unwrap();
+        assert_eq!(gaps(&batch), [(1, 14, 14, GapReason::Expired)]);
+        assert_eq!((batch.rows.len(), bench.rows()), (6, 6));
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Append(usize),

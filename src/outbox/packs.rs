@@ -17,7 +17,7 @@ const HEAD: &str = "SELECT last, first, boot_no, boot_ms, length(body) FROM outb
 pub(super) struct Head {
     pub(super) first: u64,
     pub(super) last: u64,
-    /// Boot and time since boot of the first row that was packed.
+    /// Boot and time since boot of the first row, or of one that has left from before it.
     pub(super) age: (i64, i64),
     /// What it takes of the file.
     pub(super) bytes: u64,
@@ -46,6 +46,17 @@ pub(super) fn heads(connection: &mut Statement<'_>, no: i64, from: u64, most: u6
 /// The statement for [`heads`].
 pub(super) fn heads_sql() -> String {
     format!("{HEAD} WHERE stream_no = ?1 AND last >= ?2 ORDER BY last LIMIT ?3")
+}
+
+/// The rows of the block that ends with `last`, those that have left included; none if it is damaged.
+pub(super) fn rows(tx: &Tx<'_>, no: i64, last: u64) -> Result<Vec<BlockRow>, Error> {
+    Ok(load(&mut *tx.prepare_cached(LOAD)?, no, last)?.map_or_else(Vec::new, |(_, rows)| rows))
+}
+
+/// Rows have left the block's beginning: how old the first of the rest is.
+pub(super) fn set_age(tx: &Tx<'_>, no: i64, last: u64, age: (i64, i64)) -> Result<(), Error> {
+    let sql = "UPDATE outbox_pack SET boot_no = ?3, boot_ms = ?4 WHERE stream_no = ?1 AND last = ?2";
+    tx.execute(sql, (no, last.cast_signed(), age.0, age.1)).map(drop)
 }
 
 /// First number that a batch of at most `rows` rows has if it is taken from the last block between two numbers; `None` if
