@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Waiting;
+use super::config::AtSessionBound;
 use super::custody::Keep;
 use super::hub::Hub;
 use super::link::Link;
 use super::message::{Message, Qos};
 use super::replies::{Reply, ReplyKind, Ticket, Verdict};
-use super::route::{Route, Topic};
+use super::route::{Route, Spread, Topic};
 use super::session::{Incoming, Session, Signal, Will};
 use super::tap::{Tap, TapMessage, TapResult, Within};
 use crate::base::{Outcome, Receipt, Refusal};
@@ -31,6 +32,8 @@ pub struct Publication {
     pub expiry_s: Option<u32>,
     /// See [`Message::properties`].
     pub properties: Bytes,
+    /// The client's protocol has no word for "full" (MQTT 3.1.1): where others are refused, it is kept waiting.
+    pub waits: bool,
 }
 
 /// Where a message comes from and what it takes along.
@@ -38,6 +41,7 @@ struct Origin<'a> {
     session: Option<&'a Arc<Session>>,
     client: &'a Arc<str>,
     tap: bool,
+    waits: bool,
     incoming: Option<(i64, u16)>,
 }
 
@@ -63,6 +67,11 @@ impl Hub {
         receipt: impl FnOnce() -> Receipt,
     ) -> Accepted {
         self.metrics.received.inc();
+        let refuses = self.config.at_session_bound == AtSessionBound::Refuse && message.qos > Qos::AtMostOnce;
+        // Before anybody has it, so that a repetition brings no duplicates.
+        if refuses && self.has_full_session(route, message) {
+            return Accepted::Now(Verdict::Refused(Refusal::Full));
+        }
         let mut retained = false;
         if message.retain {
             if self.retained.set(message) {
@@ -75,8 +84,8 @@ impl Hub {
                 return Accepted::Now(Verdict::Refused(Refusal::Full));
             }
         }
-        let spread = self.spread(route, message, origin.session, wakes);
-        *pressed = spread.pressed;
+        let mut spread = self.spread(route, message, origin.session, wakes);
+        *pressed = spread.pressed.take();
         let tap = self.tap.get().filter(|_| origin.tap && route.tapped);
         if message.qos == Qos::AtMostOnce {
             if let Some(tap) = tap {
@@ -87,19 +96,20 @@ impl Hub {
             }
             return Accepted::Now(Verdict::Kept);
         }
-        let nothing_to_write = spread.rows.is_empty() && !retained && origin.incoming.is_none();
+        let kept_by_sessions = !spread.rows.is_empty() || !spread.lost.is_empty();
+        let nothing_to_write = !kept_by_sessions && !retained && origin.incoming.is_none();
         let Some(tap) = tap else {
             if nothing_to_write {
                 return Accepted::Now(if spread.anyone { Verdict::Kept } else { Verdict::NoSubscribers });
             }
-            let keep = self.keep(origin, message, spread.rows, retained);
+            let keep = self.keep(origin, message, spread, retained);
             return Accepted::Later(keep.submit(receipt()));
         };
         let receipt = receipt();
         if nothing_to_write {
             return Accepted::Later(offer(tap, tap_message(origin, message, receipt, None), None));
         }
-        let keep = self.keep(origin, message, spread.rows, retained);
+        let keep = self.keep(origin, message, spread, retained);
         if message.qos == Qos::ExactlyOnce {
             let work = Box::new(move |tx: &crate::store::Tx| {
                 keep.write(tx)?;
@@ -113,14 +123,9 @@ impl Hub {
         Accepted::Later(offer(tap, tap_message(origin, message, receipt, None), stored))
     }
 
-    fn keep(
-        self: &Arc<Self>,
-        origin: &Origin<'_>,
-        message: &Arc<Message>,
-        rows: Vec<super::custody::KeepRow>,
-        retained: bool,
-    ) -> Keep {
-        let mut keep = Keep::new(self, message, rows);
+    fn keep(self: &Arc<Self>, origin: &Origin<'_>, message: &Arc<Message>, spread: Spread, retained: bool) -> Keep {
+        let mut keep = Keep::new(self, message, spread.rows);
+        keep.lost = spread.lost;
         keep.retained = retained;
         keep.incoming = origin.incoming;
         keep
@@ -130,7 +135,7 @@ impl Hub {
     pub(super) fn publish_inside(self: &Arc<Self>, message: Message, receipt: Receipt) -> Option<Waiting> {
         let route = self.route(&message.topic);
         let client: Arc<str> = "".into();
-        let origin = Origin { session: None, client: &client, tap: false, incoming: None };
+        let origin = Origin { session: None, client: &client, tap: false, waits: false, incoming: None };
         let (mut wakes, mut pressed) = (Vec::new(), None);
         let mut receipt = Some(receipt);
         let share = || receipt.take().expect("asked for once");
@@ -155,7 +160,7 @@ impl Hub {
         let mut message = Message::clone(&will.message);
         message.expires_at = will.expiry_s.map(|expiry_s| self.after_s(expiry_s));
         let route = self.route(&message.topic);
-        let origin = Origin { session: None, client: &session.client, tap: true, incoming: None };
+        let origin = Origin { session: None, client: &session.client, tap: true, waits: false, incoming: None };
         let (mut wakes, mut pressed) = (Vec::new(), None);
         let accepted = self.accept(&origin, &route, &Arc::new(message), &mut wakes, &mut pressed, Receipt::unwatched);
         wake(&mut wakes);
@@ -197,6 +202,7 @@ fn tap_message(origin: &Origin<'_>, message: &Arc<Message>, receipt: Receipt, wi
         qos: message.qos,
         receipt,
         client: origin.client.clone(),
+        waits: origin.waits,
         within,
     }
 }
@@ -249,12 +255,12 @@ impl Link {
         if topic.route.generation != hub.generation.load(std::sync::atomic::Ordering::Acquire) {
             topic.route = Arc::new(hub.route(&topic.name));
         }
-        let Publication { payload, qos, retain, packet_id, expiry_s, properties } = publication;
+        let Publication { payload, qos, retain, packet_id, expiry_s, properties, waits } = publication;
         let expires_at = expiry_s.map(|seconds| hub.after_s(seconds));
         let message = Message { topic: topic.name.clone(), payload, qos, retain, expires_at, properties };
         let message = Arc::new(message);
         let session = self.session.clone();
-        let mut origin = Origin { session: Some(&session), client: &session.client, tap: true, incoming: None };
+        let mut origin = Origin { session: Some(&session), client: &session.client, tap: true, waits, incoming: None };
         let mut pressed = None;
         let waiting = match qos {
             Qos::AtMostOnce => {

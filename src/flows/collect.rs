@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -16,26 +15,11 @@ use rand::Rng;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Backoff, Clock, Name};
-use crate::inbox::{Applied, Inbox, IncomingBatch, IncomingGap, IncomingRow, VerifiedBatch};
-use crate::store::{self, Schema, Tx, Writer};
+use crate::base::Backoff;
 use crate::uplink::{AckToken, Delivery, Receiver};
 
-use super::address::Address;
-use super::batch::{Batch, Decoded, Gap, Limits, Row};
-
-/// Messages that cannot be read, newest last, for a person to look at.
-pub const COLLECT_SCHEMA: Schema = Schema {
-    room: "collect",
-    steps: &["CREATE TABLE collect_rejected (
-        id INTEGER PRIMARY KEY,
-        wall_ms INTEGER NOT NULL,
-        topic TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        size_bytes INTEGER NOT NULL,
-        payload BLOB NOT NULL
-    ) STRICT"],
-};
+use super::arrival::Arrival;
+use super::sink::{Effect, Sink};
 
 /// Bounds of the receiving flow.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -43,10 +27,6 @@ pub const COLLECT_SCHEMA: Schema = Schema {
 pub struct CollectConfig {
     /// Transactions that may be on their way to the disk at once.
     pub commits: usize,
-    /// Rejected messages that are kept; the oldest goes first.
-    pub rejected_messages: u32,
-    /// Bytes kept of each.
-    pub rejected_bytes: usize,
     /// First wait after a loss of the link or of the disk; the next ones double, with jitter.
     pub retry_first_ms: u64,
     /// Longest such wait.
@@ -55,13 +35,7 @@ pub struct CollectConfig {
 
 impl Default for CollectConfig {
     fn default() -> Self {
-        Self {
-            commits: 16,
-            rejected_messages: 1000,
-            rejected_bytes: 64 * 1024,
-            retry_first_ms: 500,
-            retry_most_ms: 30_000,
-        }
+        Self { commits: 16, retry_first_ms: 500, retry_most_ms: 30_000 }
     }
 }
 
@@ -96,20 +70,24 @@ impl CollectMetrics {
         registry.register("refused_messages", "Messages beyond the limit of series", self.refused.clone());
         registry.register("failures", "Losses of the link or of the disk", self.failures.clone());
     }
+
+    pub(super) fn count(&self, effect: Effect) {
+        match effect {
+            Effect::Stored { rows, duplicates } => {
+                self.batches.inc();
+                self.rows.inc_by(rows);
+                self.duplicates.inc_by(duplicates);
+            }
+            Effect::Rejected => drop(self.rejected.inc()),
+            Effect::Refused => {
+                tracing::error!("a batch begins one series too many and stays at the broker: raise inbox.max_series");
+                self.refused.inc();
+            }
+        }
+    }
 }
 
-/// What one committed message did.
-enum Effect {
-    Stored {
-        rows: u64,
-        duplicates: u64,
-    },
-    Rejected,
-    /// Nothing: it would begin a series beyond the inbox's limit.
-    Refused,
-}
-
-type Committing = BoxFuture<'static, (AckToken, Result<Effect, store::Error>)>;
+type Committing = BoxFuture<'static, (AckToken, Result<Vec<Effect>, String>)>;
 
 enum Ended {
     Stopped,
@@ -119,9 +97,7 @@ enum Ended {
 /// The flow's parts.
 pub struct Collect<R> {
     receiver: Receiver,
-    writer: Writer,
-    inbox: Inbox,
-    clock: Arc<dyn Clock>,
+    sink: Arc<dyn Sink>,
     config: CollectConfig,
     rng: R,
     metrics: CollectMetrics,
@@ -129,15 +105,8 @@ pub struct Collect<R> {
 
 impl<R: Rng + Send> Collect<R> {
     /// `rng` spreads the waits.
-    pub fn new(
-        receiver: Receiver,
-        writer: Writer,
-        inbox: Inbox,
-        clock: Arc<dyn Clock>,
-        config: CollectConfig,
-        rng: R,
-    ) -> Self {
-        Self { receiver, writer, inbox, clock, config, rng, metrics: CollectMetrics::default() }
+    pub fn new(receiver: Receiver, sink: Arc<dyn Sink>, config: CollectConfig, rng: R) -> Self {
+        Self { receiver, sink, config, rng, metrics: CollectMetrics::default() }
     }
 
     /// The counters.
@@ -180,10 +149,10 @@ impl<R: Rng + Send> Collect<R> {
             tokio::select! {
                 biased;
                 Some((token, outcome)) = commits.next(), if !commits.is_empty() => match outcome {
-                    Ok(effect) => {
+                    Ok(effects) => {
                         backoff.reset();
-                        self.count(&effect);
-                        if !matches!(effect, Effect::Refused) {
+                        effects.iter().for_each(|effect| self.metrics.count(*effect));
+                        if !effects.contains(&Effect::Refused) {
                             self.receiver.acknowledge(token);
                         }
                     }
@@ -203,101 +172,11 @@ impl<R: Rng + Send> Collect<R> {
         }
     }
 
-    fn count(&self, effect: &Effect) {
-        match effect {
-            Effect::Stored { rows, duplicates } => {
-                self.metrics.batches.inc();
-                self.metrics.rows.inc_by(*rows);
-                self.metrics.duplicates.inc_by(*duplicates);
-            }
-            Effect::Rejected => drop(self.metrics.rejected.inc()),
-            Effect::Refused => {
-                tracing::error!("a batch begins one series too many and stays at the broker: raise inbox.max_series");
-                self.metrics.refused.inc();
-            }
-        }
-    }
-
     /// The commit of one message, whatever it holds.
     fn keep(&self, delivery: Delivery) -> Committing {
         let Delivery { topic, payload, token } = delivery;
         self.metrics.messages.inc();
-        let writer = self.writer.clone();
-        let bytes = payload.len();
-        match self.read(&topic, &payload) {
-            Ok((gateway, batch)) => {
-                let inbox = self.inbox.clone();
-                let commit = async move {
-                    let applied = writer.commit(bytes, move |tx| inbox.apply(tx, &gateway, &batch)).await;
-                    let effect = |applied| match applied {
-                        Applied::Stored { new_rows: rows, duplicates, .. } => Effect::Stored { rows, duplicates },
-                        Applied::TooManySeries => Effect::Refused,
-                    };
-                    (token, applied.map(effect))
-                };
-                Box::pin(commit)
-            }
-            Err(reason) => {
-                tracing::warn!(topic, reason, "put a message aside");
-                let wall_ms = self.clock.wall_ms();
-                let (most, keep) = (self.config.rejected_messages, self.config.rejected_bytes);
-                let commit = async move {
-                    let work = move |tx: &Tx<'_>| reject(tx, wall_ms, &topic, &reason, &payload, (most, keep));
-                    (token, writer.commit(bytes, work).await.map(|()| Effect::Rejected))
-                };
-                Box::pin(commit)
-            }
-        }
+        let kept = self.sink.keep(vec![Arrival::read(topic, payload, self.sink.limits())]);
+        Box::pin(async move { (token, kept.await) })
     }
-
-    /// The batch that a message holds, if its topic may carry it, and whose it is.
-    fn read(&self, topic: &str, payload: &Bytes) -> Result<(Name, VerifiedBatch), String> {
-        let address = Address::parse(topic).ok_or("the topic is not fleet/v1/TENANT/GATEWAY/CLASS/STREAM")?;
-        let config = self.inbox.config();
-        let limits = Limits { rows: config.max_batch_rows, gaps: config.max_batch_gaps, ..Limits::default() };
-        let decoded = Batch::decode(payload, &limits).map_err(|error| error.to_string())?;
-        // The broker's rules say who may publish where; a batch must not speak for another gateway than its topic does.
-        if !address.is_of(&decoded.batch) {
-            return Err("the batch is of another gateway or stream than its topic".to_owned());
-        }
-        let Decoded { batch, digest, row_bytes } = decoded;
-        let Batch { gateway, epoch, stream, class, first, last, rows, gaps } = batch;
-        let (class, rows) = (class.to_string(), rows.into_iter().map(incoming_row).collect());
-        let gaps = gaps.into_iter().map(incoming_gap).collect();
-        let incoming = IncomingBatch { epoch, class, stream, first, last, rows, gaps, digest };
-        let verified = incoming.verify(&row_bytes, config).map_err(|error| error.to_string())?;
-        Ok((gateway, verified))
-    }
-}
-
-fn incoming_row(row: Row) -> IncomingRow {
-    IncomingRow {
-        seq: row.seq,
-        wall_ms: row.stamp.wall_ms,
-        boot_ms: row.stamp.boot_ms,
-        clock_state: row.stamp.state.as_str(),
-        body: row.body.into(),
-    }
-}
-
-fn incoming_gap(gap: Gap) -> IncomingGap {
-    IncomingGap { first: gap.first, last: gap.last, count: gap.count, reason: gap.reason, wall_ms: gap.wall_ms }
-}
-
-fn reject(
-    tx: &Tx<'_>,
-    wall_ms: i64,
-    topic: &str,
-    reason: &str,
-    payload: &Bytes,
-    (most, keep): (u32, usize),
-) -> Result<(), store::Error> {
-    let size_bytes = i64::try_from(payload.len()).unwrap_or(i64::MAX);
-    let kept = &payload[..payload.len().min(keep)];
-    tx.execute(
-        "INSERT INTO collect_rejected (wall_ms, topic, reason, size_bytes, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
-        (wall_ms, topic, reason, size_bytes, kept),
-    )?;
-    tx.execute("DELETE FROM collect_rejected WHERE id <= (SELECT max(id) FROM collect_rejected) - ?1", (most,))?;
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::sense::{Sense, Work, ingest_topic};
+use super::sense::{Sense, SummaryNews, Work, ingest_topic};
 use crate::access::Principal;
 use crate::base::{Name, Receipt, Refusal};
 use crate::store::CommitError;
@@ -45,9 +45,12 @@ pub enum IngestError {
         /// What is wrong and where.
         detail: String,
     },
-    /// The stream's queue or the disk's share is full.
+    /// The stream's queue is full.
     #[error("the stream's queue is full")]
     Full,
+    /// A class that blocks has used up its share of the queue to the cloud, or the file is full.
+    #[error("there is no room for more until the cloud takes rows; nothing was kept")]
+    Quota,
     /// The disk refused; nothing was acknowledged.
     #[error("the disk does not take readings; nothing was kept")]
     Disk,
@@ -59,7 +62,7 @@ pub enum IngestError {
 impl From<Refusal> for IngestError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Full => Self::Full,
+            Refusal::Full => Self::Quota,
             Refusal::Disk => Self::Disk,
             Refusal::Dropped => Self::Closing,
             Refusal::Payload => Self::Payload { detail: "the payload cannot be read".to_owned() },
@@ -70,7 +73,7 @@ impl From<Refusal> for IngestError {
 impl From<CommitError> for IngestError {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Full(_) => Self::Full,
+            CommitError::Full(_) => Self::Quota,
             CommitError::Disk(_) | CommitError::Corrupt(_) => Self::Disk,
             CommitError::Closed => Self::Closing,
         }
@@ -88,6 +91,11 @@ impl Intake {
         Self { sense }
     }
 
+    /// Ends a stream's open summary now; `None` if no reading is in it.
+    pub async fn summarise(&self, stream: &str) -> Result<Option<SummaryNews>, IngestError> {
+        self.sense.summarise(stream).await
+    }
+
     /// Takes one payload and answers when it is on the disk, or not taken.
     pub async fn ingest(&self, who: &Principal, stream: &str, payload: Bytes) -> Result<Ingested, IngestError> {
         let about = self.sense.stream(stream).ok_or_else(|| IngestError::NoStream(stream.to_owned()))?;
@@ -101,6 +109,7 @@ impl Intake {
             arrived: self.sense.now(),
             receipt: Receipt::unwatched(),
             within: None,
+            waits: false,
             reply: Some(reply),
         };
         self.sense.offer(stream, work).map_err(|error| match error {

@@ -1,10 +1,13 @@
 //! The stories: which room is called in which order, and nothing else.
 
 mod address;
+mod arrival;
 mod batch;
 pub mod board;
 mod cbor;
 mod collect;
+#[cfg(feature = "nats")]
+mod collect_stream;
 mod flight;
 pub mod inference;
 pub mod intake;
@@ -12,16 +15,32 @@ mod load_spec;
 pub mod models;
 pub mod query;
 mod queue;
+pub mod raw;
 pub mod record;
+pub mod salvage;
 pub mod sense;
+mod sink;
+mod summarise;
+pub mod summary;
 mod sync;
 mod sync_settings;
+mod upkeep;
 mod view;
+#[cfg(feature = "postgres")]
+mod warehouse_sink;
 
 pub use address::Address;
+pub use arrival::Arrival;
 pub use batch::{BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
 pub use cbor::CborError;
-pub use collect::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics};
+pub use collect::{Collect, CollectConfig, CollectMetrics};
+#[cfg(feature = "nats")]
+pub use collect_stream::{CollectStream, StreamBatch};
 pub use load_spec::load_spec;
+pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
+pub use summarise::InPlaceOfRows;
 pub use sync::Sync;
 pub use sync_settings::{SyncConfig, SyncMetrics};
+pub use upkeep::keep_queue;
+#[cfg(feature = "postgres")]
+pub use warehouse_sink::WarehouseSink;

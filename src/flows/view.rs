@@ -96,12 +96,29 @@ pub struct QueueView {
     pub rows: u64,
     /// Deepest since the process started.
     pub deepest_rows: u64,
+    /// Per class, most urgent first.
+    pub classes: Vec<QueueClass>,
     /// Per stream and class.
     pub streams: Vec<QueueStream>,
     /// Database and write-ahead log on disk.
     pub file_bytes: u64,
     /// This life of the queue file.
     pub epoch: u64,
+}
+
+/// One class's part of the queue.
+#[derive(Debug, Clone, Serialize)]
+pub struct QueueClass {
+    /// `alarm`, `verdict`, `summary` or `raw`.
+    pub class: &'static str,
+    /// Rows waiting.
+    pub rows: u64,
+    /// What they take of the file.
+    pub bytes: u64,
+    /// Most bytes the class may take now.
+    pub limit_bytes: u64,
+    /// What happens at the limit: `block`, `drop_oldest`, `drop_newest` or `summarise`.
+    pub policy: &'static str,
 }
 
 /// One stream's part of the queue.
@@ -143,4 +160,17 @@ pub struct HealthView {
     pub ready: bool,
     /// What is wrong, one sentence each; a model that does not serve is a problem and no reason not to be ready.
     pub problems: Vec<String>,
+}
+
+/// Messages that an absent MQTT client will not get, because its session was full.
+#[derive(Debug, Clone, Serialize)]
+pub struct SessionLossView {
+    /// Its client id.
+    pub client: String,
+    /// QoS 1 and 2 messages.
+    pub messages: u64,
+    /// When the first of them came, ms since 1970, UTC.
+    pub first_ms: i64,
+    /// When the last of them came, ms since 1970, UTC.
+    pub last_ms: i64,
 }

@@ -30,7 +30,7 @@ pub struct Batch {
     pub id: BatchId,
     /// The stream's name and class.
     pub stream: StreamKey,
-    /// This life of the queue file.
+    /// The life of the queue file that the rows are of: this one, or the one that they were salvaged from.
     pub epoch: Epoch,
     /// First number.
     pub first: Seq,
@@ -67,6 +67,8 @@ pub enum GapReason {
     Corrupt,
     /// The far side takes no message that large: acknowledged data is lost on the way.
     Unsendable,
+    /// Not found in a file that was set aside: acknowledged data is lost, at most `count` rows of it.
+    Quarantined,
     /// The oldest rows of a class went because its share was used up: acknowledged data is lost.
     Evicted,
     /// A new row was not kept because the share of its class was used up: acknowledged data is lost.
@@ -78,11 +80,12 @@ pub enum GapReason {
 }
 
 impl GapReason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Restart,
         Self::Rollback,
         Self::Corrupt,
         Self::Unsendable,
+        Self::Quarantined,
         Self::Evicted,
         Self::RefusedNewest,
         Self::Expired,
@@ -96,6 +99,7 @@ impl GapReason {
             Self::Rollback => "rollback",
             Self::Corrupt => "corrupt",
             Self::Unsendable => "unsendable",
+            Self::Quarantined => "quarantined",
             Self::Evicted => "evicted",
             Self::RefusedNewest => "refused_newest",
             Self::Expired => "expired",

@@ -17,6 +17,12 @@ pub enum Error {
         /// The limit.
         most: usize,
     },
+    /// A set aside file gives nothing.
+    #[error("failed to salvage: {problem}")]
+    Salvage {
+        /// Why.
+        problem: String,
+    },
     /// Settings that contradict each other.
     #[error("outbox.{key}: {problem}")]
     Setting {
@@ -39,7 +45,7 @@ impl Error {
         match self {
             Self::Store(error) => error.is_corruption(),
             Self::Unreadable { .. } => true,
-            Self::TooManyStreams { .. } | Self::Setting { .. } => false,
+            Self::TooManyStreams { .. } | Self::Salvage { .. } | Self::Setting { .. } => false,
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn open_at(folder: &tempfile::TempDir, config: &Config, since_boot: s
 }
 
 pub(super) fn key(name: &str, class: Class) -> StreamKey {
-    StreamKey { name: Name::new(name).unwrap(), class }
+    StreamKey::new(Name::new(name).unwrap(), class)
 }
 
 impl Bench {

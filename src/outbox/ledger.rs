@@ -5,8 +5,7 @@ use rusqlite::OptionalExtension;
 use super::batch::GapReason;
 use super::size;
 use super::state::Stream;
-use super::stream::{Class, StreamKey};
-use crate::base::Name;
+use super::stream::StreamKey;
 use crate::store::{Error, Tx};
 
 /// Enters numbers that will never be rows. `count` of them were acknowledged rows. An entry of the same reason that
@@ -96,18 +95,16 @@ pub(super) fn two_oldest(tx: &Tx<'_>, stream_no: i64) -> Result<Option<[(u64, u6
 pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec<Stream>, Error> {
     let mut found = Vec::new();
     {
+        // What is still being salvaged is taken up by the salvage.
         let mut statement = tx.prepare_cached(
             "SELECT stream_no, class, name, reserved, settled, bytes, counted, flat_until, flat_bytes
-             FROM outbox_stream ORDER BY stream_no",
+             FROM outbox_stream WHERE salvage IS NULL ORDER BY stream_no",
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (class, name): (String, String) = (row.get(1)?, row.get(2)?);
-            let wrong = |what| Error::Row { table: "outbox_stream", what };
-            let key = StreamKey {
-                class: Class::from_word(&class).ok_or_else(|| wrong(class))?,
-                name: Name::new(&name).map_err(|error| wrong(error.to_string()))?,
-            };
+            let key = StreamKey::from_stored(&class, &name)
+                .ok_or_else(|| Error::Row { table: "outbox_stream", what: format!("{class} {name}") })?;
             let number = |at| Ok::<_, rusqlite::Error>(row.get::<_, i64>(at)?.cast_unsigned());
             let mut stream = Stream::new(row.get(0)?, key, 0, number(3)?);
             stream.settled = number(4)?;
@@ -122,6 +119,19 @@ pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec
     let mut streams = Vec::with_capacity(found.len());
     for (mut stream, counted) in found {
         let (no, settled) = (stream.no, stream.settled);
+        stream.entries = entries(tx, no)?;
+        if stream.key.epoch.is_some() {
+            // Everything of it was accounted for when its salvage ended. It goes once the cloud has all of it.
+            let (reserved, bytes) = (stream.reserved, stream.bytes);
+            if settled >= reserved {
+                forget(tx, no)?;
+            } else {
+                let rows = waiting(tx, no, settled, reserved)?;
+                stream.begin_sending(reserved, rows, if rows == 0 { 0 } else { bytes });
+                streams.push(stream);
+            }
+            continue;
+        }
         let last = highest(tx, no)?.max(settled);
         if last < stream.reserved {
             burn(tx, no, (last + 1, stream.reserved), wall_ms)?;
@@ -137,9 +147,6 @@ pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec
         if stream.rows == 0 {
             stream.bytes = 0;
         }
-        stream.entries = tx
-            .query_row("SELECT count(*) FROM outbox_gap WHERE stream_no = ?1", [no], |row| row.get::<_, i64>(0))?
-            .cast_unsigned();
         tx.execute(
             "UPDATE outbox_stream SET reserved = ?2, bytes = ?3, counted = ?4, flat_until = ?5, flat_bytes = ?6
              WHERE stream_no = ?1",
@@ -155,6 +162,25 @@ pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec
         streams.push(stream);
     }
     Ok(streams)
+}
+
+/// Entries of a stream's ledger: few, by its bound.
+fn entries(tx: &Tx<'_>, no: i64) -> Result<u64, Error> {
+    let entries: i64 = tx.query_row("SELECT count(*) FROM outbox_gap WHERE stream_no = ?1", [no], |row| row.get(0))?;
+    Ok(entries.cast_unsigned())
+}
+
+/// Removes a stream of an old epoch that is drained.
+fn forget(tx: &Tx<'_>, no: i64) -> Result<(), Error> {
+    for sql in [
+        "DELETE FROM outbox_row WHERE stream_no = ?1",
+        "DELETE FROM outbox_gap WHERE stream_no = ?1",
+        "DELETE FROM outbox_acked WHERE stream_no = ?1",
+        "DELETE FROM outbox_stream WHERE stream_no = ?1",
+    ] {
+        tx.execute(sql, [no])?;
+    }
+    Ok(())
 }
 
 /// A crash loop does not fill the ledger: the entry of the last crash grows.

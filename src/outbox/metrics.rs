@@ -25,6 +25,8 @@ pub struct Metrics {
     pub(super) rows: Gauge,
     pub(super) burned: Counter,
     corrupt: Counter,
+    pub(super) salvaged: Counter,
+    pub(super) quarantined: Counter,
     class_rows: Gauges,
     class_bytes: Gauges,
     class_limit_bytes: Gauges,
@@ -51,6 +53,8 @@ impl Default for Metrics {
             rows: Gauge::default(),
             burned: Counter::default(),
             corrupt: Counter::default(),
+            salvaged: Counter::default(),
+            quarantined: Counter::default(),
             class_rows: Family::default(),
             class_bytes: Family::default(),
             class_limit_bytes: Family::default(),
@@ -75,6 +79,10 @@ impl Metrics {
         registry.register("outbox_rows", "Rows waiting for the cloud", self.rows.clone());
         registry.register("outbox_burned_numbers", "Numbers burned by failed commits", self.burned.clone());
         registry.register("outbox_corrupt_rows", "Rows lost to a wrong checksum", self.corrupt.clone());
+        let help = "Rows brought back from files that were set aside";
+        registry.register("outbox_salvaged_rows", help, self.salvaged.clone());
+        let help = "Numbers of files that were set aside for which no row was found";
+        registry.register("outbox_quarantined_numbers", help, self.quarantined.clone());
         for (name, help, family) in [
             ("outbox_class_rows", "Rows waiting, by class", &self.class_rows),
             ("outbox_class_bytes", "Bytes of the file that they take, by class", &self.class_bytes),
@@ -114,7 +122,7 @@ impl Metrics {
                 return;
             }
             // Numbers that were nobody's are counted as burned, unsendable rows by the sender.
-            GapReason::Restart | GapReason::Rollback | GapReason::Unsendable => return,
+            GapReason::Restart | GapReason::Rollback | GapReason::Unsendable | GapReason::Quarantined => return,
         };
         family.get_or_create(&label(class)).inc_by(count);
     }

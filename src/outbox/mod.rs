@@ -19,6 +19,7 @@
 mod admit;
 mod batch;
 mod config;
+mod declare;
 mod error;
 mod evict;
 #[cfg(test)]
@@ -26,21 +27,26 @@ mod fixture;
 mod give_up;
 mod ledger;
 mod metrics;
+mod newest;
 mod pick;
 mod queue;
 mod quota;
+mod salvage;
 mod size;
 mod state;
 mod stream;
 mod summarise;
 mod sweep;
 mod uptime;
+mod wreck;
 
 pub use admit::{Admission, ClassFull, Wanted};
 pub use batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 pub use config::{ClassConfig, Config, Policy};
 pub use error::Error;
 pub use metrics::Metrics;
+pub use newest::Position;
 pub use queue::{ClassUsage, Envelope, Outbox, SCHEMA};
+pub use salvage::Salvaged;
 pub use stream::{Class, StreamHandle, StreamKey};
-pub use summarise::{Summarise, Summary};
+pub use summarise::Summarise;

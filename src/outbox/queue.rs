@@ -71,6 +71,19 @@ pub const SCHEMA: Schema = Schema {
             seen_ms INTEGER NOT NULL
         );
     ",
+        "
+        ALTER TABLE outbox_stream ADD COLUMN epoch INTEGER;
+        ALTER TABLE outbox_stream ADD COLUMN salvage TEXT;
+        CREATE TABLE outbox_salvage (
+            file TEXT PRIMARY KEY,
+            next_page INTEGER NOT NULL,
+            tries INTEGER NOT NULL,
+            rows INTEGER NOT NULL,
+            lost INTEGER NOT NULL,
+            lowest_no INTEGER NOT NULL,
+            done INTEGER NOT NULL
+        ) WITHOUT ROWID;
+    ",
     ],
 };
 
@@ -82,6 +95,9 @@ pub struct Envelope {
     /// When its cause happened. Its boot is the current one.
     pub stamp: Stamp,
 }
+
+/// A class with less room than this counts as full: about what one payload asks for.
+const BLOCKING_BYTES: u64 = 4096;
 
 /// One class's part of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +112,13 @@ pub struct ClassUsage {
     pub limit_bytes: u64,
     /// What happens at the limit.
     pub policy: Policy,
+}
+
+impl ClassUsage {
+    /// True if new rows are turned away because the class is full.
+    pub fn is_blocking(&self) -> bool {
+        self.policy == Policy::Block && self.rows > 0 && self.bytes + BLOCKING_BYTES > self.limit_bytes
+    }
 }
 
 /// The queue. A cheap clone.
@@ -147,7 +170,7 @@ impl Outbox {
             if let Some(handle) = known(&streams.all) {
                 return Ok(handle);
             }
-            if streams.all.len() >= self.config.max_streams {
+            if streams.all.iter().filter(|stream| stream.key.epoch.is_none()).count() >= self.config.max_streams {
                 return Err(Error::TooManyStreams { key, most: self.config.max_streams });
             }
         }
@@ -190,11 +213,15 @@ impl Outbox {
         stream.staged.entries += ledger::withdraw(tx, no, batch.first.0, batch.last.0)?;
         let settled = stream.settled_now();
         if batch.first.0 > settled + 1 {
-            tx.execute(
-                "INSERT INTO outbox_acked VALUES (?1, ?2, ?3)
-                 ON CONFLICT (stream_no, first) DO UPDATE SET last = max(last, excluded.last)",
+            // Fresh rows that overtake a backlog follow each other: one range grows instead of one more a batch.
+            let grown = tx.execute(
+                "UPDATE outbox_acked SET last = max(last, ?3) WHERE stream_no = ?1 AND last >= ?2 - 1 AND first =
+                 (SELECT max(first) FROM outbox_acked WHERE stream_no = ?1 AND first <= ?2)",
                 (no, first, last),
             )?;
+            if grown == 0 {
+                tx.execute("INSERT INTO outbox_acked VALUES (?1, ?2, ?3)", (no, first, last))?;
+            }
             return Ok(());
         }
         let mut settled = settled.max(batch.last.0);
@@ -253,6 +280,9 @@ impl Outbox {
         self.writer.commit_blocking(move |tx| {
             let streams = state.lock().all.len();
             for at in 0..streams {
+                if state.lock().all[at].key.epoch.is_some() {
+                    continue;
+                }
                 let mut streams = state.stage(tx, at);
                 let stream = &mut streams.all[at];
                 if let Some(burned) = stream.burned {
@@ -315,6 +345,7 @@ pub(super) fn append(
 }
 
 /// The columns that a checksum covers beside the body.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Stored {
     pub(super) stream_no: i64,
     pub(super) seq: i64,

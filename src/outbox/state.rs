@@ -1,5 +1,6 @@
 //! What the outbox remembers about its streams, and what of it waits for a commit.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
@@ -86,6 +87,17 @@ impl Stream {
         }
     }
 
+    /// A stream of an old epoch, whose rows are still being salvaged: nothing of it is sent.
+    pub(super) fn resting(no: i64, key: StreamKey, settled: u64, reserved: u64) -> Self {
+        Self { next: reserved + 1, ..Self::new(no, key, settled, reserved) }
+    }
+
+    /// Every number up to `reserved` is a row or in the ledger now; `rows` of them are rows, which take `bytes`.
+    pub(super) fn begin_sending(&mut self, reserved: u64, rows: u64, bytes: u64) {
+        (self.next, self.reserved, self.last) = (reserved + 1, reserved, reserved);
+        (self.rows, self.bytes) = (rows, bytes);
+    }
+
     pub(super) fn reserved_now(&self) -> u64 {
         self.staged.reserved.unwrap_or(self.reserved)
     }
@@ -160,6 +172,7 @@ impl Stream {
             }
             return false;
         }
+        // Nothing is appended to a stream of an old epoch, and what is salvaged is not sent one by one.
         let news = staged.first.is_some() || staged.ledger || !staged.lost.is_empty();
         if staged.first.is_some() || staged.ledger {
             self.last = self.next - 1;
@@ -233,6 +246,8 @@ pub(super) struct State {
     ledger_entries: u64,
     pub(super) summarise: OnceLock<Arc<dyn Summarise>>,
     pub(super) appended: watch::Sender<u64>,
+    /// Grows with every loss in the ledger.
+    pub(super) losses: AtomicU64,
     /// Changes when a class that blocks may have room.
     pub(super) room: watch::Sender<u64>,
     pub(super) metrics: Metrics,
@@ -254,6 +269,7 @@ impl State {
             ledger_entries: config.ledger_entries,
             summarise: OnceLock::new(),
             appended: watch::Sender::new(0),
+            losses: AtomicU64::new(0),
             room: watch::Sender::new(0),
             metrics: Metrics::default(),
         };
@@ -294,6 +310,10 @@ impl State {
         evict::enforce(tx, &mut streams, &Room { stamp, summarise, reserve_rows: self.reserve_rows })?;
         for at in streams.touched.clone() {
             let (stream, most) = (&mut streams.all[at], self.ledger_entries.max(1));
+            // No alarm is given up for the sake of the ledger: it has no more entries than the stream has rows. And what is
+            // known of a wreck does not grow.
+            let is_exempt = stream.key.class == Class::Alarm || stream.key.epoch.is_some();
+            let most = if is_exempt { u64::MAX } else { most };
             while stream.entries_now() > most && evict::shorten_ledger(tx, stream, stamp.wall_ms)? {}
             stream.seal(tx)?;
         }
@@ -304,6 +324,9 @@ impl State {
         let mut streams = self.lock();
         let (mut news, mut room) = (false, false);
         for at in std::mem::take(&mut streams.touched) {
+            if committed && streams.all[at].staged.lost.iter().any(|(_, count)| *count > 0) {
+                self.losses.fetch_add(1, Ordering::Release);
+            }
             room |= streams.all[at].staged.removed > 0;
             news |= streams.all[at].settle(committed, &self.metrics);
         }

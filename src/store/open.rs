@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use super::boot::{Boot, settle_epoch};
+use super::boot::{Boot, last_wall_ms, settle_epoch};
 use super::checkpoint::{self, Gate};
 use super::config::{Config, PAGE_BYTES};
 use super::connection::{limit_pages, open_checkpointer, open_writer};
@@ -17,6 +17,7 @@ use super::metrics::Metrics;
 use super::quarantine;
 use super::queue::Queue;
 use super::reader::Reader;
+use super::salvage::Wreck;
 use super::schema::{Schema, migrate};
 use super::submit::Writer;
 use super::writer::{WriterThread, watch_log};
@@ -39,6 +40,7 @@ pub struct Opened {
 
 /// The open file with its threads. Dropping it closes it.
 pub struct Store {
+    database: PathBuf,
     writer: Writer,
     reader: Reader,
     gate: Arc<Gate>,
@@ -63,9 +65,9 @@ impl Store {
     /// a new epoch; `Opened` says so. Errors are the machine's: permission, space, memory, a newer program's tables.
     pub fn open(config: &Config, schemas: &[Schema], clock: Arc<dyn Clock>) -> Result<(Self, Opened), Error> {
         create_folder(&config.state_dir)?;
-        let database = config.database();
+        let (database, side) = (config.database(), config.state_dir.join("epoch"));
         let aside = |why: &str| {
-            let path = quarantine::set_aside(&database, clock.wall_ms(), config.quarantine_files)?;
+            let path = quarantine::set_aside(&database, &side, clock.wall_ms(), config.quarantine_files)?;
             tracing::error!(path = %path.display(), error = why, "the database was set aside; a new epoch begins");
             Ok::<_, Error>(path)
         };
@@ -96,7 +98,7 @@ impl Store {
         };
         let thread = WriterThread {
             config: config.clone(),
-            database,
+            database: database.clone(),
             connection: Some(connection),
             queue: Arc::clone(&queue),
             gate: Arc::clone(&gate),
@@ -108,6 +110,7 @@ impl Store {
         };
         let writer_thread = start("store-writer", move || thread.run())?;
         let store = Self {
+            database,
             writer: Writer { queue, metrics },
             reader,
             gate,
@@ -140,6 +143,11 @@ impl Store {
         self.health.watch()
     }
 
+    /// Files that were set aside, now or earlier, oldest first: for whoever salvages their rows.
+    pub fn wrecks(&self) -> Vec<Wreck> {
+        quarantine::wrecks(&self.database)
+    }
+
     /// What this room counts.
     pub fn metrics(&self) -> &Metrics {
         &self.writer.metrics
@@ -170,8 +178,12 @@ fn prepare(config: &Config, database: &Path, schemas: &[Schema], clock: &Arc<dyn
     // A full file must open: what a start writes comes from the reserve.
     limit_pages(&connection, config.delete_pages())?;
     migrate(&mut connection, schemas)?;
-    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &**clock)?;
-    let (boot, last_wall_ms) = Boot::settle(&mut connection, Arc::clone(clock), config.wall_persist_ms)?;
+    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &config.disk, &**clock)?;
+    // Before the first stamp: the boot's own row and all others must be stamped by the same belief. In a new file the
+    // epoch stands in, which is a wall clock that has passed and survives the loss of the file.
+    let last_wall_ms = last_wall_ms(&connection)?;
+    clock.has_passed(if last_wall_ms == 0 { epoch.0.cast_signed() } else { last_wall_ms });
+    let boot = Boot::settle(&mut connection, Arc::clone(clock), last_wall_ms, config.wall_persist_ms)?;
     limit_pages(&connection, config.insert_pages())?;
     Ok(Prepared { connection, created, epoch, boot, last_wall_ms })
 }
@@ -293,6 +305,7 @@ mod tests {
         let mut aside: Vec<_> =
             names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.contains("quarantine")).collect();
         aside.sort();
+        aside.retain(|name| !name.ends_with("-epoch"));
         assert_eq!(aside, ["forebay.db.quarantine-4", "forebay.db.quarantine-5"]);
     }
 

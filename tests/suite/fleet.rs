@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::base::{Clock, Epoch, Name, SystemClock};
-use forebay::flows::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, Sync, SyncConfig, SyncMetrics};
+use forebay::flows::{
+    COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, InboxSink, Rejects, Sync, SyncConfig, SyncMetrics,
+};
 use forebay::inbox::{self, Inbox, Report};
 use forebay::outbox::{self, Class, Envelope, Outbox, StreamHandle, StreamKey};
 use forebay::store::{self, Store};
@@ -48,7 +50,7 @@ impl Gateway {
     }
 
     pub(crate) fn stream(&self, class: Class, stream: &str) -> StreamHandle {
-        self.outbox.stream(StreamKey { name: name(stream), class }).unwrap()
+        self.outbox.stream(StreamKey::new(name(stream), class)).unwrap()
     }
 
     /// Appends one row a body, in one transaction.
@@ -149,7 +151,8 @@ impl Collector {
         let config = CollectConfig { retry_first_ms: 5, retry_most_ms: 20, ..CollectConfig::default() };
         let receiver = Receiver::new(impatient(port), ReceiverConfig::default(), "collect", clock()).unwrap();
         let rng = StdRng::seed_from_u64(2);
-        let collect = Collect::new(receiver, self.store.writer(), self.inbox.clone(), clock(), config, rng);
+        let sink = InboxSink::new(self.store.writer(), self.inbox.clone(), clock(), Rejects::default());
+        let collect = Collect::new(receiver, Arc::new(sink), config, rng);
         let (metrics, stop) = (collect.metrics().clone(), CancellationToken::new());
         Running { metrics, stop: stop.clone(), task: tokio::spawn(collect.run(stop)) }
     }

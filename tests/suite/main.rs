@@ -13,6 +13,7 @@ mod e2e_custody;
 #[cfg(feature = "tract")]
 mod e2e_demo;
 mod e2e_disk;
+mod e2e_exactly_once;
 mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
@@ -34,5 +35,7 @@ mod mqtt_hostile;
 mod mqtt_transport;
 mod outbox_model;
 mod page_chromium;
+mod quota_model;
+mod salvage;
 mod store_faults;
 mod webdriver;

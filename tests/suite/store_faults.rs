@@ -103,7 +103,7 @@ async fn a_full_file_opens_resumes_its_queue_takes_nothing_and_drains() {
         ..Config::at(folder.path())
     };
     let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-    let key = StreamKey { name: Name::new("press").unwrap(), class: Class::Raw };
+    let key = StreamKey::new(Name::new("press").unwrap(), Class::Raw);
     let mut acknowledged = 0;
     for life in 0..3 {
         let (store, opened) = Store::open(&config, &[outbox::SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
