@@ -30,6 +30,7 @@ pub fn review(loaded: &Loaded) -> Review {
     review.remarks.extend(config.access.remarks());
     queue(loaded, &mut review);
     cloud(loaded, &mut review);
+    pace(loaded, &mut review);
     let catalog = Catalog::scan(&config.catalog);
     for problem in catalog.problems() {
         let mut file = problem.path.display().to_string();
@@ -125,6 +126,20 @@ fn queue(loaded: &Loaded, review: &mut Review) {
         let message = format!("the queue may have {wanted} bytes and the file {file}: the file's limit comes first");
         let hint = "raise store.max_bytes, or leave outbox.max_bytes out: 70 % of the file is the default".to_owned();
         review.problems.push(at(loaded, "outbox.max_bytes", &message, Some(hint)));
+    }
+}
+
+fn pace(loaded: &Loaded, review: &mut Review) {
+    let sync = &loaded.config.sync;
+    if let Err((key, problem)) = sync.check() {
+        review.errors.push(at(loaded, &format!("sync.{key}"), &format!("sync.{key} {problem}"), None));
+    }
+    if let (Some(second), Some(day)) = (sync.bytes_per_s, sync.bytes_per_day)
+        && second.saturating_mul(86_400) < day
+    {
+        review
+            .remarks
+            .push(format!("sync.bytes_per_s allows {} bytes a day, less than bytes_per_day", second * 86_400));
     }
 }
 
