@@ -27,7 +27,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::board::Board;
+use super::board::{Board, StreamBoard};
 use super::intake::IngestError;
 use super::models::Models;
 use super::summary::{Drops, Open, Scored};
@@ -123,6 +123,7 @@ pub struct About {
 struct Entry {
     about: About,
     mailbox: mpsc::Sender<Work>,
+    board: Arc<StreamBoard>,
     /// Payloads wait for room in the queue to the cloud: whoever can wait is not read.
     parking: Arc<AtomicBool>,
     orders: mpsc::Sender<Order>,
@@ -156,9 +157,9 @@ impl Sense {
             problems.extend(problem);
             let (mailbox, works) = mpsc::channel(config.queue_payloads.max(1));
             let (orders, obeyed) = mpsc::channel(ORDERS);
-            let parking = stream.parking();
+            let (board, parking) = (Arc::clone(&stream.board), Arc::clone(&stream.parking));
             tasks.spawn(stream.run(works, obeyed, stop.clone()));
-            entries.push(Entry { about, mailbox, parking, orders });
+            entries.push(Entry { about, mailbox, board, parking, orders });
         }
         Ok((Self { entries, room, clock: parts.clock }, newscast, problems))
     }
@@ -219,7 +220,12 @@ impl Tap for Sense {
                 place.send(Work { payload, arrived: self.clock.since_boot(), receipt, within, waits, reply: None });
                 TapResult::Taken
             }
-            Err(_full_or_closed) => TapResult::Busy(message),
+            Err(_full_or_closed) => {
+                if message.qos == Qos::AtMostOnce {
+                    entry.board.count(|tally| tally.overflowed += 1);
+                }
+                TapResult::Busy(message)
+            }
         }
     }
 

@@ -164,10 +164,6 @@ pub(super) struct Stream {
 type Parked = VecDeque<Work>;
 
 impl Stream {
-    pub(super) fn parking(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.parking)
-    }
-
     /// Serves until `stop` and the mailbox is empty.
     pub(super) async fn run(
         mut self,
@@ -426,6 +422,7 @@ impl Stream {
         if self.durability == Durability::Memory {
             std::mem::replace(&mut receipt, Receipt::unwatched()).kept();
         }
+        let readings = rows.len() as u64;
         let summed = rows.iter().filter(|row| row.summed.is_some()).count();
         let bytes = rows.iter().map(|row| 128 + 8 * row.reading.values.len()).sum::<usize>();
         let bytes = bytes + summed * SUMMARY_BYTES + 64;
@@ -439,6 +436,7 @@ impl Stream {
         let (flight, written) = (Arc::clone(&self.flight), Arc::clone(&job));
         let (landing, clock) = (Arc::clone(&self.flight), Arc::clone(&self.clock));
         let durable = self.durability == Durability::Disk;
+        let board = Arc::clone(&self.board);
         self.flight.take_off();
         let sent = self.writer.submit(
             bytes,
@@ -458,6 +456,9 @@ impl Stream {
                 };
                 if outcome.is_err() {
                     landing.poisoned.store(true, Ordering::Release);
+                    if !durable {
+                        board.count(|tally| tally.unkept += readings);
+                    }
                 }
                 receipt.answer(outcome);
                 let commit_us = micros(clock.since_boot().saturating_sub(arrived));
