@@ -18,8 +18,8 @@ pub struct Config {
     /// Most bytes of queued rows, all classes together. Absent: 70 % of what the file may grow to. If the other tables
     /// leave less than this, that is the limit.
     pub max_bytes: Option<u64>,
-    /// Most ledger entries a stream. At the bound the rows between the two oldest are given up and the entries become
-    /// one.
+    /// Most ledger entries of a stream of telemetry. At the bound the rows between the two oldest are given up and the
+    /// entries become one. An alarm's stream has at most one entry more than rows.
     pub ledger_entries: u64,
     /// `[outbox.pack]`
     pub pack: PackConfig,

@@ -21,6 +21,7 @@ mod admit;
 mod batch;
 mod block;
 mod config;
+mod declare;
 mod error;
 mod evict;
 #[cfg(test)]
@@ -52,4 +53,4 @@ pub use newest::Position;
 pub use queue::{ClassUsage, Envelope, Outbox, SCHEMA};
 pub use salvage::Salvaged;
 pub use stream::{Class, StreamHandle, StreamKey};
-pub use summarise::{Summarise, Summary};
+pub use summarise::Summarise;

@@ -6,6 +6,8 @@
 use rusqlite::{Connection, Row, Statement, params};
 
 use super::block::{BlockRow, Packed};
+use super::pick::intact;
+use super::queue::Stored;
 use super::size::{Removed, integer, stored_bytes};
 use super::state::Stream;
 use crate::store::{Error, Tx};
@@ -51,6 +53,56 @@ pub(super) fn heads_sql() -> String {
 /// The rows of the block that ends with `last`, those that have left included; none if it is damaged.
 pub(super) fn rows(tx: &Tx<'_>, no: i64, last: u64) -> Result<Vec<BlockRow>, Error> {
     Ok(load(&mut *tx.prepare_cached(LOAD)?, no, last)?.map_or_else(Vec::new, |(_, rows)| rows))
+}
+
+/// Calls `each` for the intact rows of a range of numbers in order, single or in blocks, until it says false.
+pub(super) fn walk(
+    tx: &Tx<'_>,
+    no: i64,
+    (first, last): (u64, u64),
+    each: &mut dyn FnMut(&Stored, Vec<u8>) -> bool,
+) -> Result<(), Error> {
+    let mut from = first;
+    while from <= last {
+        let block = heads(&mut *tx.prepare_cached(&heads_sql())?, no, from, 1)?.first().copied();
+        let block = block.filter(|block| block.first <= last);
+        let singles = (from, block.map_or(last, |block| block.first.saturating_sub(1)));
+        if !walk_singles(tx, no, singles, each)? {
+            return Ok(());
+        }
+        let Some(block) = block else { return Ok(()) };
+        let range = block.first.max(first)..=block.last.min(last);
+        for row in rows(tx, no, block.last)? {
+            let wanted = range.contains(&row.stored.seq.cast_unsigned()) && row.is_intact();
+            if wanted && !each(&row.stored, row.body) {
+                return Ok(());
+            }
+        }
+        from = block.last + 1;
+    }
+    Ok(())
+}
+
+/// False if `each` said so.
+fn walk_singles(
+    tx: &Tx<'_>,
+    no: i64,
+    range: (u64, u64),
+    each: &mut dyn FnMut(&Stored, Vec<u8>) -> bool,
+) -> Result<bool, Error> {
+    let mut statement = tx.prepare_cached(
+        "SELECT seq, wall_ms, boot_ms, boot_no, clock_state, checksum, body FROM outbox_row
+         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
+    )?;
+    let mut rows = statement.query((no, range.0.cast_signed(), range.1.cast_signed()))?;
+    while let Some(row) = rows.next()? {
+        if let Some((stored, body)) = intact(no, row)?
+            && !each(&stored, body)
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Rows have left the block's beginning: how old the first of the rest is.

@@ -89,7 +89,7 @@ impl Outbox {
     }
 
     /// Every part of every stream that is neither settled nor in flight.
-    fn candidates(&self, in_flight: &[BatchId]) -> Vec<Candidate> {
+    pub(super) fn candidates(&self, in_flight: &[BatchId]) -> Vec<Candidate> {
         let streams = self.state.lock();
         let mut found = Vec::new();
         for (at, stream) in streams.all.iter().enumerate().filter(|(_, stream)| stream.last > stream.settled) {
@@ -172,19 +172,23 @@ fn ranges(
     ))?;
     let mut found = VecDeque::new();
     while let Some(row) = rows.next()? {
-        let reason: String = row.get(3)?;
-        let first = row.get::<_, i64>(0)?.cast_unsigned().max(candidate.from);
-        let last = row.get::<_, i64>(1)?.cast_unsigned();
-        found.push_back(Gap {
-            first: Seq(first),
-            last: Seq(last),
-            // What lies before `from` has been told already.
-            count: row.get::<_, i64>(2)?.cast_unsigned().min((last + 1).saturating_sub(first)),
-            reason: GapReason::from_word(&reason).ok_or(store::Error::Row { table: "outbox_gap", what: reason })?,
-            wall_ms: row.get(4)?,
-        });
+        found.push_back(gap_of(row, candidate)?);
     }
     Ok(found)
+}
+
+/// The part of a ledger entry that lies in `candidate`: what lies outside is told already, or on its way.
+pub(super) fn gap_of(row: &rusqlite::Row<'_>, candidate: &Candidate) -> Result<Gap, store::Error> {
+    let reason: String = row.get(3)?;
+    let first = row.get::<_, i64>(0)?.cast_unsigned().max(candidate.from);
+    let last = row.get::<_, i64>(1)?.cast_unsigned().min(candidate.last);
+    Ok(Gap {
+        first: Seq(first),
+        last: Seq(last),
+        count: row.get::<_, i64>(2)?.cast_unsigned().min((last + 1).saturating_sub(first)),
+        reason: GapReason::from_word(&reason).ok_or(store::Error::Row { table: "outbox_gap", what: reason })?,
+        wall_ms: row.get(4)?,
+    })
 }
 
 /// Walks the numbers from `candidate.from` on: every one must be an intact row, in the ledger or acknowledged.

@@ -112,6 +112,9 @@ pub struct Envelope {
     pub stamp: Stamp,
 }
 
+/// A class with less room than this counts as full: about what one payload asks for.
+const BLOCKING_BYTES: u64 = 4096;
+
 /// One class's part of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClassUsage {
@@ -125,6 +128,13 @@ pub struct ClassUsage {
     pub limit_bytes: u64,
     /// What happens at the limit.
     pub policy: Policy,
+}
+
+impl ClassUsage {
+    /// True if new rows are turned away because the class is full.
+    pub fn is_blocking(&self) -> bool {
+        self.policy == Policy::Block && self.rows > 0 && self.bytes + BLOCKING_BYTES > self.limit_bytes
+    }
 }
 
 /// The queue. A cheap clone.

@@ -1,5 +1,6 @@
 //! What the outbox remembers about its streams, and what of it waits for a commit.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
@@ -252,6 +253,8 @@ pub(super) struct State {
     ledger_entries: u64,
     pub(super) summarise: OnceLock<Arc<dyn Summarise>>,
     pub(super) appended: watch::Sender<u64>,
+    /// Grows with every loss in the ledger.
+    pub(super) losses: AtomicU64,
     /// Changes when a class that blocks may have room.
     pub(super) room: watch::Sender<u64>,
     pub(super) metrics: Metrics,
@@ -273,6 +276,7 @@ impl State {
             ledger_entries: config.ledger_entries,
             summarise: OnceLock::new(),
             appended: watch::Sender::new(0),
+            losses: AtomicU64::new(0),
             room: watch::Sender::new(0),
             metrics: Metrics::default(),
         };
@@ -313,6 +317,10 @@ impl State {
         evict::enforce(tx, &mut streams, &Room { stamp, summarise, reserve_rows: self.reserve_rows })?;
         for at in streams.touched.clone() {
             let (stream, most) = (&mut streams.all[at], self.ledger_entries.max(1));
+            // No alarm is given up for the sake of the ledger: it has no more entries than the stream has rows. And what is
+            // known of a wreck does not grow.
+            let is_exempt = stream.key.class == Class::Alarm || stream.key.epoch.is_some();
+            let most = if is_exempt { u64::MAX } else { most };
             while stream.entries_now() > most && evict::shorten_ledger(tx, stream, stamp.wall_ms)? {}
             stream.seal(tx)?;
         }
@@ -323,6 +331,9 @@ impl State {
         let mut streams = self.lock();
         let (mut news, mut room) = (false, false);
         for at in std::mem::take(&mut streams.touched) {
+            if committed && streams.all[at].staged.lost.iter().any(|(_, count)| *count > 0) {
+                self.losses.fetch_add(1, Ordering::Release);
+            }
             room |= streams.all[at].staged.removed > 0;
             news |= streams.all[at].settle(committed, &self.metrics);
         }
