@@ -15,7 +15,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 /// Commits of the load.
-const ROWS: u64 = 14;
+const ROWS: u64 = 10;
 /// Tries of one row, and openings, until it must have worked: the failure is one, but it may hit a thing that is tried
 /// twice.
 const TRIES: usize = 4;
@@ -33,7 +33,15 @@ fn clock() -> Arc<dyn Clock> {
 
 fn config(folder: &Path, disk: Disk) -> Config {
     // Checkpoints and restarts of the log happen within a few commits, and a failing disk is tried again at once.
-    Config { checkpoint_bytes: 24 << 10, restart_bytes: 64 << 10, probe_ms: 1, readers: 1, disk, ..small(folder) }
+    Config {
+        checkpoint_bytes: 24 << 10,
+        restart_bytes: 64 << 10,
+        probe_ms: 1,
+        ride_ms: 1,
+        readers: 1,
+        disk,
+        ..small(folder)
+    }
 }
 
 /// The load: rows one after the other with deletes between, a clean end in the middle, and another life.
@@ -183,7 +191,9 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_afterwards_everything_is() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let watch = Arc::new(Watch::default());
     let disk = Disk::watched(&watch).unwrap();
-    for (call, harm) in [(Call::Write, Harm::Io), (Call::Write, Harm::Full), (Call::Sync, Harm::Io), (Call::Map, Harm::Io)] {
+    for (call, harm) in
+        [(Call::Write, Harm::Io), (Call::Write, Harm::Full), (Call::Sync, Harm::Io), (Call::Map, Harm::Io)]
+    {
         let folder = tempfile::tempdir().unwrap();
         let image = tempfile::tempdir().unwrap();
         watch.trace.take();
@@ -218,7 +228,8 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_afterwards_everything_is() {
             let events = watch.trace.take();
             watch.trace.stop();
             let mut debt = Debt::default();
-            let words = events.iter().filter_map(|event| if let Event::Mark(word) = event { Word::read(word) } else { None });
+            let words =
+                events.iter().filter_map(|event| if let Event::Mark(word) = event { Word::read(word) } else { None });
             words.for_each(|word| debt.hear(word));
             for world in [AfterFailedSync::Lost, AfterFailedSync::Kept] {
                 let mut player = Player::new(world);
