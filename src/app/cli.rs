@@ -39,8 +39,13 @@ enum Command {
     /// everything without an acknowledgement is sent again in order, so use `n` as the stream's identity
     /// (decoder.id = "n", intake.duplicate_key = "id").
     Replay(ReplayArgs),
-    /// Receive what gateways send to a broker and keep it in a SQLite file, each row exactly once.
+    /// Receive what gateways send and keep it in a SQLite file or in PostgreSQL, each row exactly once.
+    ///
+    /// From an MQTT broker (--broker), or from a NATS JetStream stream (--nats), which any number of these may share.
     Collect(CollectArgs),
+    /// Ask a gateway for something, over the broker that it sends to, and print its answer.
+    #[command(subcommand)]
+    Request(RequestCommand),
     /// Models on this box.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -80,6 +85,9 @@ pub(super) struct DemoArgs {
     /// End after the report instead of leaving the page up.
     #[arg(long)]
     pub once: bool,
+    /// Send the cloud each reading with its verdict beside the summaries, and hold every one against the recording.
+    #[arg(long)]
+    pub verdicts: bool,
     /// Readings a second; the recording is 79 days long.
     #[arg(long, value_name = "N", default_value_t = 1200.0)]
     pub rate: f64,
@@ -121,8 +129,12 @@ pub(super) struct ReplayArgs {
 #[derive(Debug, Args)]
 pub(super) struct CollectArgs {
     /// Broker, HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883", conflicts_with = "nats")]
     pub broker: String,
+    #[command(flatten)]
+    pub stream: StreamArgs,
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
     /// Folder of the database with rows and high-water marks.
     #[arg(long, value_name = "FOLDER", default_value = "collected")]
     pub state: PathBuf,
@@ -150,6 +162,144 @@ pub(super) struct CollectArgs {
     /// Instead of receiving: say what each gateway's streams have and miss, and exit with 1 if anything is missing.
     #[arg(long)]
     pub report: bool,
+    /// The report as JSON.
+    #[arg(long, requires = "report")]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RequestCommand {
+    /// Readings as they came: what surrounds an alarm, or a stretch of time. They come as rows of class `raw`.
+    ///
+    /// Exit code 0 once they are in the gateway's durable queue, 1 if it refuses or does not answer in time. The same --id
+    /// is fulfilled once, so it is safe to ask again.
+    Raw(RawArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RawArgs {
+    /// The gateway's name.
+    #[arg(long)]
+    pub gateway: String,
+    /// The stream's name.
+    #[arg(long)]
+    pub stream: String,
+    /// The alarm's number on its box: readings around the one that raised it.
+    #[arg(long, value_name = "N", conflicts_with_all = ["from", "to"], required_unless_present = "from")]
+    pub alarm: Option<i64>,
+    /// Readings before the alarm; 144 if absent.
+    #[arg(long, value_name = "N", requires = "alarm")]
+    pub before: Option<u64>,
+    /// Readings from the alarm on; 144 if absent.
+    #[arg(long, value_name = "N", requires = "alarm")]
+    pub after: Option<u64>,
+    /// Start, as 2026-11-21T06:00:00Z or in milliseconds since 1970; source time.
+    #[arg(long, value_name = "TIME", requires = "to")]
+    pub from: Option<String>,
+    /// End, included.
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub to: Option<String>,
+    /// The request's name, to ask again for the same; a new one if absent.
+    #[arg(long, value_name = "NAME")]
+    pub id: Option<String>,
+    /// How long to wait for the answer.
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub timeout_s: u64,
+    #[command(flatten)]
+    pub link: LinkArgs,
+}
+
+/// How to reach the broker that gateways send to.
+#[derive(Debug, Args)]
+pub(super) struct LinkArgs {
+    /// Broker, HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    pub broker: String,
+    /// The gateway's tenant.
+    #[arg(long, default_value = "default")]
+    pub tenant: String,
+    /// User name, with --password-file.
+    #[arg(long, requires = "password_file")]
+    pub user: Option<String>,
+    /// File that holds the password or key and nothing else.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// Certificate authority (PEM) that signed the broker's certificate: turns TLS on.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Client certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "key", requires = "ca")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+}
+
+/// Receiving from NATS instead of MQTT.
+#[derive(Debug, Args)]
+pub(super) struct StreamArgs {
+    /// NATS server, HOST:PORT, instead of an MQTT broker.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub nats: Option<String>,
+    /// JetStream stream that holds the fleet's messages.
+    #[arg(long = "nats-stream", value_name = "NAME", default_value = "FLEET", requires = "nats")]
+    pub name: String,
+    /// JetStream domain of the stream.
+    #[arg(long = "nats-domain", value_name = "NAME", requires = "nats")]
+    pub domain: Option<String>,
+    /// Consumer; collectors with one name share the messages between them.
+    #[arg(long = "nats-consumer", value_name = "NAME", default_value = "forebay-collect", requires = "nats")]
+    pub consumer: String,
+    /// A message that is not kept within so many seconds goes to another collector (of a consumer that is made).
+    #[arg(long = "nats-ack-wait", value_name = "SECONDS", default_value_t = 30, requires = "nats")]
+    pub ack_wait_s: u64,
+    /// Credentials file (JWT and seed).
+    #[arg(long = "nats-credentials", value_name = "FILE", requires = "nats", conflicts_with = "user")]
+    pub credentials: Option<PathBuf>,
+    /// File with an nkey seed.
+    #[arg(long = "nats-nkey", value_name = "FILE", requires = "nats", conflicts_with_all = ["user", "credentials"])]
+    pub nkey: Option<PathBuf>,
+    /// Make the stream if it does not exist: on disk, kept until received, refusing when full.
+    #[arg(long, requires = "nats")]
+    pub create_stream: bool,
+    /// Servers that hold each message of a stream that is made, 1 to 5.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "create_stream")]
+    pub replicas: u8,
+    /// Bytes that a stream that is made may hold; 0 for as many as the account may.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, requires = "create_stream")]
+    pub max_bytes: u64,
+}
+
+/// Keeping rows in PostgreSQL instead of SQLite.
+#[derive(Debug, Args)]
+pub(super) struct PostgresArgs {
+    /// PostgreSQL server, HOST:PORT, instead of a SQLite file.
+    #[arg(long = "postgres", value_name = "HOST:PORT")]
+    pub server: Option<String>,
+    /// Database.
+    #[arg(long = "postgres-database", value_name = "NAME", default_value = "forebay", requires = "server")]
+    pub database: String,
+    /// Role.
+    #[arg(long = "postgres-user", value_name = "NAME", default_value = "forebay", requires = "server")]
+    pub role: String,
+    /// File that holds the role's password and nothing else.
+    #[arg(long = "postgres-password-file", value_name = "FILE", requires = "server")]
+    pub role_password_file: Option<PathBuf>,
+    /// Certificate authority (PEM) that signed the server's certificate: turns TLS on.
+    #[arg(long = "postgres-ca", value_name = "FILE", requires = "server")]
+    pub server_ca: Option<PathBuf>,
+    /// Client certificate (PEM).
+    #[arg(long = "postgres-certificate", value_name = "FILE", requires = "role_key", requires = "server_ca")]
+    pub role_certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long = "postgres-key", value_name = "FILE", requires = "role_certificate")]
+    pub role_key: Option<PathBuf>,
+    /// Transactions at once.
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "server")]
+    pub connections: usize,
+    /// Hash partitions of the table of rows, when the tables are made.
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "server")]
+    pub partitions: u16,
 }
 
 #[derive(Debug, Args)]
@@ -245,11 +395,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let password = std::env::var("FOREBAY_PASSWORD").ok();
             runtime()?.block_on(commands::replay::run(&args, password))
         }
-        Command::Collect(args) if args.report => runtime()?.block_on(commands::collect::report(&args.state)),
+        Command::Collect(args) if args.report => runtime()?.block_on(commands::collect::report(&args)),
         Command::Collect(args) => runtime()?.block_on(async {
             let stop = until_told_to_stop()?;
             commands::collect::run(&args, stop).await
         }),
+        Command::Request(RequestCommand::Raw(args)) => runtime()?.block_on(commands::request::raw(&args)),
         Command::Model(ModelCommand::List(args)) => commands::model::list(&args.models),
         Command::Model(ModelCommand::Show { name, version, models }) => {
             commands::model::show(&models.models, &name, version)

@@ -1,4 +1,4 @@
-//! The receiving side of a fleet: message, batch, one transaction, acknowledgement, in this order.
+//! The receiving side of a fleet: message, batch, one transaction, receipt, acknowledgement, in this order.
 //!
 //! The effect of a row is exactly once: the inbox commits which rows it has in the transaction that holds them. What
 //! cannot be read is put aside with its reason and acknowledged, since the broker would bring it for ever.
@@ -16,26 +16,13 @@ use rand::Rng;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Backoff, Clock, Name};
-use crate::inbox::{Applied, Inbox, IncomingBatch, IncomingGap, IncomingRow, VerifiedBatch};
-use crate::store::{self, Schema, Tx, Writer};
+use crate::base::{Backoff, Digest};
 use crate::uplink::{AckToken, Delivery, Receiver};
 
 use super::address::Address;
-use super::batch::{Batch, Decoded, Gap, Limits, Row};
-
-/// Messages that cannot be read, newest last, for a person to look at.
-pub const COLLECT_SCHEMA: Schema = Schema {
-    room: "collect",
-    steps: &["CREATE TABLE collect_rejected (
-        id INTEGER PRIMARY KEY,
-        wall_ms INTEGER NOT NULL,
-        topic TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        size_bytes INTEGER NOT NULL,
-        payload BLOB NOT NULL
-    ) STRICT"],
-};
+use super::arrival::Arrival;
+use super::receipt::{Receipt, Span, Verdict};
+use super::sink::{Effect, Sink};
 
 /// Bounds of the receiving flow.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -43,10 +30,6 @@ pub const COLLECT_SCHEMA: Schema = Schema {
 pub struct CollectConfig {
     /// Transactions that may be on their way to the disk at once.
     pub commits: usize,
-    /// Rejected messages that are kept; the oldest goes first.
-    pub rejected_messages: u32,
-    /// Bytes kept of each.
-    pub rejected_bytes: usize,
     /// First wait after a loss of the link or of the disk; the next ones double, with jitter.
     pub retry_first_ms: u64,
     /// Longest such wait.
@@ -55,13 +38,7 @@ pub struct CollectConfig {
 
 impl Default for CollectConfig {
     fn default() -> Self {
-        Self {
-            commits: 16,
-            rejected_messages: 1000,
-            rejected_bytes: 64 * 1024,
-            retry_first_ms: 500,
-            retry_most_ms: 30_000,
-        }
+        Self { commits: 16, retry_first_ms: 500, retry_most_ms: 30_000 }
     }
 }
 
@@ -80,6 +57,8 @@ pub struct CollectMetrics {
     pub rejected: Counter,
     /// Messages left to the broker, because they begin a series beyond the limit.
     pub refused: Counter,
+    /// Receipts and refusals sent to gateways.
+    pub receipts: Counter,
     /// Losses of the link or of the disk.
     pub failures: Counter,
 }
@@ -94,22 +73,38 @@ impl CollectMetrics {
         registry.register("duplicate_rows", "Rows that had come before", self.duplicates.clone());
         registry.register("rejected_messages", "Messages that could not be read", self.rejected.clone());
         registry.register("refused_messages", "Messages beyond the limit of series", self.refused.clone());
+        registry.register("receipts", "Receipts and refusals sent to gateways", self.receipts.clone());
         registry.register("failures", "Losses of the link or of the disk", self.failures.clone());
+    }
+
+    pub(super) fn count(&self, effect: Effect) {
+        match effect {
+            Effect::Stored { rows, duplicates } => {
+                self.batches.inc();
+                self.rows.inc_by(rows);
+                self.duplicates.inc_by(duplicates);
+            }
+            Effect::Rejected => drop(self.rejected.inc()),
+            Effect::Refused => {
+                tracing::error!("a batch begins one series too many and stays at the broker: raise inbox.max_series");
+                self.refused.inc();
+            }
+        }
     }
 }
 
-/// What one committed message did.
-enum Effect {
-    Stored {
-        rows: u64,
-        duplicates: u64,
-    },
-    Rejected,
-    /// Nothing: it would begin a series beyond the inbox's limit.
-    Refused,
+/// What to say to the sender of one message, once it is known what became of it.
+struct Answer {
+    /// `None` where no gateway can be behind the message.
+    topic: Option<String>,
+    digest: Digest,
+    /// What it carries, or why nobody can tell.
+    span: Result<Span, String>,
+    token: AckToken,
+    wanted: bool,
 }
 
-type Committing = BoxFuture<'static, (AckToken, Result<Effect, store::Error>)>;
+type Committing = BoxFuture<'static, (Answer, Result<Vec<Effect>, String>)>;
 
 enum Ended {
     Stopped,
@@ -119,9 +114,7 @@ enum Ended {
 /// The flow's parts.
 pub struct Collect<R> {
     receiver: Receiver,
-    writer: Writer,
-    inbox: Inbox,
-    clock: Arc<dyn Clock>,
+    sink: Arc<dyn Sink>,
     config: CollectConfig,
     rng: R,
     metrics: CollectMetrics,
@@ -129,15 +122,8 @@ pub struct Collect<R> {
 
 impl<R: Rng + Send> Collect<R> {
     /// `rng` spreads the waits.
-    pub fn new(
-        receiver: Receiver,
-        writer: Writer,
-        inbox: Inbox,
-        clock: Arc<dyn Clock>,
-        config: CollectConfig,
-        rng: R,
-    ) -> Self {
-        Self { receiver, writer, inbox, clock, config, rng, metrics: CollectMetrics::default() }
+    pub fn new(receiver: Receiver, sink: Arc<dyn Sink>, config: CollectConfig, rng: R) -> Self {
+        Self { receiver, sink, config, rng, metrics: CollectMetrics::default() }
     }
 
     /// The counters.
@@ -179,12 +165,12 @@ impl<R: Rng + Send> Collect<R> {
             let stopped = stop.is_cancelled();
             tokio::select! {
                 biased;
-                Some((token, outcome)) = commits.next(), if !commits.is_empty() => match outcome {
-                    Ok(effect) => {
+                Some((answer, outcome)) = commits.next(), if !commits.is_empty() => match outcome {
+                    Ok(effects) => {
                         backoff.reset();
-                        self.count(&effect);
-                        if !matches!(effect, Effect::Refused) {
-                            self.receiver.acknowledge(token);
+                        for effect in effects {
+                            self.metrics.count(effect);
+                            self.answer(&answer, effect);
                         }
                     }
                     Err(error) => {
@@ -203,101 +189,40 @@ impl<R: Rng + Send> Collect<R> {
         }
     }
 
-    fn count(&self, effect: &Effect) {
-        match effect {
-            Effect::Stored { rows, duplicates } => {
-                self.metrics.batches.inc();
-                self.metrics.rows.inc_by(*rows);
-                self.metrics.duplicates.inc_by(*duplicates);
-            }
-            Effect::Rejected => drop(self.metrics.rejected.inc()),
-            Effect::Refused => {
-                tracing::error!("a batch begins one series too many and stays at the broker: raise inbox.max_series");
-                self.metrics.refused.inc();
-            }
-        }
-    }
-
     /// The commit of one message, whatever it holds.
     fn keep(&self, delivery: Delivery) -> Committing {
-        let Delivery { topic, payload, token } = delivery;
+        let Delivery { topic, payload, answer_wanted, token } = delivery;
         self.metrics.messages.inc();
-        let writer = self.writer.clone();
-        let bytes = payload.len();
-        match self.read(&topic, &payload) {
-            Ok((gateway, batch)) => {
-                let inbox = self.inbox.clone();
-                let commit = async move {
-                    let applied = writer.commit(bytes, move |tx| inbox.apply(tx, &gateway, &batch)).await;
-                    let effect = |applied| match applied {
-                        Applied::Stored { new_rows: rows, duplicates, .. } => Effect::Stored { rows, duplicates },
-                        Applied::TooManySeries => Effect::Refused,
-                    };
-                    (token, applied.map(effect))
-                };
-                Box::pin(commit)
-            }
-            Err(reason) => {
-                tracing::warn!(topic, reason, "put a message aside");
-                let wall_ms = self.clock.wall_ms();
-                let (most, keep) = (self.config.rejected_messages, self.config.rejected_bytes);
-                let commit = async move {
-                    let work = move |tx: &Tx<'_>| reject(tx, wall_ms, &topic, &reason, &payload, (most, keep));
-                    (token, writer.commit(bytes, work).await.map(|()| Effect::Rejected))
-                };
-                Box::pin(commit)
+        let receipts = Address::parse(&topic).map(|address| Address::receipts(&address.tenant, &address.gateway));
+        let digest = Digest::of(&payload);
+        let arrival = Arrival::read(topic, payload, self.sink.limits());
+        let span = match &arrival {
+            Arrival::Batch { address, batch, .. } => Ok(Span::of_verified(address, batch)),
+            Arrival::Unreadable { reason, .. } => Err(reason.clone()),
+        };
+        let answer = Answer { topic: receipts, digest, span, token, wanted: answer_wanted };
+        let kept = self.sink.keep(vec![arrival]);
+        Box::pin(async move { (answer, kept.await) })
+    }
+
+    /// After the commit: the receipt to the sender, then the acknowledgement to the broker. Killed in between, the
+    /// broker brings the message again, and the receipt is repeated.
+    fn answer(&mut self, answer: &Answer, effect: Effect) {
+        let verdict = match (effect, &answer.span) {
+            (Effect::Stored { .. }, Ok(span)) => Verdict::Kept(span.clone()),
+            (Effect::Refused, _) => Verdict::Refused { reason: "it keeps no more series".to_owned() },
+            (_, Err(reason)) => Verdict::Refused { reason: reason.clone() },
+            (Effect::Rejected, Ok(_)) => Verdict::Refused { reason: "it was put aside".to_owned() },
+        };
+        if let Some(topic) = &answer.topic {
+            let receipt = Receipt { digest: answer.digest, verdict };
+            if self.receiver.say(topic, &Bytes::from(receipt.encode())) {
+                self.metrics.receipts.inc();
             }
         }
-    }
-
-    /// The batch that a message holds, if its topic may carry it, and whose it is.
-    fn read(&self, topic: &str, payload: &Bytes) -> Result<(Name, VerifiedBatch), String> {
-        let address = Address::parse(topic).ok_or("the topic is not fleet/v1/TENANT/GATEWAY/CLASS/STREAM")?;
-        let config = self.inbox.config();
-        let limits = Limits { rows: config.max_batch_rows, gaps: config.max_batch_gaps, ..Limits::default() };
-        let decoded = Batch::decode(payload, &limits).map_err(|error| error.to_string())?;
-        // The broker's rules say who may publish where; a batch must not speak for another gateway than its topic does.
-        if !address.is_of(&decoded.batch) {
-            return Err("the batch is of another gateway or stream than its topic".to_owned());
+        // What is refused stays at the broker, unless its sender is known to keep it.
+        if effect != Effect::Refused || answer.wanted {
+            self.receiver.acknowledge(answer.token);
         }
-        let Decoded { batch, digest, row_bytes } = decoded;
-        let Batch { gateway, epoch, stream, class, first, last, rows, gaps } = batch;
-        let (class, rows) = (class.to_string(), rows.into_iter().map(incoming_row).collect());
-        let gaps = gaps.into_iter().map(incoming_gap).collect();
-        let incoming = IncomingBatch { epoch, class, stream, first, last, rows, gaps, digest };
-        let verified = incoming.verify(&row_bytes, config).map_err(|error| error.to_string())?;
-        Ok((gateway, verified))
     }
-}
-
-fn incoming_row(row: Row) -> IncomingRow {
-    IncomingRow {
-        seq: row.seq,
-        wall_ms: row.stamp.wall_ms,
-        boot_ms: row.stamp.boot_ms,
-        clock_state: row.stamp.state.as_str(),
-        body: row.body.into(),
-    }
-}
-
-fn incoming_gap(gap: Gap) -> IncomingGap {
-    IncomingGap { first: gap.first, last: gap.last, count: gap.count, reason: gap.reason, wall_ms: gap.wall_ms }
-}
-
-fn reject(
-    tx: &Tx<'_>,
-    wall_ms: i64,
-    topic: &str,
-    reason: &str,
-    payload: &Bytes,
-    (most, keep): (u32, usize),
-) -> Result<(), store::Error> {
-    let size_bytes = i64::try_from(payload.len()).unwrap_or(i64::MAX);
-    let kept = &payload[..payload.len().min(keep)];
-    tx.execute(
-        "INSERT INTO collect_rejected (wall_ms, topic, reason, size_bytes, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
-        (wall_ms, topic, reason, size_bytes, kept),
-    )?;
-    tx.execute("DELETE FROM collect_rejected WHERE id <= (SELECT max(id) FROM collect_rejected) - ?1", (most,))?;
-    Ok(())
 }

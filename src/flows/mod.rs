@@ -1,27 +1,53 @@
 //! The stories: which room is called in which order, and nothing else.
 
 mod address;
+mod arrival;
 mod batch;
 pub mod board;
 mod cbor;
 mod collect;
+#[cfg(feature = "nats")]
+mod collect_stream;
+mod confirm;
+mod day;
+mod due;
 mod flight;
+mod frame;
 pub mod inference;
 pub mod intake;
 mod load_spec;
 pub mod models;
+mod pace;
 pub mod query;
 mod queue;
+pub mod raw;
+mod receipt;
 pub mod record;
+mod request;
+pub mod salvage;
 pub mod sense;
+mod sink;
+pub mod summary;
 mod sync;
 mod sync_settings;
 mod view;
+#[cfg(feature = "postgres")]
+mod warehouse_sink;
 
 pub use address::Address;
+pub use arrival::Arrival;
 pub use batch::{BATCH_OVERHEAD_BYTES, Batch, BatchError, Decoded, Gap, Limits, ROW_OVERHEAD_BYTES, Row};
 pub use cbor::CborError;
-pub use collect::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics};
+pub use collect::{Collect, CollectConfig, CollectMetrics};
+#[cfg(feature = "nats")]
+pub use collect_stream::{CollectStream, StreamBatch};
+pub use day::SYNC_SCHEMA;
+pub use frame::{FrameError, FrameLimits};
 pub use load_spec::load_spec;
+pub use receipt::{Receipt, ReceiptError, Span, Verdict};
+pub use request::{Ask, CloudAnswer, CloudRequest, Outcome, RequestMetrics, Requests};
+pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
 pub use sync::Sync;
-pub use sync_settings::{SyncConfig, SyncMetrics};
+pub use sync_settings::{AcknowledgedBy, Classes, Metered, SyncConfig, SyncMetrics};
+#[cfg(feature = "postgres")]
+pub use warehouse_sink::WarehouseSink;

@@ -10,12 +10,15 @@ use tokio::sync::watch;
 use super::board::{Alert, Board, Point, StreamBoard};
 pub use super::models::ModelView;
 use super::models::Models;
-use super::record::{self, SummaryRecord};
+use super::record;
 use super::sense::{About, Sense};
+use super::summary::state_word;
 use super::sync_settings::SyncMetrics;
 pub use super::view::{
-    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, StreamView, WindowField, WindowView,
+    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, SessionLossView, StreamView, WindowField,
+    WindowView,
 };
+use crate::broker;
 use crate::history::{self, StreamNo};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Reader};
@@ -58,6 +61,8 @@ pub struct Parts {
     pub link: Option<LinkWatch>,
     /// Problems found at start.
     pub problems: Vec<String>,
+    /// What became of files that were set aside.
+    pub salvage: watch::Receiver<Vec<String>>,
     /// The database file.
     pub database: PathBuf,
 }
@@ -157,13 +162,26 @@ impl Query {
         })
     }
 
+    /// What absent MQTT clients will not get because their sessions were full, newest first.
+    pub async fn session_losses(&self, limit: usize) -> Result<Vec<SessionLossView>, QueryError> {
+        let losses = self.read(move |conn| broker::losses(conn, limit)).await?;
+        let view = |loss: broker::SessionLoss| SessionLossView {
+            client: loss.client,
+            messages: loss.messages,
+            first_ms: loss.first_ms,
+            last_ms: loss.last_ms,
+        };
+        Ok(losses.into_iter().map(view).collect())
+    }
+
     /// The link to the cloud.
     pub fn link(&self) -> LinkView {
         let Some(link) = &self.parts.link else {
-            return LinkView { state: "off", reason: None, since_ms: None, batches: 0, rows: 0, bytes: 0, failures: 0 };
+            return LinkView::off();
         };
         let (state, reason, since_ms) = match &*link.state.borrow() {
             LinkState::Up => ("up", None, None),
+            LinkState::Metered => ("metered", None, None),
             LinkState::Degraded { reason } => ("degraded", Some(reason.clone()), None),
             LinkState::Down { since_ms, reason } => ("down", Some(reason.clone()), Some(*since_ms)),
         };
@@ -173,8 +191,11 @@ impl Query {
             since_ms,
             batches: link.metrics.batches.get(),
             rows: link.metrics.rows.get(),
-            bytes: link.metrics.bytes.get(),
+            bytes: link.metrics.sent_bytes.get(),
+            plain_bytes: link.metrics.bytes.get(),
             failures: link.metrics.failures.get(),
+            answer_ms: link.metrics.answer_ms.get(),
+            day_left_bytes: u64::try_from(link.metrics.day_left_bytes.get()).ok(),
         }
     }
 
@@ -186,6 +207,7 @@ impl Query {
     /// Whether the gateway serves.
     pub fn health(&self) -> HealthView {
         let mut problems = self.parts.problems.clone();
+        problems.extend(self.parts.salvage.borrow().iter().cloned());
         let ready = match &*self.parts.disk.borrow() {
             store::Health::Good => true,
             failing @ store::Health::Failing { .. } => {
@@ -256,8 +278,15 @@ pub fn alert_view(alert: history::Alert) -> Alert {
 }
 
 fn window_view(window: &history::Window) -> WindowView {
-    let field = |[min, max, mean, std]: [f64; 4]| WindowField { min, max, mean, std };
-    let fields = record::decode::<SummaryRecord>("summary", &window.body).map(|summary| summary.fields);
+    // A window without finite values has no numbers to show.
+    let number = |number: Option<f64>| number.unwrap_or(f64::NAN);
+    let field = |field: record::FieldRecord| WindowField {
+        min: number(field.min),
+        max: number(field.max),
+        mean: number(field.mean),
+        std: number(field.std),
+    };
+    let fields = record::decode_summary(&window.body).map(|summary| summary.fields);
     WindowView {
         first_seq: window.first_seq,
         last_seq: window.last_seq,
@@ -267,13 +296,4 @@ fn window_view(window: &history::Window) -> WindowView {
         fields: fields.unwrap_or_default().into_iter().map(field).collect(),
         peak_score: window.peak_score,
     }
-}
-
-fn state_word(number: u8) -> &'static str {
-    use crate::rules::State;
-    [State::Normal, State::Pending, State::Alarm, State::Clearing, State::Unscored]
-        .into_iter()
-        .find(|state| *state as u8 == number)
-        .unwrap_or(State::Unscored)
-        .as_str()
 }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::base::{Name, Seq};
-use crate::outbox::{self, BatchId, BatchLimits, GapReason, Outbox, StreamHandle, StreamKey};
-use crate::store::Writer;
+use crate::outbox::{self, BatchId, BatchLimits, GapReason, Outbox, Position, StreamHandle, StreamKey};
+use crate::store::{self, Writer};
 
 use super::batch::{Batch, Gap, Row};
+use super::day::DayRow;
 use super::flight::{Arrived, Flights};
 
 /// A deletion carries a few numbers.
@@ -18,8 +19,17 @@ const DELETION_BYTES: usize = 64;
 /// Rows that a deletion took, or could not take.
 #[derive(Debug, Default)]
 struct Deletions {
-    done: Vec<(StreamKey, u64)>,
+    done: Vec<Arrived<StreamKey>>,
     failed: Vec<Arrived<StreamKey>>,
+}
+
+/// From which end of the queue a batch is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Alarms, then the stream whose first row is the oldest: the order in which everything leaves in the end.
+    Oldest,
+    /// The last rows, which overtake a backlog.
+    Newest,
 }
 
 /// The queue's reading end.
@@ -46,26 +56,40 @@ impl Queue {
         self.deleted.subscribe()
     }
 
-    /// Rows of every stream, those on their way included.
-    pub(super) fn depth(&self) -> Vec<(StreamKey, u64)> {
-        self.outbox.depth()
+    /// Where every stream stands, what is on its way included.
+    pub(super) fn positions(&self) -> Vec<Position> {
+        self.outbox.positions()
     }
 
-    /// The next batch of a stream that is not `held`, behind what is on its way.
+    /// The next batch of a stream that is not `held`, passing over what is on its way. From the `Newest` end it lies
+    /// beyond everything that was submitted on this link.
     pub(super) async fn next(
         &mut self,
         gateway: &Name,
+        end: End,
         limits: BatchLimits,
         flights: &Flights<StreamKey>,
         held: impl Fn(&StreamKey) -> bool,
     ) -> Result<Option<(StreamKey, Batch)>, outbox::Error> {
-        let behind = |(key, &stream): (&StreamKey, &StreamHandle)| {
-            // One less than the largest number: the outbox looks at the one after it.
-            let last = if held(key) { Seq(u64::MAX - 1) } else { flights.cursor(key)? };
-            Some(BatchId { stream, first: Seq(1), last })
+        let mut in_flight = Vec::new();
+        let positions = self.outbox.positions();
+        for &Position { ref key, stream, .. } in &positions {
+            let range = |(first, last)| BatchId { stream, first, last };
+            if held(key) {
+                // One less than the largest number: the outbox looks at the one after it.
+                in_flight.push(range((Seq(1), Seq(u64::MAX - 1))));
+                continue;
+            }
+            in_flight.extend(flights.covered(key).map(range));
+            if let (End::Newest, Some(highest)) = (end, flights.highest(key)) {
+                in_flight.push(range((Seq(1), highest)));
+            }
+        }
+        let batch = match end {
+            End::Oldest => self.outbox.next_batch(&limits, &in_flight).await?,
+            End::Newest => self.outbox.newest_batch(&limits, &in_flight).await?,
         };
-        let in_flight: Vec<BatchId> = self.handles.iter().filter_map(behind).collect();
-        let Some(batch) = self.outbox.next_batch(&limits, &in_flight).await? else { return Ok(None) };
+        let Some(batch) = batch else { return Ok(None) };
         let outbox::Batch { id, stream: key, epoch, first, last, rows, gaps } = batch;
         self.handles.insert(key.clone(), id.stream);
         let rows = rows
@@ -84,7 +108,9 @@ impl Queue {
             .collect();
         let class = Name::new(key.class.as_str()).expect("a class is a short word");
         let stream = key.name.clone();
-        Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps })))
+        let settled = positions.iter().find(|position| position.stream == id.stream).map_or(0, |found| found.settled.0);
+        let ahead = (end == End::Newest && settled + 1 < first.0).then_some(Seq(settled + 1));
+        Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps, ahead })))
     }
 
     /// Deletes acknowledged rows, riding in a later commit. A deletion that fails stays known and is
@@ -97,26 +123,48 @@ impl Queue {
             {
                 let mut deletions = lock(&deletions);
                 match outcome {
-                    Ok(()) => deletions.done.push((arrived.key, arrived.rows)),
+                    Ok(()) => deletions.done.push(arrived),
                     Err(_) => deletions.failed.push(arrived),
                 }
             }
             deleted.send_modify(|count| *count += 1);
         };
-        let work = move |tx: &crate::store::Tx<'_>| outbox.delete(tx, &id);
-        Ok(self.writer.ride(DELETION_BYTES, work, done).await.map_err(crate::store::Error::from)?)
+        let work = move |tx: &store::Tx<'_>| outbox.delete(tx, &id);
+        Ok(self.writer.ride(DELETION_BYTES, work, done).await.map_err(store::Error::from)?)
     }
 
     /// Takes note of finished deletions and tries failed ones again.
     pub(super) async fn settle(&self, flights: &mut Flights<StreamKey>) -> Result<(), outbox::Error> {
         let Deletions { done, failed } = std::mem::take(&mut *lock(&self.deletions));
-        for (key, rows) in done {
-            flights.left(&key, rows);
+        for gone in &done {
+            flights.left(gone);
         }
         for arrived in failed {
             self.delete(arrived).await?;
         }
         Ok(())
+    }
+
+    /// The day's budget as the last run left it.
+    pub(super) async fn kept(&self) -> Result<Option<DayRow>, outbox::Error> {
+        Ok(self.writer.commit_from_reserve(DayRow::read).await?)
+    }
+
+    /// Writes the day's budget with the next commit that happens anyway. Returns when it is on the disk.
+    pub(super) async fn keep(&self, row: DayRow) -> Result<(), outbox::Error> {
+        let (tell, told) = oneshot::channel();
+        let work = move |tx: &store::Tx<'_>| row.write(tx);
+        let done = move |outcome: Result<(), store::CommitError>| drop(tell.send(outcome));
+        self.writer.ride(DayRow::BYTES, work, done).await.map_err(store::Error::from)?;
+        match told.await {
+            Ok(outcome) => Ok(outcome.map_err(store::Error::from)?),
+            Err(_) => Err(store::Error::from(store::Closed).into()),
+        }
+    }
+
+    /// The same, at once: for the end.
+    pub(super) async fn keep_now(&self, row: DayRow) -> Result<(), outbox::Error> {
+        Ok(self.writer.commit_from_reserve(move |tx| row.write(tx)).await?)
     }
 
     /// Enters one row into the loss ledger in its place: it can never be sent.

@@ -118,7 +118,7 @@ pub struct QueueStream {
 /// The link to the cloud.
 #[derive(Debug, Clone, Serialize)]
 pub struct LinkView {
-    /// `off` (none configured), `connecting`, `up`, `degraded` or `down`.
+    /// `off` (none configured), `up`, `metered`, `degraded` or `down`, with hysteresis.
     pub state: &'static str,
     /// Why, when it is not up.
     pub reason: Option<String>,
@@ -128,10 +128,34 @@ pub struct LinkView {
     pub batches: u64,
     /// Rows that the far side acknowledged, since start.
     pub rows: u64,
-    /// Bytes of acknowledged batches, since start.
+    /// Bytes handed to the link as they travel (topics and payloads, repeated ones too), since start.
     pub bytes: u64,
+    /// What these bytes were before compression, without topics.
+    pub plain_bytes: u64,
     /// Attempts that failed, since start.
     pub failures: u64,
+    /// Smoothed time from handing over a batch to its answer.
+    pub answer_ms: i64,
+    /// What the day's budget has left, if one is set.
+    pub day_left_bytes: Option<u64>,
+}
+
+impl LinkView {
+    /// Without a cloud.
+    pub(super) fn off() -> Self {
+        Self {
+            state: "off",
+            reason: None,
+            since_ms: None,
+            batches: 0,
+            rows: 0,
+            bytes: 0,
+            plain_bytes: 0,
+            failures: 0,
+            answer_ms: 0,
+            day_left_bytes: None,
+        }
+    }
 }
 
 /// Whether the gateway serves.
@@ -143,4 +167,17 @@ pub struct HealthView {
     pub ready: bool,
     /// What is wrong, one sentence each; a model that does not serve is a problem and no reason not to be ready.
     pub problems: Vec<String>,
+}
+
+/// Messages that an absent MQTT client will not get, because its session was full.
+#[derive(Debug, Clone, Serialize)]
+pub struct SessionLossView {
+    /// Its client id.
+    pub client: String,
+    /// QoS 1 and 2 messages.
+    pub messages: u64,
+    /// When the first of them came, ms since 1970, UTC.
+    pub first_ms: i64,
+    /// When the last of them came, ms since 1970, UTC.
+    pub last_ms: i64,
 }

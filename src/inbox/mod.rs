@@ -6,6 +6,8 @@
 //!
 //! A series is (gateway, epoch, class, stream); the same gateway with a new epoch begins again at 1.
 //!
+//! The state lives in a SQLite file ([`Inbox`]) or in PostgreSQL (`Warehouse`), where several collectors share it.
+//!
 //! Limits: series in number. The byte limit of the file is the store's.
 
 mod apply;
@@ -15,10 +17,14 @@ mod error;
 mod metrics;
 mod ranges;
 mod report;
+#[cfg(feature = "postgres")]
+mod warehouse;
 
 pub use apply::{Applied, Inbox, SCHEMA};
 pub use batch::{IncomingBatch, IncomingGap, IncomingRow, VerifiedBatch};
 pub use config::Config;
 pub use error::Error;
 pub use metrics::Metrics;
-pub use report::{Report, SeriesReport};
+pub use report::{Loss, ReasonReport, Report, SeriesReport};
+#[cfg(feature = "postgres")]
+pub use warehouse::{Incoming, Reject, TlsFiles, Warehouse, WarehouseConfig, WarehouseError};

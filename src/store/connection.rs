@@ -46,6 +46,18 @@ pub(super) fn open_reader(disk: &Disk, path: &Path) -> Result<Connection, Error>
     Ok(connection)
 }
 
+/// A connection to a file that was set aside. It reads the file's log and never copies it back.
+pub(super) fn open_wreck(path: &Path) -> Result<Connection, Error> {
+    let disk = Disk::default();
+    let connection = open(&disk, path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    settle(&connection, &disk, 0, 256)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
+}
+
 /// Sets the most pages the file may grow to. SQLite answers `SQLITE_FULL` beyond, as on a full disk.
 pub(super) fn limit_pages(connection: &Connection, pages: u64) -> Result<(), Error> {
     connection.prepare_cached(&format!("PRAGMA max_page_count = {pages}"))?.query_row([], |_| Ok(()))?;

@@ -45,8 +45,10 @@ pub struct InvalidFilter {
 ///
 /// `under_journald`: the journal stamps lines itself.
 pub fn start(config: &Config, under_journald: bool) -> Result<(), InvalidFilter> {
+    // Every connection that ends is told by the link itself, once; the NATS client would say it three times more.
+    let quiet = if config.filter.contains("async_nats") { "" } else { ",async_nats=off" };
     let filter = EnvFilter::builder()
-        .parse(&config.filter)
+        .parse(format!("{}{quiet}", config.filter))
         .map_err(|source| InvalidFilter { filter: config.filter.clone(), source })?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);

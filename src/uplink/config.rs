@@ -5,6 +5,19 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::nats_settings::NatsConfig;
+
+/// What kind of server is at the far side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// An MQTT broker.
+    #[default]
+    Mqtt,
+    /// A NATS server whose JetStream takes the fleet's messages; see `nats`.
+    Nats,
+}
+
 /// Which MQTT is spoken first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub enum Protocol {
@@ -21,9 +34,11 @@ pub enum Protocol {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Name or address of the broker.
+    /// What kind of server is there. Settings that name neither kind count for both.
+    pub kind: Kind,
+    /// Name or address of the server.
     pub host: String,
-    /// 1883 is usual without TLS, 8883 with it.
+    /// MQTT: 1883 is usual without TLS, 8883 with it. NATS: 4222.
     pub port: u16,
     /// Which MQTT is spoken first.
     pub protocol: Protocol,
@@ -48,11 +63,14 @@ pub struct Config {
     /// Under MQTT 5 a broker can say that nobody subscribes to a topic. Usually that means that the message is gone,
     /// so it is kept and sent again. A broker whose rules consume messages without a subscription (EMQX) needs `true`.
     pub accept_no_subscriber: bool,
+    /// For the kind `nats` only: which stream, and how to get in.
+    pub nats: Option<NatsConfig>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            kind: Kind::Mqtt,
             host: "127.0.0.1".to_owned(),
             port: 1883,
             protocol: Protocol::V5,
@@ -66,6 +84,7 @@ impl Default for Config {
             window: 4,
             max_packet_bytes: 128 * 1024,
             accept_no_subscriber: false,
+            nats: None,
         }
     }
 }
@@ -143,6 +162,7 @@ impl Config {
         if !(1024..=268_435_455).contains(&self.max_packet_bytes) {
             return wrong("max_packet_bytes", "must be 1024 to 268435455");
         }
+        self.check_kind()?;
         if self.username.is_none() && self.password_file.is_some() {
             return wrong("password_file", "needs a username");
         }
@@ -156,6 +176,28 @@ impl Config {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Finds settings of one kind that stand beside the other.
+    fn check_kind(&self) -> Result<(), Error> {
+        let wrong = |setting, problem: &str| Err(Error::Setting { setting, problem: problem.to_owned() });
+        match self.kind {
+            Kind::Mqtt if self.nats.is_some() => wrong("nats", "is for kind = \"nats\", and the kind is mqtt"),
+            Kind::Mqtt => Ok(()),
+            Kind::Nats if self.accept_no_subscriber => {
+                wrong("accept_no_subscriber", "is for MQTT: a message that no stream takes is never kept")
+            }
+            Kind::Nats if self.protocol != Protocol::V5 => wrong("protocol", "is for MQTT, and the kind is nats"),
+            Kind::Nats if matches!(self.port, 1883 | 8883) => {
+                wrong("port", "must be the NATS server's, usually 4222; 1883 and 8883 are for MQTT")
+            }
+            Kind::Nats => self.nats.clone().unwrap_or_default().check(self.username.is_some()),
+        }
+    }
+
+    /// The files that the kind's own settings name, with their keys.
+    pub fn files(&self) -> Vec<(&'static str, &std::path::Path)> {
+        self.nats.as_ref().map(|nats| nats.files().collect()).unwrap_or_default()
     }
 
     /// The password, if a file is named.

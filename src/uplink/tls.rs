@@ -22,7 +22,7 @@ const CERTIFICATE_HINT: &str = "copy this gateway's PEM certificate there, or re
 const KEY_HINT: &str = "copy the PEM key of the certificate there, readable for this service only";
 
 /// Reads the files and builds the client side of TLS.
-pub(super) fn load(config: &TlsConfig, clock: &Arc<dyn Clock>) -> Result<Arc<ClientConfig>, Error> {
+pub fn load(config: &TlsConfig, clock: &Arc<dyn Clock>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let roots = Arc::new(read_roots(&config.ca_file)?);
     let unusable = |problem: String| Error::Content {

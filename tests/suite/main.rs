@@ -5,6 +5,7 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod collecting;
 mod custody_crash;
 mod custody_faults;
 mod e2e_access;
@@ -15,16 +16,26 @@ mod e2e_custody;
 #[cfg(feature = "tract")]
 mod e2e_demo;
 mod e2e_disk;
+mod e2e_exactly_once;
 mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
 mod e2e_payloads;
+mod e2e_receipts;
+mod e2e_summaries;
 mod fleet;
+#[cfg(all(feature = "nats", feature = "postgres"))]
+mod fleet_faults;
 mod gateway;
 mod http_door;
 mod http_fixture;
 mod link_faults;
+#[cfg(feature = "nats")]
+mod link_kinds;
 mod link_mqtt;
+#[cfg(feature = "nats")]
+mod link_nats;
+mod link_pace;
 mod link_sync;
 #[cfg(feature = "tract")]
 mod models;
@@ -34,7 +45,15 @@ mod mqtt_exchange;
 mod mqtt_fixture;
 mod mqtt_hostile;
 mod mqtt_transport;
+#[cfg(feature = "nats")]
+mod nats_server;
 mod outbox_model;
 mod page_chromium;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod salvage;
+mod sketches;
 mod store_faults;
+#[cfg(feature = "postgres")]
+mod warehouse;
 mod webdriver;
