@@ -138,6 +138,7 @@ async fn full_stream() -> NatsServer {
                 last: Seq(first + ROWS as u64 - 1),
                 rows: rows.collect(),
                 gaps: Vec::new(),
+                ahead: None,
             };
             let subject = format!("fleet.v1.acme.press-{gateway}.raw.temperature");
             answers.push(context.publish(subject, batch.encode().into()).await.unwrap());

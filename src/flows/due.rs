@@ -128,7 +128,7 @@ mod tests {
     use crate::outbox::StreamHandle;
 
     fn position(class: Class, settled: u64, last: u64) -> Position {
-        let key = StreamKey { name: Name::new("press").unwrap(), class };
+        let key = StreamKey::new(Name::new("press").unwrap(), class);
         Position {
             key,
             stream: StreamHandle::default(),

@@ -147,7 +147,7 @@ impl Running<SyncMetrics> {
 
 impl<M> Running<M> {
     /// Runs `flow` until its token is cancelled.
-    pub(crate) fn start<F: Future<Output = ()> + Send + 'static>(
+    pub(crate) fn of<F: Future<Output = ()> + Send + 'static>(
         metrics: M,
         flow: impl FnOnce(CancellationToken) -> F,
     ) -> Self {

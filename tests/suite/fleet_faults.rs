@@ -29,7 +29,7 @@ fn replica(link: Config, server: &Postgres, seed: u64) -> Running<CollectMetrics
     let rng = StdRng::seed_from_u64(seed);
     let collect = CollectStream::new(stream_receiver(link), Arc::new(sink), batch, quick(), rng);
     let metrics = collect.metrics().clone();
-    Running::start(metrics, |stop| collect.run(stop))
+    Running::of(metrics, |stop| collect.run(stop))
 }
 
 fn uplink(link: Config) -> JetStreamUplink {

@@ -120,7 +120,7 @@ fn collect_stream(collector: &Collector, port: u16) -> Running<CollectMetrics> {
     let receiver = stream_receiver(nats_server::impatient(port));
     let collect = CollectStream::new(receiver, Arc::new(sink), batch, quick(), StdRng::seed_from_u64(2));
     let metrics = collect.metrics().clone();
-    Running::start(metrics, |stop| collect.run(stop))
+    Running::of(metrics, |stop| collect.run(stop))
 }
 
 fn uplink(config: Config) -> AnyUplink {

@@ -50,6 +50,7 @@ fn batch(gateway: &str, stream: &str, first: u64, last: u64, rows: &BTreeSet<u64
         last: Seq(last),
         rows: rows.range(first..=last).map(row).collect(),
         gaps: gaps.iter().map(gap).collect(),
+        ahead: None,
     };
     let topic = format!("fleet/v1/acme/{gateway}/raw/{stream}");
     Arrival::read(topic, Bytes::from(batch.encode()), &inbox::Config::default())
