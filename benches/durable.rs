@@ -147,7 +147,7 @@ async fn open_loop(folder: &Path) {
 
 async fn queue(folder: &Path) {
     let (store, outbox) = open(folder, "queue");
-    let stream = outbox.stream(StreamKey { name: Name::new("press").unwrap(), class: Class::Raw }).unwrap();
+    let stream = outbox.stream(StreamKey::new(Name::new("press").unwrap(), Class::Raw)).unwrap();
     let stamp = SystemClock::new().stamp();
     let (writer, began) = (store.writer(), Instant::now());
     for _ in 0..100_000 {

@@ -46,6 +46,8 @@ size = 144
 step = 1
 [stream.summary]
 readings = 12
+[stream.cloud]
+verdicts = true
 {stream}
 "#,
         folder.path().join("state").display(),

@@ -24,6 +24,8 @@ use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
 use crate::flows::models::Models;
 use crate::flows::query::{self, LinkWatch, Query};
+use crate::flows::raw::Raw;
+use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
 use crate::flows::{Sync, SyncConfig};
 use crate::history::{self, History};
@@ -42,11 +44,13 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 struct Built {
     store: Store,
     outbox: Outbox,
+    history: History,
     broker: Broker,
     mqtt: doors::mqtt::Door,
     http: (TcpListener, Arc<doors::http::Door>),
     query: Arc<Query>,
     sync: Option<Sync<AnyUplink, StdRng>>,
+    salvage: Salvage,
     pool: Arc<Pool>,
     tasks: TaskTracker,
     /// Ends the streams.
@@ -58,7 +62,20 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let clock = Arc::new(SystemClock::new());
     let started = clock.since_boot();
     let built = build(config, Arc::clone(&clock)).await?;
-    let Built { store, outbox, broker, mqtt, http: (listener, door), query, sync, pool, tasks, streams_end } = built;
+    let Built {
+        store,
+        outbox,
+        history,
+        broker,
+        mqtt,
+        http: (listener, door),
+        query,
+        sync,
+        salvage,
+        pool,
+        tasks,
+        streams_end,
+    } = built;
     let (doors_end, link_end) = (CancellationToken::new(), CancellationToken::new());
     let addresses: Vec<_> = mqtt.addresses().iter().map(ToString::to_string).collect();
     let page = listener.local_addr().context("failed to read the HTTP door's address")?;
@@ -74,6 +91,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     tasks.spawn(watch_queue(query, link_end.clone()));
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
+    tasks.spawn(salvage.run(link_end.clone()));
     if let Some(sync) = sync {
         tasks.spawn(sync.run(link_end.clone()));
     }
@@ -103,6 +121,9 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     drop(pool);
     drop(broker);
     tokio::task::spawn_blocking(move || {
+        if let Err(error) = store.writer().commit_blocking(move |tx| history.close(tx)) {
+            tracing::error!(error = %error, "failed to close the numbering; the next start goes on above the reserved numbers");
+        }
         if let Err(error) = outbox.close() {
             tracing::error!(error = %error, "failed to close the queue; the next start goes on above the reserved numbers");
         }
@@ -177,11 +198,12 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let mut problems = Vec::new();
     if let Some(file) = &opened.quarantined {
         problems.push(format!(
-            "the database was damaged and set aside as {}; epoch {} began, and what was not sent before is in that file",
+            "the database was damaged and set aside as {}; epoch {} began, and its queue is being salvaged",
             file.display(),
             opened.epoch
         ));
     }
+    let (salvage, salvage_says) = Salvage::new(outbox.clone(), store.wrecks());
     let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
     let models = {
         let pool = Arc::clone(&pool);
@@ -199,7 +221,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         clock: Arc::clone(&clock),
         writer: store.writer(),
         reader: store.reader(),
-        history,
+        history: history.clone(),
         outbox: outbox.clone(),
         models: Arc::clone(&models),
         board: Arc::clone(&board),
@@ -210,6 +232,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     problems.extend(stream_problems);
     let sense = Arc::new(sense);
     broker.attach(Arc::clone(&sense) as _);
+    let news = newscast.metrics().clone();
     tasks.spawn(newscast.run(standing_alarms(&sense, &store).await?));
 
     let mut registry = Registry::with_prefix("forebay");
@@ -219,6 +242,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     pool.metrics().register(&mut registry);
     access.metrics().register(&mut registry);
     signals.register(&mut registry);
+    news.register(&mut registry);
 
     let (sync, link) = match cloud {
         None => (None, None),
@@ -247,14 +271,24 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         outbox: outbox.clone(),
         link,
         problems,
+        salvage: salvage_says,
         database,
     }));
+    let raw = Raw {
+        sense: Arc::clone(&sense),
+        reader: store.reader(),
+        writer: store.writer(),
+        history: history.clone(),
+        outbox: outbox.clone(),
+        clock: Arc::clone(&clock),
+    };
     let ids = Mutex::new(StdRng::from_os_rng());
     let door = doors::http::Door::new(
         http,
         doors::http::Parts {
             query: Arc::clone(&query),
             intake: Arc::new(Intake::new(sense)),
+            raw: Arc::new(raw),
             inference: Arc::new(Inference::new(models)),
             access,
             registry: Arc::new(Mutex::new(registry)),
@@ -266,7 +300,20 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             }),
         },
     );
-    Ok(Built { store, outbox, broker, mqtt, http: (listener, Arc::new(door)), query, sync, pool, tasks, streams_end })
+    Ok(Built {
+        store,
+        outbox,
+        history,
+        broker,
+        mqtt,
+        http: (listener, Arc::new(door)),
+        query,
+        sync,
+        salvage,
+        pool,
+        tasks,
+        streams_end,
+    })
 }
 
 /// The alarms that stand, as the disk has them: said again on the local broker, whose retained state may be older.

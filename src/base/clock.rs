@@ -63,6 +63,9 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// How far the wall clock can be trusted.
     fn state(&self) -> ClockState;
 
+    /// Somebody knows that this moment has passed (the state directory does): a clock that wakes up before it is wrong.
+    fn has_passed(&self, _wall_ms: i64) {}
+
     /// Everything a row needs, read together.
     fn stamp(&self) -> Stamp {
         Stamp {
@@ -74,24 +77,36 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     }
 }
 
+/// How far the machine's clock may lie below the floor and still count as set: a time service slews it back this much.
+const FLOOR_SLACK_MS: i64 = 60_000;
+
 /// The machine's clocks. The wall clock is clamped to a floor, so certificates verify on a box without a
-/// battery-backed clock.
+/// battery-backed clock. The floor moves on with the time since boot, so that time never stands still below it.
+///
+/// A clock that the kernel calls synchronised is believed whatever the floor says: a floor that was written while the
+/// clock was years ahead must not keep it there.
 #[derive(Debug)]
 pub struct SystemClock {
-    floor_ms: AtomicI64,
+    /// The floor at the moment of boot, milliseconds since 1970.
+    floor_start_ms: AtomicI64,
     boot: BootId,
+    has_rtc: bool,
 }
 
 impl SystemClock {
     /// A clock whose floor is the time this binary was built. Reads the boot id once.
     pub fn new() -> Self {
-        let floor_ms = BUILD_UNIX.parse::<i64>().unwrap_or(0) * 1000;
-        Self { floor_ms: AtomicI64::new(floor_ms), boot: read_boot_id() }
+        let boot_ms = since_boot_ms(read_clock(libc::CLOCK_BOOTTIME));
+        Self { floor_start_ms: AtomicI64::new(build_ms() - boot_ms), boot: read_boot_id(), has_rtc: has_rtc() }
     }
 
     /// Raises the floor to the last time known to have passed (from the state directory). Never lowers it.
     pub fn raise_floor(&self, wall_ms: i64) {
-        self.floor_ms.fetch_max(wall_ms, Ordering::Relaxed);
+        self.floor_start_ms.fetch_max(wall_ms.saturating_sub(since_boot_ms(self.since_boot())), Ordering::Relaxed);
+    }
+
+    fn floor_ms(&self) -> i64 {
+        self.floor_start_ms.load(Ordering::Relaxed).saturating_add(since_boot_ms(self.since_boot()))
     }
 }
 
@@ -103,9 +118,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn wall_ms(&self) -> i64 {
-        let time = read_clock(libc::CLOCK_REALTIME);
-        let wall_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        wall_ms.max(self.floor_ms.load(Ordering::Relaxed))
+        believed_ms(machine_ms(), self.floor_ms(), kernel_says_synchronised)
     }
 
     fn since_boot(&self) -> Duration {
@@ -117,14 +130,52 @@ impl Clock for SystemClock {
     }
 
     fn state(&self) -> ClockState {
-        if kernel_says_synchronised() {
-            ClockState::Ntp
-        } else if std::path::Path::new("/dev/rtc0").exists() {
-            ClockState::Rtc
-        } else {
-            ClockState::Unsynced
-        }
+        trust(machine_ms(), self.floor_ms(), kernel_says_synchronised(), self.has_rtc)
     }
+
+    fn has_passed(&self, wall_ms: i64) {
+        self.raise_floor(wall_ms);
+    }
+}
+
+fn build_ms() -> i64 {
+    BUILD_UNIX.parse::<i64>().unwrap_or(0) * 1000
+}
+
+fn since_boot_ms(since_boot: Duration) -> i64 {
+    i64::try_from(since_boot.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn machine_ms() -> i64 {
+    i64::try_from(read_clock(libc::CLOCK_REALTIME).as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The wall clock that rows and certificates see.
+fn believed_ms(machine_ms: i64, floor_ms: i64, is_synchronised: impl FnOnce() -> bool) -> i64 {
+    if machine_ms >= floor_ms {
+        machine_ms
+    } else if is_synchronised() {
+        // Nobody runs a binary before it was built.
+        machine_ms.max(build_ms())
+    } else {
+        floor_ms
+    }
+}
+
+fn trust(machine_ms: i64, floor_ms: i64, is_synchronised: bool, has_rtc: bool) -> ClockState {
+    if is_synchronised {
+        ClockState::Ntp
+    } else if has_rtc && machine_ms.saturating_add(FLOOR_SLACK_MS) >= floor_ms {
+        ClockState::Rtc
+    } else {
+        // A battery-backed clock that woke up in the past has lost its battery.
+        ClockState::Unsynced
+    }
+}
+
+/// A sandbox hides the device but not what the kernel says about it.
+fn has_rtc() -> bool {
+    ["/dev/rtc0", "/sys/class/rtc/rtc0"].iter().any(|path| std::path::Path::new(path).exists())
 }
 
 #[allow(unsafe_code, reason = "std has no CLOCK_BOOTTIME, and Instant is banned so that tests own the time")]
@@ -142,7 +193,11 @@ fn kernel_says_synchronised() -> bool {
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: `timex` outlives the call.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
-    state >= 0 && state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
+    if state < 0 {
+        // A filter of system calls; systemd's time service leaves its word in a file as well.
+        return std::path::Path::new("/run/systemd/timesync/synchronized").exists();
+    }
+    state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
 }
 
 fn read_boot_id() -> BootId {
@@ -203,13 +258,38 @@ impl Clock for ManualClock {
 mod tests {
     use super::*;
 
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+
     #[test]
-    fn wall_clock_never_reads_before_its_floor() {
+    fn a_clock_that_wakes_up_in_1970_goes_on_from_the_floor_and_does_not_stand_still() {
         let clock = SystemClock::new();
-        let far_future = clock.wall_ms() + 1_000_000_000;
+        let far_future = clock.wall_ms() + 20 * YEAR_MS;
         clock.raise_floor(far_future);
         clock.raise_floor(5);
-        assert_eq!(clock.wall_ms(), far_future);
+        let floor = clock.floor_ms();
+        assert!(floor >= far_future && floor < far_future + 60_000, "{floor}");
+        let (now, start) = (clock.since_boot(), clock.floor_start_ms.load(Ordering::Relaxed));
+        assert!((start + since_boot_ms(now) - floor).abs() < 60_000, "the floor moves with the time since boot");
+        assert_eq!(believed_ms(0, floor, || false), floor);
+        assert_eq!(trust(0, floor, false, true), ClockState::Unsynced, "its battery is empty");
+    }
+
+    #[test]
+    fn a_synchronised_clock_is_believed_below_a_floor_that_was_years_ahead() {
+        let now = build_ms() + YEAR_MS;
+        let ahead = now + 10 * YEAR_MS;
+        assert_eq!(believed_ms(now, ahead, || true), now);
+        assert_eq!(believed_ms(now, ahead, || false), ahead);
+        assert_eq!(believed_ms(5, ahead, || true), build_ms(), "nobody runs a binary before it was built");
+        assert_eq!(trust(now, ahead, true, false), ClockState::Ntp);
+    }
+
+    #[test]
+    fn a_battery_backed_clock_near_the_floor_counts_as_set() {
+        let now = build_ms() + YEAR_MS;
+        assert_eq!(trust(now, now + 1000, false, true), ClockState::Rtc);
+        assert_eq!(trust(now, now + 1000, false, false), ClockState::Unsynced);
+        assert_eq!(trust(now, now + YEAR_MS, false, true), ClockState::Unsynced);
     }
 
     #[test]

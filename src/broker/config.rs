@@ -2,6 +2,19 @@
 
 use serde::Deserialize;
 
+/// What happens to a QoS 1 or 2 message for a persistent session that has no room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AtSessionBound {
+    /// The session does not get it, which the ledger of absent clients says before the publisher is acknowledged.
+    /// An absent client stops nobody.
+    #[default]
+    DropNewest,
+    /// The publisher is refused: MQTT 5 reason 0x97, MQTT 3.1.1 is disconnected. Nothing is lost, and an absent client
+    /// can stop everybody who publishes to its topics.
+    Refuse,
+}
+
 /// Section `[broker]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -13,12 +26,14 @@ pub struct Config {
     /// Filters of one session.
     pub subscriptions_per_session: usize,
     /// Messages that may wait for one session. At the bound QoS 0 is dropped and counted, a connected clean
-    /// session is disconnected (0x97), and a persistent session loses the newest (counted). At most 60,000.
+    /// session is disconnected (0x97), and for a persistent one `at_session_bound` decides. At most 60,000.
     pub queue_messages: usize,
     /// The same bound in bytes of topic and payload.
     pub queue_bytes: usize,
     /// Bytes that may wait for all persistent sessions together.
     pub persistent_queue_bytes: usize,
+    /// What happens at those three bounds to a message for a persistent session.
+    pub at_session_bound: AtSessionBound,
     /// QoS 1 and 2 messages in flight towards one client, whatever its Receive Maximum.
     pub inflight_messages: u16,
     /// Receive Maximum towards publishers: QoS 1 and 2 messages a client may have unanswered.
@@ -46,6 +61,7 @@ impl Default for Config {
             queue_messages: 10_000,
             queue_bytes: 2 * 1024 * 1024,
             persistent_queue_bytes: 64 * 1024 * 1024,
+            at_session_bound: AtSessionBound::DropNewest,
             inflight_messages: 512,
             receive_maximum: 1_024,
             pressure_ms: 250,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::hub::Hub;
+use super::losses;
 use super::message::Message;
 use super::outgoing::{Delivery, Slot};
 use super::rows::{self, QueueRow};
@@ -27,6 +28,8 @@ pub(super) struct Keep {
     pub(super) hub: Arc<Hub>,
     pub(super) message: Arc<Message>,
     pub(super) rows: Vec<KeepRow>,
+    /// Clients that will not get it, because their sessions were full.
+    pub(super) lost: Vec<Arc<str>>,
     /// The retained row of the message's topic.
     pub(super) retained: bool,
     /// Session row and packet id of a QoS 2 publish.
@@ -37,12 +40,13 @@ pub(super) struct Keep {
 impl Keep {
     pub(super) fn new(hub: &Arc<Hub>, message: &Arc<Message>, rows: Vec<KeepRow>) -> Self {
         let finished = AtomicBool::new(false);
-        Self { hub: hub.clone(), message: message.clone(), rows, retained: false, incoming: None, finished }
+        let (hub, message, lost) = (hub.clone(), message.clone(), Vec::new());
+        Self { hub, message, rows, lost, retained: false, incoming: None, finished }
     }
 
     pub(super) fn bytes(&self) -> usize {
         let copies = self.rows.len() + usize::from(self.retained);
-        64 + copies * (self.message.size_bytes() + 64)
+        64 + 32 * self.lost.len() + copies * (self.message.size_bytes() + 64)
     }
 
     pub(super) fn write(&self, tx: &Tx) -> Result<(), Error> {
@@ -53,6 +57,9 @@ impl Keep {
                 let packet_id = slot.packet_id;
                 rows::insert_queued(tx, clock, &QueueRow { place: *place, session: *row, packet_id, delivery })?;
             }
+        }
+        if !self.lost.is_empty() {
+            losses::enter(tx, &self.lost, clock.wall_ms())?;
         }
         if self.retained {
             let current = self.hub.retained.current(&self.message.topic);

@@ -8,7 +8,8 @@
 //! nobody has to, it is answered at once. Answers leave in the order of the publishes.
 //!
 //! Architecture invariant: nothing here blocks, and every queue has a bound (see [`Config`]) with a counter at it.
-//! A client that does not read loses its own messages or its own connection; it never stops another.
+//! A client that does not read loses its own messages or its own connection; it never stops another. What a persistent
+//! session loses at its bound is in a ledger, written before the publisher is acknowledged.
 
 mod config;
 mod connect;
@@ -16,6 +17,7 @@ mod custody;
 mod error;
 mod hub;
 mod link;
+mod losses;
 mod message;
 mod metrics;
 mod outgoing;
@@ -46,10 +48,11 @@ use crate::base::{Clock, Receipt};
 use crate::store::Store;
 use hub::Hub;
 
-pub use config::Config;
+pub use config::{AtSessionBound, Config};
 pub use connect::{Hello, Welcome};
 pub use error::Error;
 pub use link::{Acknowledged, Leaving, Link};
+pub use losses::{SessionLoss, losses};
 pub use message::{Message, Qos};
 pub use metrics::Metrics;
 pub use outgoing::{Acknowledgement, Ids, Outgoing};

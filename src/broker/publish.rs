@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Waiting;
+use super::config::AtSessionBound;
 use super::custody::Keep;
 use super::hub::Hub;
 use super::link::Link;
 use super::message::{Message, Qos};
 use super::replies::{Reply, ReplyKind, Ticket, Verdict};
-use super::route::{Route, Topic};
+use super::route::{Route, Spread, Topic};
 use super::session::{Incoming, Session, Signal, Will};
 use super::tap::{Tap, TapMessage, TapResult, Within};
 use crate::base::{Outcome, Receipt, Refusal};
@@ -63,6 +64,11 @@ impl Hub {
         receipt: impl FnOnce() -> Receipt,
     ) -> Accepted {
         self.metrics.received.inc();
+        let refuses = self.config.at_session_bound == AtSessionBound::Refuse && message.qos > Qos::AtMostOnce;
+        // Before anybody has it, so that a repetition brings no duplicates.
+        if refuses && self.has_full_session(route, message) {
+            return Accepted::Now(Verdict::Refused(Refusal::Full));
+        }
         let mut retained = false;
         if message.retain {
             if self.retained.set(message) {
@@ -75,8 +81,8 @@ impl Hub {
                 return Accepted::Now(Verdict::Refused(Refusal::Full));
             }
         }
-        let spread = self.spread(route, message, origin.session, wakes);
-        *pressed = spread.pressed;
+        let mut spread = self.spread(route, message, origin.session, wakes);
+        *pressed = spread.pressed.take();
         let tap = self.tap.get().filter(|_| origin.tap && route.tapped);
         if message.qos == Qos::AtMostOnce {
             if let Some(tap) = tap {
@@ -87,19 +93,20 @@ impl Hub {
             }
             return Accepted::Now(Verdict::Kept);
         }
-        let nothing_to_write = spread.rows.is_empty() && !retained && origin.incoming.is_none();
+        let kept_by_sessions = !spread.rows.is_empty() || !spread.lost.is_empty();
+        let nothing_to_write = !kept_by_sessions && !retained && origin.incoming.is_none();
         let Some(tap) = tap else {
             if nothing_to_write {
                 return Accepted::Now(if spread.anyone { Verdict::Kept } else { Verdict::NoSubscribers });
             }
-            let keep = self.keep(origin, message, spread.rows, retained);
+            let keep = self.keep(origin, message, spread, retained);
             return Accepted::Later(keep.submit(receipt()));
         };
         let receipt = receipt();
         if nothing_to_write {
             return Accepted::Later(offer(tap, tap_message(origin, message, receipt, None), None));
         }
-        let keep = self.keep(origin, message, spread.rows, retained);
+        let keep = self.keep(origin, message, spread, retained);
         if message.qos == Qos::ExactlyOnce {
             let work = Box::new(move |tx: &crate::store::Tx| {
                 keep.write(tx)?;
@@ -113,14 +120,9 @@ impl Hub {
         Accepted::Later(offer(tap, tap_message(origin, message, receipt, None), stored))
     }
 
-    fn keep(
-        self: &Arc<Self>,
-        origin: &Origin<'_>,
-        message: &Arc<Message>,
-        rows: Vec<super::custody::KeepRow>,
-        retained: bool,
-    ) -> Keep {
-        let mut keep = Keep::new(self, message, rows);
+    fn keep(self: &Arc<Self>, origin: &Origin<'_>, message: &Arc<Message>, spread: Spread, retained: bool) -> Keep {
+        let mut keep = Keep::new(self, message, spread.rows);
+        keep.lost = spread.lost;
         keep.retained = retained;
         keep.incoming = origin.incoming;
         keep

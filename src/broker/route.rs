@@ -93,6 +93,8 @@ impl Topic {
 pub(super) struct Spread {
     /// Rows to write before the message may be acknowledged.
     pub(super) rows: Vec<KeepRow>,
+    /// Clients whose persistent sessions had no room: the ledger must say so before the message may be acknowledged.
+    pub(super) lost: Vec<Arc<str>>,
     /// Somebody subscribes.
     pub(super) anyone: bool,
     /// A subscriber whose publishers should wait.
@@ -156,6 +158,20 @@ impl Hub {
         spread
     }
 
+    fn has_persistent_room(&self) -> bool {
+        self.persistent_bytes.load(Ordering::Relaxed) < self.config.persistent_queue_bytes
+    }
+
+    /// True if a persistent session on `route` has no room for a QoS 1 or 2 message of `size_bytes`. Members of shared
+    /// subscriptions are not asked: another member may take the message.
+    pub(super) fn has_full_session(&self, route: &Route, message: &Message) -> bool {
+        let size_bytes = message.size_bytes();
+        route.targets.iter().any(|Target { session, options, .. }| {
+            let keeps = session.row.is_some() && message.qos.min(options.qos) > Qos::AtMostOnce;
+            keeps && (!self.has_persistent_room() || session.state().queue.is_full(self.queue_limits, size_bytes))
+        })
+    }
+
     fn deliver(
         &self,
         session: &Arc<Session>,
@@ -194,13 +210,14 @@ impl Hub {
                 state.queue.push_once(delivery);
             }
         } else if let Some(row) = session.row {
-            let room = !full && self.persistent_bytes.load(Ordering::Relaxed) < self.config.persistent_queue_bytes;
+            let room = !full && self.has_persistent_room();
             let place = self.next_place.fetch_add(1, Ordering::Relaxed);
             let slot = if room { state.queue.push_kept(delivery.clone(), Some(place)) } else { None };
             match slot {
                 Some(slot) => spread.rows.push(KeepRow { session: session.clone(), row, slot, place, delivery }),
                 None => {
                     self.metrics.dropped_persistent.inc();
+                    spread.lost.push(session.client.clone());
                 }
             }
             state.account(true, &self.persistent_bytes);

@@ -15,7 +15,8 @@ use crate::store::{Error, Schema, Tx};
 /// Tables of the broker.
 pub const SCHEMA: Schema = Schema {
     room: "broker",
-    steps: &["
+    steps: &[
+        "
         CREATE TABLE broker_session (
             no INTEGER PRIMARY KEY,
             client TEXT NOT NULL UNIQUE,
@@ -66,7 +67,14 @@ pub const SCHEMA: Schema = Schema {
             expires_wall_ms INTEGER,
             crc INTEGER NOT NULL
         );
-    "],
+    ",
+        "CREATE TABLE broker_lost (
+            client TEXT PRIMARY KEY,
+            messages INTEGER NOT NULL,
+            first_ms INTEGER NOT NULL,
+            last_ms INTEGER NOT NULL
+        ) WITHOUT ROWID",
+    ],
 };
 
 fn properties_blob(message: &Message) -> Option<&[u8]> {

@@ -149,10 +149,11 @@ impl Link {
         for delivery in replay.deliveries {
             let message = delivery.message.clone();
             self.hub.enqueue(&self.session, delivery, &mut self.wakes, &mut spread);
-            let rows = std::mem::take(&mut spread.rows);
-            if !rows.is_empty() {
-                let waiting = Keep::new(&self.hub, &message, rows).submit(Receipt::unwatched());
-                self.hub.chore(waiting);
+            let (rows, lost) = (std::mem::take(&mut spread.rows), std::mem::take(&mut spread.lost));
+            if !rows.is_empty() || !lost.is_empty() {
+                let mut keep = Keep::new(&self.hub, &message, rows);
+                keep.lost = lost;
+                self.hub.chore(keep.submit(Receipt::unwatched()));
             }
         }
         self.wake_others();

@@ -35,11 +35,7 @@ pub struct CollectConfig {
 
 impl Default for CollectConfig {
     fn default() -> Self {
-        Self {
-            commits: 16,
-            retry_first_ms: 500,
-            retry_most_ms: 30_000,
-        }
+        Self { commits: 16, retry_first_ms: 500, retry_most_ms: 30_000 }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::sense::{Sense, Work, ingest_topic};
+use super::sense::{Sense, SummaryNews, Work, ingest_topic};
 use crate::access::Principal;
 use crate::base::{Name, Receipt, Refusal};
 use crate::store::CommitError;
@@ -86,6 +86,11 @@ impl Intake {
     /// Into these streams.
     pub fn new(sense: Arc<Sense>) -> Self {
         Self { sense }
+    }
+
+    /// Ends a stream's open summary now; `None` if no reading is in it.
+    pub async fn summarise(&self, stream: &str) -> Result<Option<SummaryNews>, IngestError> {
+        self.sense.summarise(stream).await
     }
 
     /// Takes one payload and answers when it is on the disk, or not taken.

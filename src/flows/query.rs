@@ -10,12 +10,15 @@ use tokio::sync::watch;
 use super::board::{Alert, Board, Point, StreamBoard};
 pub use super::models::ModelView;
 use super::models::Models;
-use super::record::{self, SummaryRecord};
+use super::record;
 use super::sense::{About, Sense};
+use super::summary::state_word;
 use super::sync_settings::SyncMetrics;
 pub use super::view::{
-    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, StreamView, WindowField, WindowView,
+    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, SessionLossView, StreamView, WindowField,
+    WindowView,
 };
+use crate::broker;
 use crate::history::{self, StreamNo};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Reader};
@@ -58,6 +61,8 @@ pub struct Parts {
     pub link: Option<LinkWatch>,
     /// Problems found at start.
     pub problems: Vec<String>,
+    /// What became of files that were set aside.
+    pub salvage: watch::Receiver<Vec<String>>,
     /// The database file.
     pub database: PathBuf,
 }
@@ -157,6 +162,18 @@ impl Query {
         })
     }
 
+    /// What absent MQTT clients will not get because their sessions were full, newest first.
+    pub async fn session_losses(&self, limit: usize) -> Result<Vec<SessionLossView>, QueryError> {
+        let losses = self.read(move |conn| broker::losses(conn, limit)).await?;
+        let view = |loss: broker::SessionLoss| SessionLossView {
+            client: loss.client,
+            messages: loss.messages,
+            first_ms: loss.first_ms,
+            last_ms: loss.last_ms,
+        };
+        Ok(losses.into_iter().map(view).collect())
+    }
+
     /// The link to the cloud.
     pub fn link(&self) -> LinkView {
         let Some(link) = &self.parts.link else {
@@ -186,6 +203,7 @@ impl Query {
     /// Whether the gateway serves.
     pub fn health(&self) -> HealthView {
         let mut problems = self.parts.problems.clone();
+        problems.extend(self.parts.salvage.borrow().iter().cloned());
         let ready = match &*self.parts.disk.borrow() {
             store::Health::Good => true,
             failing @ store::Health::Failing { .. } => {
@@ -256,8 +274,15 @@ pub fn alert_view(alert: history::Alert) -> Alert {
 }
 
 fn window_view(window: &history::Window) -> WindowView {
-    let field = |[min, max, mean, std]: [f64; 4]| WindowField { min, max, mean, std };
-    let fields = record::decode::<SummaryRecord>("summary", &window.body).map(|summary| summary.fields);
+    // A window without finite values has no numbers to show.
+    let number = |number: Option<f64>| number.unwrap_or(f64::NAN);
+    let field = |field: record::FieldRecord| WindowField {
+        min: number(field.min),
+        max: number(field.max),
+        mean: number(field.mean),
+        std: number(field.std),
+    };
+    let fields = record::decode_summary(&window.body).map(|summary| summary.fields);
     WindowView {
         first_seq: window.first_seq,
         last_seq: window.last_seq,
@@ -267,13 +292,4 @@ fn window_view(window: &history::Window) -> WindowView {
         fields: fields.unwrap_or_default().into_iter().map(field).collect(),
         peak_score: window.peak_score,
     }
-}
-
-fn state_word(number: u8) -> &'static str {
-    use crate::rules::State;
-    [State::Normal, State::Pending, State::Alarm, State::Clearing, State::Unscored]
-        .into_iter()
-        .find(|state| *state as u8 == number)
-        .unwrap_or(State::Unscored)
-        .as_str()
 }

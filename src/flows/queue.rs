@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::base::{Name, Seq};
-use crate::outbox::{self, BatchId, BatchLimits, GapReason, Outbox, StreamHandle, StreamKey};
+use crate::outbox::{self, BatchId, BatchLimits, GapReason, Outbox, Position, StreamHandle, StreamKey};
 use crate::store::Writer;
 
 use super::batch::{Batch, Gap, Row};
@@ -18,8 +18,17 @@ const DELETION_BYTES: usize = 64;
 /// Rows that a deletion took, or could not take.
 #[derive(Debug, Default)]
 struct Deletions {
-    done: Vec<(StreamKey, u64)>,
+    done: Vec<Arrived<StreamKey>>,
     failed: Vec<Arrived<StreamKey>>,
+}
+
+/// From which end of the queue a batch is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Alarms, then the stream whose first row is the oldest: the order in which everything leaves in the end.
+    Oldest,
+    /// The last rows, which overtake a backlog.
+    Newest,
 }
 
 /// The queue's reading end.
@@ -46,26 +55,39 @@ impl Queue {
         self.deleted.subscribe()
     }
 
-    /// Rows of every stream, those on their way included.
-    pub(super) fn depth(&self) -> Vec<(StreamKey, u64)> {
-        self.outbox.depth()
+    /// Where every stream stands, what is on its way included.
+    pub(super) fn positions(&self) -> Vec<Position> {
+        self.outbox.positions()
     }
 
-    /// The next batch of a stream that is not `held`, behind what is on its way.
+    /// The next batch of a stream that is not `held`, passing over what is on its way. From the `Newest` end it lies
+    /// beyond everything that was submitted on this link.
     pub(super) async fn next(
         &mut self,
         gateway: &Name,
+        end: End,
         limits: BatchLimits,
         flights: &Flights<StreamKey>,
         held: impl Fn(&StreamKey) -> bool,
     ) -> Result<Option<(StreamKey, Batch)>, outbox::Error> {
-        let behind = |(key, &stream): (&StreamKey, &StreamHandle)| {
-            // One less than the largest number: the outbox looks at the one after it.
-            let last = if held(key) { Seq(u64::MAX - 1) } else { flights.cursor(key)? };
-            Some(BatchId { stream, first: Seq(1), last })
+        let mut in_flight = Vec::new();
+        for Position { key, stream, .. } in self.outbox.positions() {
+            let range = |(first, last)| BatchId { stream, first, last };
+            if held(&key) {
+                // One less than the largest number: the outbox looks at the one after it.
+                in_flight.push(range((Seq(1), Seq(u64::MAX - 1))));
+                continue;
+            }
+            in_flight.extend(flights.covered(&key).map(range));
+            if let (End::Newest, Some(highest)) = (end, flights.highest(&key)) {
+                in_flight.push(range((Seq(1), highest)));
+            }
+        }
+        let batch = match end {
+            End::Oldest => self.outbox.next_batch(&limits, &in_flight).await?,
+            End::Newest => self.outbox.newest_batch(&limits, &in_flight).await?,
         };
-        let in_flight: Vec<BatchId> = self.handles.iter().filter_map(behind).collect();
-        let Some(batch) = self.outbox.next_batch(&limits, &in_flight).await? else { return Ok(None) };
+        let Some(batch) = batch else { return Ok(None) };
         let outbox::Batch { id, stream: key, epoch, first, last, rows, gaps } = batch;
         self.handles.insert(key.clone(), id.stream);
         let rows = rows
@@ -97,7 +119,7 @@ impl Queue {
             {
                 let mut deletions = lock(&deletions);
                 match outcome {
-                    Ok(()) => deletions.done.push((arrived.key, arrived.rows)),
+                    Ok(()) => deletions.done.push(arrived),
                     Err(_) => deletions.failed.push(arrived),
                 }
             }
@@ -110,8 +132,8 @@ impl Queue {
     /// Takes note of finished deletions and tries failed ones again.
     pub(super) async fn settle(&self, flights: &mut Flights<StreamKey>) -> Result<(), outbox::Error> {
         let Deletions { done, failed } = std::mem::take(&mut *lock(&self.deletions));
-        for (key, rows) in done {
-            flights.left(&key, rows);
+        for gone in &done {
+            flights.left(gone);
         }
         for arrived in failed {
             self.delete(arrived).await?;

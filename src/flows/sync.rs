@@ -13,14 +13,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Backoff, Clock, Name, Seq};
-use crate::outbox::{self, BatchLimits, Class, Outbox, StreamKey};
+use crate::outbox::{self, BatchLimits, Class, Outbox, Position, StreamKey};
 use crate::store::Writer;
 use crate::uplink::{Answer, LinkState, Lost, Message, Ticket, Uplink};
 
 use super::address::Address;
 use super::batch::{BATCH_OVERHEAD_BYTES, Batch};
 use super::flight::Flights;
-use super::queue::Queue;
+use super::queue::{End, Queue};
 use super::sync_settings::{SyncConfig, SyncMetrics};
 
 /// Why nothing is being sent.
@@ -206,7 +206,8 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             let now = self.clock.since_boot();
             let held = |key: &StreamKey| self.holds.get(key).is_some_and(|hold| hold.until > now);
             let limits = self.limits();
-            let Some((key, batch)) = self.queue.next(&self.gateway, limits, &self.flights, held).await? else {
+            let Some((key, batch)) = self.queue.next(&self.gateway, End::Oldest, limits, &self.flights, held).await?
+            else {
                 self.look = false;
                 if !matches!(self.due(), Due::Now) {
                     continue;
@@ -234,7 +235,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         let now = self.clock.since_boot();
         let mut others = 0;
         let mut held_until: Option<Duration> = None;
-        for (key, rows) in self.queue.depth() {
+        for Position { key, rows, .. } in self.queue.positions() {
             let waiting = rows.saturating_sub(self.flights.rows(&key));
             if waiting == 0 {
                 continue;

@@ -144,3 +144,16 @@ pub struct HealthView {
     /// What is wrong, one sentence each; a model that does not serve is a problem and no reason not to be ready.
     pub problems: Vec<String>,
 }
+
+/// Messages that an absent MQTT client will not get, because its session was full.
+#[derive(Debug, Clone, Serialize)]
+pub struct SessionLossView {
+    /// Its client id.
+    pub client: String,
+    /// QoS 1 and 2 messages.
+    pub messages: u64,
+    /// When the first of them came, ms since 1970, UTC.
+    pub first_ms: i64,
+    /// When the last of them came, ms since 1970, UTC.
+    pub last_ms: i64,
+}

@@ -4,10 +4,16 @@
 //! Bounded by count, oldest first. It is for people, for refilling windows after a restart, and for nothing
 //! else: what the cloud must get waits in the outbox, and dropping history is no loss.
 
+mod number;
 mod read;
+mod request;
 mod write;
 
-pub use read::{alerts, curve, memory, open_alert, readings, rejected, tail, windows};
+pub use read::{
+    alerts, curve, memory, number_at, numbers_around, numbers_between, oldest, one_alert, open_alert, open_window,
+    readings, rejected, tail, windows,
+};
+pub use request::{Request, request};
 pub use write::{History, SCHEMA, StreamNo};
 
 use serde::Deserialize;
@@ -35,7 +41,7 @@ impl Default for Config {
 /// One committed reading.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
-    /// Position in its stream.
+    /// Its number in its stream: rising, never used twice, some are left out.
     pub seq: u64,
     /// Source time, ms since 1970, UTC.
     pub time_ms: i64,
@@ -49,6 +55,8 @@ pub struct Reading {
     pub expected: Option<f64>,
     /// The verdict's state as the flow numbers it.
     pub state: u8,
+    /// What the flow noted beside it, where there is something; opaque here.
+    pub extra: Option<Vec<u8>>,
 }
 
 /// One alarm.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::{Alert, Bucket, Reading, Rejected, StreamNo, Window};
 use crate::store::Error;
 
-const READING: &str = "SELECT seq, time_ms, id, value, more, score, expected, state FROM history_reading";
+const READING: &str = "SELECT seq, time_ms, id, value, more, score, expected, state, extra FROM history_reading";
 
 fn reading(row: &Row<'_>) -> rusqlite::Result<Reading> {
     let mut values = vec![row.get::<_, Option<f64>>(3)?.unwrap_or(f64::NAN)];
@@ -21,6 +21,7 @@ fn reading(row: &Row<'_>) -> rusqlite::Result<Reading> {
         score: row.get(5)?,
         expected: row.get(6)?,
         state: row.get(7)?,
+        extra: row.get(8)?,
     })
 }
 
@@ -40,6 +41,71 @@ pub fn readings(conn: &Connection, stream: StreamNo, after_seq: u64, limit: usiz
     let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query_map(params![stream.0, after_seq as i64, limit as i64], reading)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The first and the last number whose source time lies within the range, as far as readings are kept; `None` if none
+/// does. With `to_ms` before `from_ms` there is none.
+pub fn numbers_between(
+    conn: &Connection,
+    stream: StreamNo,
+    from_ms: i64,
+    to_ms: i64,
+) -> Result<Option<(u64, u64)>, Error> {
+    // Late readings and clocks that were set back put times out of order, so every kept reading is looked at.
+    let sql = "SELECT min(seq), max(seq) FROM history_reading WHERE stream_no = ?1 AND time_ms BETWEEN ?2 AND ?3";
+    let ends = conn.prepare_cached(sql)?.query_row(params![stream.0, from_ms, to_ms], |row| {
+        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
+    })?;
+    Ok(match ends {
+        (Some(first), Some(last)) => Some((first.cast_unsigned(), last.cast_unsigned())),
+        _ => None,
+    })
+}
+
+/// Of the readings `first..=last`, the number of the `count`th; `None` if there are fewer.
+pub fn number_at(conn: &Connection, stream: StreamNo, first: u64, last: u64, count: u64) -> Result<Option<u64>, Error> {
+    let sql =
+        "SELECT seq FROM history_reading WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq LIMIT 1 OFFSET ?4";
+    let at = params![stream.0, first.cast_signed(), last.cast_signed(), count.saturating_sub(1).cast_signed()];
+    let number = conn.prepare_cached(sql)?.query_row(at, |row| row.get::<_, i64>(0)).optional()?;
+    Ok(number.map(i64::cast_unsigned))
+}
+
+/// The numbers of up to `before` readings before `seq` and up to `after` from it on, in order.
+pub fn numbers_around(
+    conn: &Connection,
+    stream: StreamNo,
+    seq: u64,
+    before: usize,
+    after: usize,
+) -> Result<(Vec<u64>, Vec<u64>), Error> {
+    let numbers = |sql: &str, limit: usize| {
+        let mut statement = conn.prepare_cached(sql)?;
+        let rows =
+            statement.query_map(params![stream.0, seq.cast_signed(), limit as i64], |row| row.get::<_, i64>(0))?;
+        Ok::<_, Error>(rows.map(|row| row.map(i64::cast_unsigned)).collect::<Result<Vec<_>, _>>()?)
+    };
+    let sql = "SELECT seq FROM history_reading WHERE stream_no = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
+    let mut earlier = numbers(sql, before)?;
+    earlier.reverse();
+    let sql = "SELECT seq FROM history_reading WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3";
+    Ok((earlier, numbers(sql, after)?))
+}
+
+/// Number and source time of the oldest reading that is kept.
+pub fn oldest(conn: &Connection, stream: StreamNo) -> Result<Option<(u64, i64)>, Error> {
+    let sql = "SELECT seq, time_ms FROM history_reading WHERE stream_no = ?1 ORDER BY seq LIMIT 1";
+    let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?));
+    Ok(conn.prepare_cached(sql)?.query_row([stream.0], row).optional()?)
+}
+
+/// Where the open summary window begins: the number after the last window's last, and when the window's first reading
+/// came by the box's clock, ms since 1970.
+pub fn open_window(conn: &Connection, stream: StreamNo) -> Result<(u64, i64), Error> {
+    let sql = "SELECT coalesce((SELECT last_seq FROM history_window WHERE stream_no = ?1 ORDER BY first_seq DESC LIMIT 1), 0),
+               opened_ms FROM history_stream WHERE no = ?1";
+    let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned() + 1, row.get(1)?));
+    Ok(conn.prepare_cached(sql)?.query_row([stream.0], row).optional()?.unwrap_or((1, 0)))
 }
 
 /// The readings between two source times in at most `buckets` groups of neighbours.
@@ -164,6 +230,12 @@ pub fn alerts(conn: &Connection, stream: Option<StreamNo>, limit: usize) -> Resu
 /// The alarm that stands on this stream.
 pub fn open_alert(conn: &Connection, stream: StreamNo) -> Result<Option<Alert>, Error> {
     Ok(conn.prepare_cached(OPEN_ALERT)?.query_row([stream.0], alert).optional()?)
+}
+
+/// The alarm of that number, if it is of this stream and still kept.
+pub fn one_alert(conn: &Connection, stream: StreamNo, id: i64) -> Result<Option<Alert>, Error> {
+    let sql = format!("{ALERT} WHERE a.stream_no = ?1 AND a.id = ?2");
+    Ok(conn.prepare_cached(&sql)?.query_row(params![stream.0, id], alert).optional()?)
 }
 
 /// What the stream remembered last.

@@ -1,7 +1,10 @@
 //! Writing history inside the flow's transaction.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension as _, params};
 
+use super::number::Numbers;
 use super::read::{OPEN_ALERT, alert};
 use super::{Alert, Config, Reading, Rejected, Window};
 use crate::store::{Error, Schema, Tx};
@@ -35,6 +38,21 @@ pub const SCHEMA: Schema = Schema {
             id INTEGER PRIMARY KEY AUTOINCREMENT, stream_no INTEGER NOT NULL, wall_ms INTEGER NOT NULL, reason TEXT NOT NULL,
             payload BLOB NOT NULL
         );
+    ", "
+        ALTER TABLE history_stream ADD COLUMN reserved INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE history_stream ADD COLUMN opened_ms INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE history_reading ADD COLUMN extra BLOB;
+        -- Numbers came from the outbox before, which had up to 2048 of them reserved above the last one that was seen.
+        UPDATE history_stream SET reserved = max(
+            coalesce((SELECT max(seq) FROM history_reading WHERE stream_no = history_stream.no), 0),
+            coalesce((SELECT max(last_seq) FROM history_window WHERE stream_no = history_stream.no), 0),
+            coalesce((SELECT max(raised_seq) FROM history_alert WHERE stream_no = history_stream.no), 0));
+        UPDATE history_stream SET reserved = reserved + 2048 WHERE reserved > 0;
+        CREATE TABLE history_request (
+            no INTEGER PRIMARY KEY AUTOINCREMENT, stream_no INTEGER NOT NULL, id TEXT NOT NULL, first_seq INTEGER NOT NULL,
+            last_seq INTEGER NOT NULL, next_seq INTEGER NOT NULL, readings INTEGER NOT NULL, parts INTEGER NOT NULL,
+            truncated INTEGER NOT NULL, alarm INTEGER, UNIQUE (stream_no, id)
+        );
     "],
 };
 
@@ -45,32 +63,47 @@ pub struct StreamNo(pub i64);
 /// The writing side.
 #[derive(Debug, Clone)]
 pub struct History {
-    config: Config,
+    pub(super) config: Config,
+    numbers: Arc<Numbers>,
 }
 
 impl History {
     /// Keeps as much as `config` says.
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self { config, numbers: Arc::default() }
     }
 
-    /// The number of the stream called `name`, given once and kept.
+    /// How many readings of a stream are kept.
+    pub fn readings_kept(&self) -> u64 {
+        self.config.readings
+    }
+
+    /// The number of the stream called `name`, given once and kept. Takes up the numbering of its readings.
     pub fn stream(&self, tx: &Tx, name: &str) -> Result<StreamNo, Error> {
         tx.execute("INSERT OR IGNORE INTO history_stream (name) VALUES (?1)", [name])?;
-        tx.query_row("SELECT no FROM history_stream WHERE name = ?1", [name], |row| row.get(0)).map(StreamNo)
+        let no = tx.query_row("SELECT no FROM history_stream WHERE name = ?1", [name], |row| row.get(0))?;
+        self.numbers.resume(tx, no)?;
+        Ok(StreamNo(no))
     }
 
-    /// Adds a reading and forgets the oldest beyond the bound.
-    pub fn append(&self, tx: &Tx, stream: StreamNo, reading: &Reading) -> Result<(), Error> {
+    /// Gives unused numbers back, so that the next start leaves none out. Nothing may be appended afterwards.
+    pub fn close(&self, tx: &Tx) -> Result<(), Error> {
+        self.numbers.close(tx)
+    }
+
+    /// Adds a reading, forgets the oldest beyond the bound, and returns the reading's number, which no other reading of
+    /// this stream ever had or will have, also if this transaction fails. `reading.seq` is not read.
+    pub fn append(&self, tx: &Tx, stream: StreamNo, reading: &Reading) -> Result<u64, Error> {
+        let seq = self.numbers.issue(tx, stream.0)?;
         let more: Option<Vec<u8>> = (reading.values.len() > 1)
             .then(|| reading.values[1..].iter().flat_map(|value| value.to_le_bytes()).collect());
         // NaN is stored as NULL by SQLite itself.
         tx.execute(
-            "INSERT INTO history_reading (stream_no, seq, time_ms, value, more, id, score, expected, state)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO history_reading (stream_no, seq, time_ms, value, more, id, score, expected, state, extra)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 stream.0,
-                reading.seq as i64,
+                seq as i64,
                 reading.time_ms,
                 reading.values.first(),
                 more,
@@ -78,15 +111,22 @@ impl History {
                 reading.score,
                 reading.expected,
                 reading.state,
+                reading.extra,
             ],
         )?;
-        if reading.seq.is_multiple_of(TRIM_EVERY) {
-            let oldest = reading.seq.saturating_sub(self.config.readings);
+        if seq.is_multiple_of(TRIM_EVERY) {
+            let oldest = seq.saturating_sub(self.config.readings);
             tx.execute(
                 "DELETE FROM history_reading WHERE stream_no = ?1 AND seq <= ?2",
                 params![stream.0, oldest as i64],
             )?;
         }
+        Ok(seq)
+    }
+
+    /// A summary window began with a reading at this time of the box's clock, ms since 1970.
+    pub fn open_window(&self, tx: &Tx, stream: StreamNo, wall_ms: i64) -> Result<(), Error> {
+        tx.execute("UPDATE history_stream SET opened_ms = ?2 WHERE no = ?1", params![stream.0, wall_ms])?;
         Ok(())
     }
 
@@ -109,7 +149,8 @@ impl History {
         tx.execute(
             "DELETE FROM history_window WHERE stream_no = ?1 AND first_seq <=
                (SELECT first_seq FROM history_window WHERE stream_no = ?1 ORDER BY first_seq DESC LIMIT 1 OFFSET ?2)",
-            params![stream.0, self.config.windows as i64],
+            // The newest one says where the open window begins.
+            params![stream.0, self.config.windows.max(1) as i64],
         )?;
         Ok(())
     }

@@ -30,7 +30,7 @@ pub struct Batch {
     pub id: BatchId,
     /// The stream's name and class.
     pub stream: StreamKey,
-    /// This life of the queue file.
+    /// The life of the queue file that the rows are of: this one, or the one that they were salvaged from.
     pub epoch: Epoch,
     /// First number.
     pub first: Seq,
@@ -67,9 +67,31 @@ pub enum GapReason {
     Corrupt,
     /// The far side takes no message that large: acknowledged data is lost on the way.
     Unsendable,
+    /// Not found in a file that was set aside: acknowledged data is lost, at most `count` rows of it.
+    Quarantined,
+    /// The oldest rows of a class went because its share was used up: acknowledged data is lost.
+    Evicted,
+    /// A new row was not kept because the share of its class was used up: acknowledged data is lost.
+    RefusedNewest,
+    /// The row waited longer than its class allows: acknowledged data is lost.
+    Expired,
+    /// The oldest rows of a class became a summary because its share was used up: their details are lost.
+    Summarised,
 }
 
 impl GapReason {
+    const ALL: [Self; 9] = [
+        Self::Restart,
+        Self::Rollback,
+        Self::Corrupt,
+        Self::Unsendable,
+        Self::Quarantined,
+        Self::Evicted,
+        Self::RefusedNewest,
+        Self::Expired,
+        Self::Summarised,
+    ];
+
     /// The word used in the ledger, on the wire and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -77,13 +99,16 @@ impl GapReason {
             Self::Rollback => "rollback",
             Self::Corrupt => "corrupt",
             Self::Unsendable => "unsendable",
+            Self::Quarantined => "quarantined",
+            Self::Evicted => "evicted",
+            Self::RefusedNewest => "refused_newest",
+            Self::Expired => "expired",
+            Self::Summarised => "summarised",
         }
     }
 
     pub(super) fn from_word(word: &str) -> Option<Self> {
-        [Self::Restart, Self::Rollback, Self::Corrupt, Self::Unsendable]
-            .into_iter()
-            .find(|reason| reason.as_str() == word)
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
 }
 

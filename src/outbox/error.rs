@@ -17,6 +17,20 @@ pub enum Error {
         /// The limit.
         most: usize,
     },
+    /// A set aside file gives nothing.
+    #[error("failed to salvage: {problem}")]
+    Salvage {
+        /// Why.
+        problem: String,
+    },
+    /// Settings that contradict each other.
+    #[error("outbox.{key}: {problem}")]
+    Setting {
+        /// The setting, below `[outbox]`.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Rows that were set right are wrong again at once.
     #[error("failed to read stream {key}: its rows are still wrong after they were entered into the ledger")]
     Unreadable {
@@ -31,7 +45,7 @@ impl Error {
         match self {
             Self::Store(error) => error.is_corruption(),
             Self::Unreadable { .. } => true,
-            Self::TooManyStreams { .. } => false,
+            Self::TooManyStreams { .. } | Self::Salvage { .. } | Self::Setting { .. } => false,
         }
     }
 }

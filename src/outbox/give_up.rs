@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::batch::GapReason;
 use super::error::Error;
-use super::ledger;
+use super::evict;
 use super::queue::Outbox;
 use super::stream::StreamHandle;
 use crate::base::Seq;
@@ -17,14 +17,7 @@ impl Outbox {
         let (state, wall_ms) = (Arc::clone(&self.state), self.clock.wall_ms());
         let work = move |tx: &Tx<'_>| {
             let mut streams = state.stage(tx, stream.at);
-            let rows = tx.execute(
-                "DELETE FROM outbox_row WHERE stream_no = ?1 AND seq = ?2",
-                (stream.no, seq.0.cast_signed()),
-            )?;
-            if rows > 0 {
-                ledger::enter(tx, stream.no, (seq.0, seq.0), 1, reason, wall_ms)?;
-                streams.all[stream.at].staged.deleted += 1;
-            }
+            evict::give_up(tx, &mut streams.all[stream.at], (seq.0, seq.0), reason, wall_ms)?;
             Ok(())
         };
         Ok(self.writer.commit_from_reserve(work).await?)

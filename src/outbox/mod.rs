@@ -10,22 +10,36 @@
 //! - A row whose checksum is wrong becomes a ledger entry and is never sent.
 //! - Opening and memory depend on the number of streams, not of rows.
 //!
-//! Limits: streams in number, a batch in rows and bytes. The byte limit of the file is the store's.
+//! - Each class has a share of the queue's bytes and a policy at it; alarms make telemetry give way. Whatever leaves
+//!   without the far side's acknowledgement is in the ledger, in the same transaction.
+//!
+//! Limits: streams in number, a batch in rows and bytes, classes in bytes, the ledger in entries a stream. The byte limit
+//! of the file is the store's.
 
 mod batch;
 mod config;
 mod error;
+mod evict;
+#[cfg(test)]
+mod fixture;
 mod give_up;
 mod ledger;
 mod metrics;
+mod newest;
 mod pick;
 mod queue;
+mod quota;
+mod salvage;
+mod size;
 mod state;
 mod stream;
+mod wreck;
 
 pub use batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
-pub use config::Config;
+pub use config::{ClassConfig, Config, Policy};
 pub use error::Error;
 pub use metrics::Metrics;
-pub use queue::{Envelope, Outbox, SCHEMA};
+pub use newest::Position;
+pub use queue::{ClassUsage, Envelope, Outbox, SCHEMA};
+pub use salvage::Salvaged;
 pub use stream::{Class, StreamHandle, StreamKey};

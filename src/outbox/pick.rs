@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
 use super::batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 use super::error::Error;
-use super::ledger;
 use super::queue::{Outbox, Stored};
+use super::size::{integer, remove};
 use super::stream::{Class, StreamHandle, StreamKey};
 use crate::base::{BootId, Seq, Stamp};
 use crate::store;
@@ -17,14 +17,14 @@ const TRIES: usize = 8;
 /// Ranges set right at a time.
 const MAX_BAD: usize = 10_000;
 
-/// A stream with something to send.
-struct Candidate {
-    stream: StreamHandle,
-    key: StreamKey,
+/// A part of a stream with something to send.
+pub(super) struct Candidate {
+    pub(super) stream: StreamHandle,
+    pub(super) key: StreamKey,
     /// First number that is neither settled nor in flight.
-    from: u64,
-    /// Last committed number.
-    last: u64,
+    pub(super) from: u64,
+    /// Last committed number of the part: what follows is in flight, or not there.
+    pub(super) last: u64,
 }
 
 /// What was read of one stream.
@@ -42,15 +42,26 @@ impl Outbox {
     /// The next rows to send, or None. Alarms first, then the stream whose first waiting row is the oldest; one stream
     /// a batch. What is in flight already is passed over. Rows stay until [`delete`](Self::delete).
     pub async fn next_batch(&self, limits: &BatchLimits, in_flight: &[BatchId]) -> Result<Option<Batch>, Error> {
+        self.pick(limits, || self.candidates(in_flight), |_, candidate| Ok(candidate)).await
+    }
+
+    /// The first of `candidates` that has anything, by urgency, of the part of it that `narrow` leaves.
+    pub(super) async fn pick(
+        &self,
+        limits: &BatchLimits,
+        candidates: impl Fn() -> Vec<Candidate>,
+        narrow: impl Fn(&Connection, Candidate) -> Result<Candidate, store::Error> + Copy + Send + 'static,
+    ) -> Result<Option<Batch>, Error> {
         let mut unreadable = None;
         for _ in 0..TRIES {
-            let candidates = self.candidates(in_flight);
+            let candidates = candidates();
             if candidates.is_empty() {
                 return Ok(None);
             }
             let limits = *limits;
             let read = move |connection: &Connection| {
                 for candidate in by_urgency(connection, candidates)? {
+                    let candidate = narrow(connection, candidate)?;
                     let reading = read_stream(connection, &candidate, limits)?;
                     if reading.last >= reading.first || !reading.bad.is_empty() {
                         return Ok(Some((candidate, reading)));
@@ -65,7 +76,8 @@ impl Outbox {
                 let (first, last) = (Seq(reading.first), Seq(reading.last));
                 let id = BatchId { stream, first, last };
                 let Reading { rows, gaps, .. } = reading;
-                return Ok(Some(Batch { id, stream: key, epoch: self.epoch, first, last, rows, gaps }));
+                let epoch = key.epoch.unwrap_or(self.epoch);
+                return Ok(Some(Batch { id, stream: key, epoch, first, last, rows, gaps }));
             }
             self.enter_corrupt(stream, &key, reading.bad).await?;
             unreadable = Some(key);
@@ -75,22 +87,32 @@ impl Outbox {
         Err(error)
     }
 
+    /// Every part of every stream that is neither settled nor in flight.
     fn candidates(&self, in_flight: &[BatchId]) -> Vec<Candidate> {
         let streams = self.state.lock();
-        let waiting = streams.all.iter().enumerate().filter(|(_, stream)| stream.last > stream.settled);
-        waiting
-            .filter_map(|(at, stream)| {
-                let flying = in_flight.iter().filter(|batch| batch.stream.at == at).map(|batch| batch.last.0).max();
-                let from = flying.unwrap_or(0).max(stream.settled) + 1;
+        let mut found = Vec::new();
+        for (at, stream) in streams.all.iter().enumerate().filter(|(_, stream)| stream.last > stream.settled) {
+            let mut flying: Vec<_> = in_flight.iter().filter(|batch| batch.stream.at == at).collect();
+            flying.sort_unstable_by_key(|batch| batch.first);
+            let mut from = stream.settled + 1;
+            let mut part = |from: u64, last: u64| {
                 let handle = StreamHandle { at, no: stream.no };
-                (from <= stream.last).then(|| Candidate {
-                    stream: handle,
-                    key: stream.key.clone(),
-                    from,
-                    last: stream.last,
-                })
-            })
-            .collect()
+                found.push(Candidate { stream: handle, key: stream.key.clone(), from, last });
+            };
+            for batch in flying {
+                if from < batch.first.0 {
+                    part(from, (batch.first.0 - 1).min(stream.last));
+                }
+                from = from.max(batch.last.0 + 1);
+                if from > stream.last {
+                    break;
+                }
+            }
+            if from <= stream.last {
+                part(from, stream.last);
+            }
+        }
+        found
     }
 
     async fn enter_corrupt(&self, stream: StreamHandle, key: &StreamKey, bad: Vec<(u64, u64)>) -> Result<(), Error> {
@@ -98,14 +120,11 @@ impl Outbox {
         let (state, wall_ms) = (std::sync::Arc::clone(&self.state), self.clock.wall_ms());
         let work = move |tx: &store::Tx<'_>| {
             let mut streams = state.stage(tx, stream.at);
+            let stream = &mut streams.all[stream.at];
             for (first, last) in bad {
                 let count = last - first + 1;
-                tx.execute(
-                    "DELETE FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3",
-                    (stream.no, first.cast_signed(), last.cast_signed()),
-                )?;
-                ledger::enter(tx, stream.no, (first, last), count, GapReason::Corrupt, wall_ms)?;
-                streams.all[stream.at].staged.corrupt += count;
+                stream.staged.vanished += count - remove(tx, stream, first, last)?.rows;
+                stream.lose(tx, (first, last), count, GapReason::Corrupt, wall_ms)?;
             }
             Ok(())
         };
@@ -117,23 +136,18 @@ impl Outbox {
 /// since boot): it does not change when somebody sets the clock.
 fn by_urgency(connection: &Connection, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, store::Error> {
     let mut statement = connection.prepare_cached(
-        "SELECT boot_no, boot_ms FROM outbox_row WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1",
+        "SELECT boot_no, boot_ms FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq LIMIT 1",
     )?;
     let mut aged = Vec::with_capacity(candidates.len());
     for candidate in candidates {
-        let head = statement.query_row((candidate.stream.no, candidate.from.cast_signed()), |row| {
-            Ok((integer(row.get_ref(0)?), integer(row.get_ref(1)?)))
-        });
+        let part = (candidate.stream.no, candidate.from.cast_signed(), candidate.last.cast_signed());
+        let head = statement.query_row(part, |row| Ok((integer(row.get_ref(0)?), integer(row.get_ref(1)?))));
         // A stream with ledger entries only goes first in its class: losses are declared before anything else.
         let age = head.optional()?.unwrap_or((None, None));
         aged.push(((candidate.key.class != Class::Alarm, age), candidate));
     }
     aged.sort_by_key(|(age, _)| *age);
     Ok(aged.into_iter().map(|(_, candidate)| candidate).collect())
-}
-
-fn integer(value: ValueRef<'_>) -> Option<i64> {
-    if let ValueRef::Integer(value) = value { Some(value) } else { None }
 }
 
 fn ranges(
@@ -152,10 +166,13 @@ fn ranges(
     let mut found = VecDeque::new();
     while let Some(row) = rows.next()? {
         let reason: String = row.get(3)?;
+        let first = row.get::<_, i64>(0)?.cast_unsigned().max(candidate.from);
+        let last = row.get::<_, i64>(1)?.cast_unsigned();
         found.push_back(Gap {
-            first: Seq(row.get::<_, i64>(0)?.cast_unsigned().max(candidate.from)),
-            last: Seq(row.get::<_, i64>(1)?.cast_unsigned()),
-            count: row.get::<_, i64>(2)?.cast_unsigned(),
+            first: Seq(first),
+            last: Seq(last),
+            // What lies before `from` has been told already.
+            count: row.get::<_, i64>(2)?.cast_unsigned().min((last + 1).saturating_sub(first)),
             reason: GapReason::from_word(&reason).ok_or(store::Error::Row { table: "outbox_gap", what: reason })?,
             wall_ms: row.get(4)?,
         });

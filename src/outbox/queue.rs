@@ -6,19 +6,22 @@ use rusqlite::OptionalExtension;
 use tokio::sync::watch;
 
 use super::batch::{BatchId, GapReason};
-use super::config::Config;
+use super::config::{Config, Policy};
 use super::error::Error;
 use super::ledger;
 use super::metrics::Metrics;
-use super::state::{Staged, State, Stream};
-use super::stream::{StreamHandle, StreamKey};
+use super::quota::Quota;
+use super::size::{remove, stored_bytes};
+use super::state::{State, Stream};
+use super::stream::{Class, StreamHandle, StreamKey};
 use crate::base::{Clock, ClockState, Epoch, Seq, Stamp, row_checksum};
 use crate::store::{self, Reader, Schema, Store, Tx, Writer};
 
 /// Tables of this room.
 pub const SCHEMA: Schema = Schema {
     room: "outbox",
-    steps: &["
+    steps: &[
+        "
         CREATE TABLE outbox_stream (
             stream_no INTEGER PRIMARY KEY,
             class TEXT NOT NULL,
@@ -53,7 +56,28 @@ pub const SCHEMA: Schema = Schema {
             last INTEGER NOT NULL,
             PRIMARY KEY (stream_no, first)
         ) WITHOUT ROWID;
-    "],
+    ",
+        // `bytes` is what the rows up to `counted` take; NULL: nobody counted. Rows up to `flat_until` count `flat_bytes`.
+        "
+        ALTER TABLE outbox_stream ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE outbox_stream ADD COLUMN counted INTEGER;
+        ALTER TABLE outbox_stream ADD COLUMN flat_until INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE outbox_stream ADD COLUMN flat_bytes INTEGER NOT NULL DEFAULT 0;
+    ",
+        "
+        ALTER TABLE outbox_stream ADD COLUMN epoch INTEGER;
+        ALTER TABLE outbox_stream ADD COLUMN salvage TEXT;
+        CREATE TABLE outbox_salvage (
+            file TEXT PRIMARY KEY,
+            next_page INTEGER NOT NULL,
+            tries INTEGER NOT NULL,
+            rows INTEGER NOT NULL,
+            lost INTEGER NOT NULL,
+            lowest_no INTEGER NOT NULL,
+            done INTEGER NOT NULL
+        ) WITHOUT ROWID;
+    ",
+    ],
 };
 
 /// Bytes for the cloud and when they were made. Opaque here.
@@ -63,6 +87,21 @@ pub struct Envelope {
     pub body: Vec<u8>,
     /// When its cause happened. Its boot is the current one.
     pub stamp: Stamp,
+}
+
+/// One class's part of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassUsage {
+    /// The class.
+    pub class: Class,
+    /// Rows waiting.
+    pub rows: u64,
+    /// What they take of the file.
+    pub bytes: u64,
+    /// Most bytes it may take now.
+    pub limit_bytes: u64,
+    /// What happens at the limit.
+    pub policy: Policy,
 }
 
 /// The queue. A cheap clone.
@@ -80,13 +119,15 @@ impl Outbox {
     /// Resumes every stream of the file. Time and memory grow with the number of streams, not of rows. Blocks for one
     /// commit: for start-up.
     pub fn open(config: &Config, store: &Store, epoch: Epoch, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        config.check()?;
         let (reserve_rows, wall_ms) = (config.reserve_rows.max(1), clock.wall_ms());
         let writer = store.writer();
         let streams = writer.commit_blocking(move |tx| ledger::resume(tx, reserve_rows, wall_ms))?;
+        let quota = Quota::new(config, store.insert_bytes());
         Ok(Self {
             config: Config { reserve_rows, ..config.clone() },
             epoch,
-            state: Arc::new(State::new(streams)),
+            state: Arc::new(State::new(streams, quota, config.ledger_entries, Arc::clone(&clock))),
             writer,
             reader: store.reader(),
             clock,
@@ -103,7 +144,7 @@ impl Outbox {
             if let Some(handle) = known(&streams.all) {
                 return Ok(handle);
             }
-            if streams.all.len() >= self.config.max_streams {
+            if streams.all.iter().filter(|stream| stream.key.epoch.is_none()).count() >= self.config.max_streams {
                 return Err(Error::TooManyStreams { key, most: self.config.max_streams });
             }
         }
@@ -111,7 +152,7 @@ impl Outbox {
         let (class, name) = (key.class.as_str(), key.name.to_string());
         let no = self.writer.commit_blocking(move |tx| {
             tx.execute(
-                "INSERT OR IGNORE INTO outbox_stream (class, name, reserved, settled) VALUES (?1, ?2, ?3, 0)",
+                "INSERT OR IGNORE INTO outbox_stream (class, name, reserved, settled, counted) VALUES (?1, ?2, ?3, 0, 0)",
                 (class, &name, reserved.cast_signed()),
             )?;
             tx.query_row("SELECT stream_no FROM outbox_stream WHERE class = ?1 AND name = ?2", (class, &name), |row| {
@@ -124,43 +165,37 @@ impl Outbox {
             return Ok(handle);
         }
         let handle = StreamHandle { at: streams.all.len(), no };
-        streams.all.push(Stream {
-            no,
-            key,
-            next: 1,
-            reserved,
-            last: 0,
-            settled: 0,
-            rows: 0,
-            burned: None,
-            staged: Staged::default(),
-        });
+        streams.all.push(Stream::new(no, key, 0, reserved));
         Ok(handle)
     }
 
     /// Puts a row at the end of `stream`, inside a flow's transaction. It counts once that transaction is on the disk;
-    /// if it fails, the number is burned and the ledger will say so.
+    /// if it fails, the number is burned and the ledger will say so. At the share of its class the policy decides: the
+    /// oldest rows leave at the end of the transaction, or this row is not kept and its number goes to the ledger.
     pub fn append(&self, tx: &Tx<'_>, stream: &StreamHandle, envelope: &Envelope) -> Result<Seq, store::Error> {
         let mut streams = self.state.stage(tx, stream.at);
+        let class = streams.all[stream.at].key.class;
+        let row_bytes = stored_bytes(envelope.body.len() as u64);
+        let keep = streams.quota.class(class).policy != Policy::DropNewest || streams.keeps_newest(class, row_bytes);
         let stream = &mut streams.all[stream.at];
         let seq = stream.next;
         stream.next += 1;
         stream.staged.first.get_or_insert(seq);
         if let (Some(burned), false) = (stream.burned, stream.staged.ledger) {
             stream.staged.ledger = true;
-            ledger::enter(tx, stream.no, (burned, seq - 1), 0, GapReason::Rollback, self.clock.wall_ms())?;
+            stream.lose(tx, (burned, seq - 1), 0, GapReason::Rollback, self.clock.wall_ms())?;
         }
         let block = self.config.reserve_rows;
         if seq + block > stream.reserved_now() {
             // A block ahead of use, so that the mark was committed long before its numbers are seen by anybody.
-            let reserved = seq + 2 * block;
-            stream.staged.reserved = Some(reserved);
-            tx.execute(
-                "UPDATE outbox_stream SET reserved = ?2 WHERE stream_no = ?1",
-                (stream.no, reserved.cast_signed()),
-            )?;
+            stream.staged.reserved = Some(seq + 2 * block);
+        }
+        if !keep {
+            stream.lose(tx, (seq, seq), 1, GapReason::RefusedNewest, self.clock.wall_ms())?;
+            return Ok(Seq(seq));
         }
         stream.staged.appended += 1;
+        stream.staged.appended_bytes += row_bytes;
         let stored = Stored::of(stream.no, seq, &envelope.stamp, tx.boot_no());
         tx.execute(
             "INSERT INTO outbox_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -184,20 +219,19 @@ impl Outbox {
         let mut streams = self.state.stage(tx, batch.stream.at);
         let stream = &mut streams.all[batch.stream.at];
         let (no, first, last) = (stream.no, batch.first.0.cast_signed(), batch.last.0.cast_signed());
-        let rows =
-            tx.execute("DELETE FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3", (no, first, last))?;
-        tx.execute(
-            "DELETE FROM outbox_gap WHERE stream_no = ?1 AND first BETWEEN ?2 AND ?3 AND last <= ?3",
-            (no, first, last),
-        )?;
-        stream.staged.deleted += rows as u64;
+        stream.staged.acknowledged += remove(tx, stream, batch.first.0, batch.last.0)?.rows;
+        stream.staged.entries += ledger::withdraw(tx, no, batch.first.0, batch.last.0)?;
         let settled = stream.settled_now();
         if batch.first.0 > settled + 1 {
-            tx.execute(
-                "INSERT INTO outbox_acked VALUES (?1, ?2, ?3)
-                 ON CONFLICT (stream_no, first) DO UPDATE SET last = max(last, excluded.last)",
+            // Fresh rows that overtake a backlog follow each other: one range grows instead of one more a batch.
+            let grown = tx.execute(
+                "UPDATE outbox_acked SET last = max(last, ?3) WHERE stream_no = ?1 AND last >= ?2 - 1 AND first =
+                 (SELECT max(first) FROM outbox_acked WHERE stream_no = ?1 AND first <= ?2)",
                 (no, first, last),
             )?;
+            if grown == 0 {
+                tx.execute("INSERT INTO outbox_acked VALUES (?1, ?2, ?3)", (no, first, last))?;
+            }
             return Ok(());
         }
         let mut settled = settled.max(batch.last.0);
@@ -213,7 +247,6 @@ impl Outbox {
             settled = settled.max(next_last.cast_unsigned());
             tx.execute("DELETE FROM outbox_acked WHERE stream_no = ?1 AND first = ?2", (no, next_first))?;
         }
-        tx.execute("UPDATE outbox_stream SET settled = ?2 WHERE stream_no = ?1", (no, settled.cast_signed()))?;
         stream.staged.settled = Some(settled);
         Ok(())
     }
@@ -221,6 +254,18 @@ impl Outbox {
     /// Rows waiting in each stream, from memory.
     pub fn depth(&self) -> Vec<(StreamKey, u64)> {
         self.state.lock().all.iter().map(|stream| (stream.key.clone(), stream.rows)).collect()
+    }
+
+    /// What each class has and may have, most urgent first, from memory.
+    pub fn usage(&self) -> [ClassUsage; 4] {
+        let streams = self.state.lock();
+        Class::ALL.map(|class| ClassUsage {
+            class,
+            rows: streams.all.iter().filter(|stream| stream.key.class == class).map(|stream| stream.rows).sum(),
+            bytes: streams.class_bytes(class),
+            limit_bytes: streams.limit(class),
+            policy: streams.quota.class(class).policy,
+        })
     }
 
     /// Changes after every commit that left something to send.
@@ -245,18 +290,16 @@ impl Outbox {
         self.writer.commit_blocking(move |tx| {
             let streams = state.lock().all.len();
             for at in 0..streams {
+                if state.lock().all[at].key.epoch.is_some() {
+                    continue;
+                }
                 let mut streams = state.stage(tx, at);
                 let stream = &mut streams.all[at];
                 if let Some(burned) = stream.burned {
                     stream.staged.ledger = true;
-                    ledger::enter(tx, stream.no, (burned, stream.next - 1), 0, GapReason::Rollback, wall_ms)?;
+                    stream.lose(tx, (burned, stream.next - 1), 0, GapReason::Rollback, wall_ms)?;
                 }
-                let reserved = stream.next - 1;
-                stream.staged.reserved = Some(reserved);
-                tx.execute(
-                    "UPDATE outbox_stream SET reserved = ?2 WHERE stream_no = ?1",
-                    (stream.no, reserved.cast_signed()),
-                )?;
+                stream.staged.reserved = Some(stream.next - 1);
             }
             Ok(())
         })?;
@@ -265,6 +308,7 @@ impl Outbox {
 }
 
 /// The columns that a checksum covers beside the body.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Stored {
     pub(super) stream_no: i64,
     pub(super) seq: i64,
@@ -305,52 +349,8 @@ impl Stored {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{ManualClock, Name};
-    use crate::outbox::{Batch, BatchLimits, Class};
-
-    const LIMITS: BatchLimits = BatchLimits { rows: 100, bytes: 1 << 20 };
-
-    struct Bench {
-        store: Store,
-        outbox: Outbox,
-        clock: Arc<ManualClock>,
-    }
-
-    fn open(folder: &tempfile::TempDir) -> Bench {
-        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-        let config = store::Config::at(folder.path());
-        let (store, opened) = Store::open(&config, &[SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
-        let outbox = Outbox::open(&Config::default(), &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
-        Bench { store, outbox, clock }
-    }
-
-    fn key(name: &str, class: Class) -> StreamKey {
-        StreamKey { name: Name::new(name).unwrap(), class }
-    }
-
-    impl Bench {
-        async fn append(&self, stream: StreamHandle, bodies: &[&str]) {
-            let (outbox, stamp) = (self.outbox.clone(), self.clock.stamp());
-            let bodies: Vec<Vec<u8>> = bodies.iter().map(|body| body.as_bytes().to_vec()).collect();
-            let work = move |tx: &Tx<'_>| {
-                bodies.into_iter().try_for_each(|body| outbox.append(tx, &stream, &Envelope { body, stamp }).map(drop))
-            };
-            self.store.writer().commit(100, work).await.unwrap();
-        }
-
-        async fn next(&self) -> Option<Batch> {
-            self.outbox.next_batch(&LIMITS, &[]).await.unwrap()
-        }
-
-        async fn delete(&self, batch: &Batch) {
-            let (outbox, id) = (self.outbox.clone(), batch.id);
-            self.store.writer().commit(0, move |tx| outbox.delete(tx, &id)).await.unwrap();
-        }
-    }
-
-    fn bodies(batch: &Batch) -> Vec<&str> {
-        batch.rows.iter().map(|row| std::str::from_utf8(&row.body).unwrap()).collect()
-    }
+    use crate::outbox::BatchLimits;
+    use crate::outbox::fixture::{LIMITS, bodies, key, open};
 
     #[tokio::test]
     async fn alarms_go_first_then_the_oldest_whatever_its_class() {

@@ -4,9 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::batch::GapReason;
+use super::evict;
+use super::ledger;
 use super::metrics::Metrics;
-use super::stream::StreamKey;
-use crate::store::Tx;
+use super::quota::Quota;
+use super::stream::{Class, StreamKey};
+use crate::base::Clock;
+use crate::store::{Error, Tx};
 
 /// One stream in memory. Everything but `next` mirrors committed rows.
 #[derive(Debug)]
@@ -23,6 +28,13 @@ pub(super) struct Stream {
     pub(super) settled: u64,
     /// Rows waiting.
     pub(super) rows: u64,
+    /// What they take of the file.
+    pub(super) bytes: u64,
+    /// Rows up to here were written by a release that did not count bytes; each of them counts `flat_bytes`.
+    pub(super) flat_until: u64,
+    pub(super) flat_bytes: u64,
+    /// Ledger entries waiting.
+    pub(super) entries: u64,
     /// First number issued in a failed commit and not in the ledger yet; the range ends just below `next`.
     pub(super) burned: Option<u64>,
     pub(super) staged: Staged,
@@ -34,14 +46,54 @@ pub(super) struct Staged {
     pub(super) touched: bool,
     pub(super) first: Option<u64>,
     pub(super) appended: u64,
-    pub(super) deleted: u64,
-    pub(super) corrupt: u64,
+    pub(super) appended_bytes: u64,
+    /// Rows that left, for whatever reason.
+    pub(super) removed: u64,
+    pub(super) freed_bytes: u64,
+    /// Rows that were counted and are not there.
+    pub(super) vanished: u64,
+    /// Rows lost, by reason: for the counters.
+    pub(super) acknowledged: u64,
+    pub(super) lost: Vec<(GapReason, u64)>,
     pub(super) reserved: Option<u64>,
     pub(super) settled: Option<u64>,
+    /// The burned numbers are in the ledger.
     pub(super) ledger: bool,
+    /// Entries more or fewer in the ledger.
+    pub(super) entries: i64,
 }
 
 impl Stream {
+    /// A stream that holds nothing.
+    pub(super) fn new(no: i64, key: StreamKey, last: u64, reserved: u64) -> Self {
+        Self {
+            no,
+            key,
+            next: last + 1,
+            reserved,
+            last,
+            settled: last,
+            rows: 0,
+            bytes: 0,
+            flat_until: 0,
+            flat_bytes: 0,
+            entries: 0,
+            burned: None,
+            staged: Staged::default(),
+        }
+    }
+
+    /// A stream of an old epoch, whose rows are still being salvaged: nothing of it is sent.
+    pub(super) fn resting(no: i64, key: StreamKey, settled: u64, reserved: u64) -> Self {
+        Self { next: reserved + 1, ..Self::new(no, key, settled, reserved) }
+    }
+
+    /// Every number up to `reserved` is a row or in the ledger now; `rows` of them are rows, which take `bytes`.
+    pub(super) fn begin_sending(&mut self, reserved: u64, rows: u64, bytes: u64) {
+        (self.next, self.reserved, self.last) = (reserved + 1, reserved, reserved);
+        (self.rows, self.bytes) = (rows, bytes);
+    }
+
     pub(super) fn reserved_now(&self) -> u64 {
         self.staged.reserved.unwrap_or(self.reserved)
     }
@@ -50,7 +102,64 @@ impl Stream {
         self.staged.settled.unwrap_or(self.settled)
     }
 
+    pub(super) fn rows_now(&self) -> u64 {
+        (self.rows + self.staged.appended).saturating_sub(self.staged.removed + self.staged.vanished)
+    }
+
+    /// A stream without rows has no bytes, which takes away what damage may have left in the account.
+    pub(super) fn bytes_now(&self) -> u64 {
+        if self.rows_now() == 0 {
+            return 0;
+        }
+        (self.bytes + self.staged.appended_bytes).saturating_sub(self.staged.freed_bytes)
+    }
+
+    pub(super) fn entries_now(&self) -> u64 {
+        self.entries.saturating_add_signed(self.staged.entries)
+    }
+
+    /// Enters numbers that will never be rows into the ledger. `count` of them were acknowledged rows.
+    pub(super) fn lose(
+        &mut self,
+        tx: &Tx<'_>,
+        numbers: (u64, u64),
+        count: u64,
+        reason: GapReason,
+        wall_ms: i64,
+    ) -> Result<(), Error> {
+        self.staged.entries += ledger::enter(tx, self.no, numbers, count, reason, wall_ms)?;
+        self.count_lost(reason, count);
+        Ok(())
+    }
+
+    pub(super) fn count_lost(&mut self, reason: GapReason, count: u64) {
+        match self.staged.lost.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, lost)) => *lost += count,
+            None => self.staged.lost.push((reason, count)),
+        }
+    }
+
+    /// Writes what a start must know. Rows alone need no word: a start counts the few that came since.
+    fn seal(&self, tx: &Tx<'_>) -> Result<(), Error> {
+        let staged = &self.staged;
+        let counted = staged.reserved.is_some() || staged.settled.is_some() || staged.removed + staged.vanished > 0;
+        if counted {
+            tx.execute(
+                "UPDATE outbox_stream SET reserved = ?2, settled = ?3, bytes = ?4, counted = ?5 WHERE stream_no = ?1",
+                (
+                    self.no,
+                    self.reserved_now().cast_signed(),
+                    self.settled_now().cast_signed(),
+                    self.bytes_now().cast_signed(),
+                    (self.next - 1).cast_signed(),
+                ),
+            )?;
+        }
+        Ok(())
+    }
+
     fn settle(&mut self, committed: bool, metrics: &Metrics) -> bool {
+        let (rows, bytes, entries) = (self.rows_now(), self.bytes_now(), self.entries_now());
         let staged = std::mem::take(&mut self.staged);
         if !committed {
             if let Some(first) = staged.first {
@@ -59,43 +168,90 @@ impl Stream {
             }
             return false;
         }
+        // Nothing is appended to a stream of an old epoch, and what is salvaged is not sent one by one.
+        let news = staged.first.is_some() || staged.ledger || !staged.lost.is_empty();
         if staged.first.is_some() || staged.ledger {
             self.last = self.next - 1;
         }
         if staged.ledger {
             self.burned = None;
         }
-        self.rows = (self.rows + staged.appended).saturating_sub(staged.deleted + staged.corrupt);
+        (self.rows, self.bytes, self.entries) = (rows, bytes, entries);
         self.reserved = staged.reserved.unwrap_or(self.reserved);
         self.settled = staged.settled.unwrap_or(self.settled);
         metrics.appended.inc_by(staged.appended);
-        metrics.deleted.inc_by(staged.deleted);
-        metrics.corrupt.inc_by(staged.corrupt);
-        staged.first.is_some() || staged.ledger
+        metrics.deleted.inc_by(staged.acknowledged);
+        for (reason, count) in staged.lost {
+            metrics.lost(self.key.class, reason, count);
+        }
+        news
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Streams {
     pub(super) all: Vec<Stream>,
+    pub(super) quota: Quota,
+    /// Whether a class with `drop_newest` is refusing.
+    pub(super) refusing: [bool; 4],
     /// The transaction that the staged changes belong to.
     transaction: u64,
     touched: Vec<usize>,
 }
 
+impl Streams {
+    /// The stream, which this transaction changes.
+    pub(super) fn touch(&mut self, at: usize) -> &mut Stream {
+        let stream = &mut self.all[at];
+        if !std::mem::replace(&mut stream.staged.touched, true) {
+            self.touched.push(at);
+        }
+        stream
+    }
+
+    /// Bytes of a class, the transaction in progress included.
+    pub(super) fn class_bytes(&self, class: Class) -> u64 {
+        self.all.iter().filter(|stream| stream.key.class == class).map(Stream::bytes_now).sum()
+    }
+
+    /// Bytes of all classes, the transaction in progress included.
+    pub(super) fn bytes(&self) -> u64 {
+        self.all.iter().map(Stream::bytes_now).sum()
+    }
+
+    /// Most bytes that a class may have now.
+    pub(super) fn limit(&self, class: Class) -> u64 {
+        self.quota.limit(class, self.class_bytes(Class::Alarm))
+    }
+
+    /// True if a row of `row_bytes` is kept under `drop_newest`.
+    pub(super) fn keeps_newest(&mut self, class: Class, row_bytes: u64) -> bool {
+        let (alarms, bytes) = (self.class_bytes(Class::Alarm), self.class_bytes(class) + row_bytes);
+        self.quota.keeps_newest(class, alarms, bytes, &mut self.refusing[class as usize])
+    }
+}
+
 /// Shared by appenders on the writer thread and whoever asks for depth or a batch.
 pub(super) struct State {
     streams: Mutex<Streams>,
+    pub(super) clock: Arc<dyn Clock>,
+    ledger_entries: u64,
     pub(super) appended: watch::Sender<u64>,
     pub(super) metrics: Metrics,
 }
 
 impl State {
-    pub(super) fn new(all: Vec<Stream>) -> Self {
-        let metrics = Metrics::default();
-        metrics.rows.set(all.iter().map(|stream| stream.rows.cast_signed()).sum());
-        let streams = Streams { all, transaction: 0, touched: Vec::new() };
-        Self { streams: Mutex::new(streams), appended: watch::Sender::new(0), metrics }
+    pub(super) fn new(all: Vec<Stream>, quota: Quota, ledger_entries: u64, clock: Arc<dyn Clock>) -> Self {
+        let streams = Streams { all, quota, refusing: [false; 4], transaction: 0, touched: Vec::new() };
+        let state = Self {
+            streams: Mutex::new(streams),
+            clock,
+            ledger_entries,
+            appended: watch::Sender::new(0),
+            metrics: Metrics::default(),
+        };
+        state.show(&state.lock());
+        state
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Streams> {
@@ -104,16 +260,34 @@ impl State {
 
     /// Locks the streams for a change of stream `at` inside `tx`; what is staged counts once `tx` is on the disk.
     pub(super) fn stage<'a>(self: &'a Arc<Self>, tx: &Tx<'_>, at: usize) -> MutexGuard<'a, Streams> {
+        let mut streams = self.join(tx);
+        streams.touch(at);
+        streams
+    }
+
+    /// Locks the streams for changes inside `tx`.
+    pub(super) fn join<'a>(self: &'a Arc<Self>, tx: &Tx<'_>) -> MutexGuard<'a, Streams> {
         let mut streams = self.lock();
         if streams.transaction != tx.number() {
             streams.transaction = tx.number();
             let state = Arc::clone(self);
+            tx.before_commit(move |tx| state.seal(tx));
+            let state = Arc::clone(self);
             tx.after(move |committed| state.settle(committed));
         }
-        if !std::mem::replace(&mut streams.all[at].staged.touched, true) {
-            streams.touched.push(at);
-        }
         streams
+    }
+
+    /// The last word of a transaction: every class goes back below its limit, and what a start must know is written.
+    fn seal(&self, tx: &Tx<'_>) -> Result<(), Error> {
+        let mut streams = self.lock();
+        evict::enforce(tx, &mut streams, self.clock.wall_ms())?;
+        for at in streams.touched.clone() {
+            let (stream, most) = (&mut streams.all[at], self.ledger_entries.max(1));
+            while stream.entries_now() > most && evict::shorten_ledger(tx, stream, self.clock.wall_ms())? {}
+            stream.seal(tx)?;
+        }
+        Ok(())
     }
 
     fn settle(&self, committed: bool) {
@@ -122,11 +296,19 @@ impl State {
         for at in std::mem::take(&mut streams.touched) {
             news |= streams.all[at].settle(committed, &self.metrics);
         }
-        let rows: u64 = streams.all.iter().map(|stream| stream.rows).sum();
+        self.show(&streams);
         drop(streams);
-        self.metrics.rows.set(rows.cast_signed());
         if news {
             self.appended.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn show(&self, streams: &Streams) {
+        self.metrics.rows.set(streams.all.iter().map(|stream| stream.rows).sum::<u64>().cast_signed());
+        for class in Class::ALL {
+            let of_class = || streams.all.iter().filter(|stream| stream.key.class == class);
+            let rows = of_class().map(|stream| stream.rows).sum();
+            self.metrics.class(class, rows, streams.class_bytes(class), streams.limit(class));
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The way of a payload: [`Decoder`] reads samples, [`Intake`] lets them in or drops them (each decision is a counted
 //! [`Note`]), [`Window`] gathers readings, [`Features`] computes numbers of a window, [`Normaliser`] makes them the
-//! tensor a model was trained on; [`View::summary`] is what goes to the cloud.
+//! tensor a model was trained on; [`Summing`] gathers what goes to the cloud instead of readings, with sketches
+//! ([`Quantiles`], [`Distinct`]) that merge.
 //!
 //! Never here: clocks, threads, files, models. Time is an argument, and the same samples always give the same windows:
 //! after a restart or a failed commit, restore [`Intake`] and [`Window`] from what was last committed and go on.
@@ -21,6 +22,7 @@ mod normalise;
 mod path;
 mod ring;
 mod sample;
+mod sketch;
 mod spectrum;
 mod summary;
 mod window;
@@ -38,5 +40,6 @@ pub use moment::TimeFormat;
 pub use normalise::{Normalise, Normaliser};
 pub use path::Path;
 pub use sample::{Admission, Gap, Id, MAX_FIELDS, Note, Notes, Reading, Sample, Values};
-pub use summary::{FieldSummary, Summary};
+pub use sketch::{Distinct, Quantiles, SketchConfig, SketchError};
+pub use summary::{FieldSummary, Summary, Summing};
 pub use window::{Ready, View, Window, WindowState};

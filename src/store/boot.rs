@@ -8,7 +8,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::Error;
 use super::tx::Tx;
-use crate::base::{Clock, ClockState, Epoch, replace_file};
+use super::vfs::Disk;
+use crate::base::{Clock, ClockState, Epoch};
 
 /// Boots kept; older ones belong to no row that could still be queued.
 const MAX_BOOTS: i64 = 4096;
@@ -19,30 +20,39 @@ const IDLE_FACTOR: u64 = 10;
 
 /// The epoch of this file. A file without one is new: it gets one above every epoch that the side file remembers and
 /// not below the wall clock, so that a wiped folder does not repeat an epoch either.
-pub(super) fn settle_epoch(connection: &Connection, side: &Path, clock: &dyn Clock) -> Result<(Epoch, bool), Error> {
+pub(super) fn settle_epoch(
+    connection: &Connection,
+    side: &Path,
+    disk: &Disk,
+    clock: &dyn Clock,
+) -> Result<(Epoch, bool), Error> {
     let remembered = std::fs::read_to_string(side).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
     let kept: Option<i64> =
         connection.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0)).optional()?;
     if let Some(kept) = kept {
         let epoch = kept.cast_unsigned();
         if remembered < epoch {
-            replace_file(side, format!("{epoch}\n").as_bytes())?;
+            disk.replace_file(side, format!("{epoch}\n").as_bytes())?;
         }
         return Ok((Epoch(epoch), false));
     }
     let epoch = (remembered + 1).max(u64::try_from(clock.wall_ms()).unwrap_or(0));
     // The side file first: an epoch that a file may have used must never be chosen again.
-    replace_file(side, format!("{epoch}\n").as_bytes())?;
+    disk.replace_file(side, format!("{epoch}\n").as_bytes())?;
     connection.execute("INSERT INTO meta VALUES ('epoch', ?1)", [epoch.cast_signed()])?;
     Ok((Epoch(epoch), true))
+}
+
+/// The last wall clock that is known to have passed, milliseconds since 1970; 0 if unknown.
+pub(super) fn last_wall_ms(connection: &Connection) -> Result<i64, Error> {
+    let found = connection.query_row("SELECT value FROM meta WHERE key = 'last_wall_ms'", [], |row| row.get(0));
+    Ok(found.optional()?.unwrap_or(0))
 }
 
 /// What the store remembers about the current boot.
 pub(super) struct Boot {
     pub(super) no: i64,
     clock: Arc<dyn Clock>,
-    /// Wall clock minus time since boot when the boot was first seen; rows were stamped with that belief.
-    believed_start_ms: i64,
     offset_known: bool,
     looked: Duration,
     persisted_wall_ms: i64,
@@ -57,52 +67,41 @@ pub(super) struct Noted {
 }
 
 impl Boot {
-    /// Finds or begins the row of this boot. Also returns the last wall clock that is known to have passed.
+    /// Finds or begins the row of this boot.
     pub(super) fn settle(
         connection: &mut Connection,
         clock: Arc<dyn Clock>,
+        last_wall_ms: i64,
         wall_persist_ms: u64,
-    ) -> Result<(Self, i64), Error> {
+    ) -> Result<Self, Error> {
         let stamp = clock.stamp();
         let boot_ms = i64::try_from(stamp.boot_ms).unwrap_or(i64::MAX);
         let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let last_wall_ms: i64 = tx
-            .query_row("SELECT value FROM meta WHERE key = 'last_wall_ms'", [], |row| row.get(0))
-            .optional()?
-            .unwrap_or(0);
         // Without /proc every boot has the same id; a time since boot that steps back still tells two apart.
-        let same: Option<(i64, i64, bool)> = tx
+        let same: Option<(i64, bool)> = tx
             .query_row(
-                "SELECT boot_no, first_wall_ms - first_boot_ms, offset_ms IS NOT NULL FROM boot
-                 WHERE boot_no = (SELECT max(boot_no) FROM boot) AND boot_id = ?1 AND first_boot_ms <= ?2",
+                "SELECT boot_no, offset_ms IS NOT NULL FROM boot
+                 WHERE boot_no = (SELECT max(boot_no) FROM boot) AND boot_no > 0 AND boot_id = ?1 AND first_boot_ms <= ?2",
                 (stamp.boot.0, boot_ms),
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .optional()?;
-        let (no, believed_start_ms, offset_known) = if let Some(same) = same {
+        let (no, offset_known) = if let Some(same) = same {
             same
         } else {
             let offset_ms = (stamp.state == ClockState::Ntp).then_some(0_i64);
             tx.execute(
-                "INSERT INTO boot (boot_id, first_wall_ms, first_boot_ms, offset_ms) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO boot (boot_no, boot_id, first_wall_ms, first_boot_ms, offset_ms)
+                 VALUES ((SELECT max(0, coalesce(max(boot_no), 0)) + 1 FROM boot), ?1, ?2, ?3, ?4)",
                 (stamp.boot.0, stamp.wall_ms, boot_ms, offset_ms),
             )?;
             let no = tx.last_insert_rowid();
             tx.execute("DELETE FROM boot WHERE boot_no <= ?1", [no - MAX_BOOTS])?;
-            (no, stamp.wall_ms.saturating_sub(boot_ms), offset_ms.is_some())
+            (no, offset_ms.is_some())
         };
         tx.commit()?;
         let looked = clock.since_boot();
-        let settled = Self {
-            no,
-            clock,
-            believed_start_ms,
-            offset_known,
-            looked,
-            persisted_wall_ms: last_wall_ms,
-            wall_persist_ms,
-        };
-        Ok((settled, last_wall_ms))
+        Ok(Self { no, clock, offset_known, looked, persisted_wall_ms: last_wall_ms, wall_persist_ms })
     }
 
     /// Writes what has become due into a transaction that happens anyway.
@@ -116,8 +115,13 @@ impl Boot {
         if !self.offset_known && self.clock.state() == ClockState::Ntp {
             // Set once per boot: readings of this boot were at wall_ms + offset_ms.
             let start_ms = self.clock.wall_ms() - i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-            let offset_ms = start_ms - self.believed_start_ms;
-            tx.execute("UPDATE boot SET offset_ms = ?2 WHERE boot_no = ?1", (self.no, offset_ms))?;
+            // Salvaged rows of this boot have a row of their own here, with the belief of their file.
+            tx.execute(
+                "UPDATE boot SET offset_ms = ?3 - (first_wall_ms - first_boot_ms)
+                 WHERE boot_id = (SELECT boot_id FROM boot WHERE boot_no = ?1) AND offset_ms IS NULL
+                 AND (boot_no = ?1 OR (boot_no < 0 AND first_boot_ms <= ?2))",
+                (self.no, i64::try_from(now.as_millis()).unwrap_or(i64::MAX), start_ms),
+            )?;
             noted.offset = true;
         }
         let wall_ms = self.clock.wall_ms();

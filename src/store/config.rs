@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::vfs::Disk;
+
 /// Bytes of one database page. Flash and file systems both like 4 KiB.
 pub(super) const PAGE_BYTES: u64 = 4096;
 
@@ -43,6 +45,9 @@ pub struct Config {
     pub readers: usize,
     /// Quarantined database files kept; older ones are removed.
     pub quarantine_files: usize,
+    /// Only for tests and proofs, and no file can set it: a disk that is watched.
+    #[serde(skip)]
+    pub disk: Disk,
 }
 
 impl Default for Config {
@@ -64,6 +69,7 @@ impl Default for Config {
             max_log_bytes: 48 << 20,
             readers: 2,
             quarantine_files: 2,
+            disk: Disk::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::config::{Config, PAGE_BYTES};
 use super::error::Error;
+use super::vfs::Disk;
 
 /// Longest wait for a lock that a checkpoint of another process (a debugger's `sqlite3`) may hold.
 const BUSY_MS: u64 = 5000;
@@ -15,10 +16,10 @@ const CHECKPOINT_BUSY_MS: u64 = 50;
 /// The writer's connection: creates the file.
 pub(super) fn open_writer(config: &Config, path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let connection = open(path, flags)?;
+    let connection = open(&config.disk, path, flags)?;
     connection.pragma_update(None, "page_size", PAGE_BYTES.cast_signed())?;
     connection.pragma_update(None, "journal_mode", "wal")?;
-    settle(&connection, BUSY_MS, 1024)?;
+    settle(&connection, &config.disk, BUSY_MS, 1024)?;
     connection.pragma_update(None, "journal_size_limit", config.restart_bytes.cast_signed())?;
     limit_pages(&connection, config.insert_pages())?;
     connection.set_prepared_statement_cache_capacity(128);
@@ -28,8 +29,8 @@ pub(super) fn open_writer(config: &Config, path: &Path) -> Result<Connection, Er
 /// The checkpointer's connection. It stays open while the writer's is replaced, which keeps the index of the log and
 /// with it the log's last good end: frames of a failed commit stay behind it and are overwritten.
 pub(super) fn open_checkpointer(config: &Config, path: &Path) -> Result<Connection, Error> {
-    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    settle(&connection, CHECKPOINT_BUSY_MS, 64)?;
+    let connection = open(&config.disk, path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    settle(&connection, &config.disk, CHECKPOINT_BUSY_MS, 64)?;
     connection.pragma_update(None, "journal_size_limit", config.restart_bytes.cast_signed())?;
     // A connection joins the log at its first read.
     connection.query_row("SELECT count(*) FROM sqlite_schema WHERE 0", [], |_| Ok(()))?;
@@ -37,11 +38,23 @@ pub(super) fn open_checkpointer(config: &Config, path: &Path) -> Result<Connecti
 }
 
 /// A read-only connection.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, Error> {
-    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    settle(&connection, BUSY_MS, 256)?;
+pub(super) fn open_reader(disk: &Disk, path: &Path) -> Result<Connection, Error> {
+    let connection = open(disk, path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    settle(&connection, disk, BUSY_MS, 256)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// A connection to a file that was set aside. It reads the file's log and never copies it back.
+pub(super) fn open_wreck(path: &Path) -> Result<Connection, Error> {
+    let disk = Disk::default();
+    let connection = open(&disk, path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    settle(&connection, &disk, 0, 256)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
 }
 
@@ -52,16 +65,20 @@ pub(super) fn limit_pages(connection: &Connection, pages: u64) -> Result<(), Err
 }
 
 #[allow(clippy::disallowed_methods, reason = "this is the way the ban points to")]
-fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
+fn open(disk: &Disk, path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     // One thread at a time uses a connection, which Rust's types hold; SQLite's own mutexes only cost time.
-    Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(|source| Error::Open { path: path.to_owned(), source })
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match disk.vfs() {
+        None => Connection::open_with_flags(path, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+    }
+    .map_err(|source| Error::Open { path: path.to_owned(), source })
 }
 
 /// `cache_kib` bounds the page cache of this connection: the whole gateway has 25 MB.
-fn settle(connection: &Connection, busy_ms: u64, cache_kib: i64) -> Result<(), Error> {
+fn settle(connection: &Connection, disk: &Disk, busy_ms: u64, cache_kib: i64) -> Result<(), Error> {
     connection.busy_timeout(std::time::Duration::from_millis(busy_ms))?;
-    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "synchronous", disk.synchronous().as_str())?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update(None, "mmap_size", 0)?;

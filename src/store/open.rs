@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use super::boot::{Boot, settle_epoch};
+use super::boot::{Boot, last_wall_ms, settle_epoch};
 use super::checkpoint::{self, Gate};
-use super::config::Config;
+use super::config::{Config, PAGE_BYTES};
 use super::connection::{limit_pages, open_checkpointer, open_writer};
 use super::error::{Error, chain};
 use super::health::{Health, HealthBoard};
@@ -17,6 +17,7 @@ use super::metrics::Metrics;
 use super::quarantine;
 use super::queue::Queue;
 use super::reader::Reader;
+use super::salvage::Wreck;
 use super::schema::{Schema, migrate};
 use super::submit::Writer;
 use super::writer::{WriterThread, watch_log};
@@ -39,12 +40,14 @@ pub struct Opened {
 
 /// The open file with its threads. Dropping it closes it.
 pub struct Store {
+    database: PathBuf,
     writer: Writer,
     reader: Reader,
     gate: Arc<Gate>,
     health: Arc<HealthBoard>,
     writer_thread: Option<JoinHandle<()>>,
     checkpoint_thread: Option<JoinHandle<()>>,
+    insert_bytes: u64,
 }
 
 struct Prepared {
@@ -62,9 +65,9 @@ impl Store {
     /// a new epoch; `Opened` says so. Errors are the machine's: permission, space, memory, a newer program's tables.
     pub fn open(config: &Config, schemas: &[Schema], clock: Arc<dyn Clock>) -> Result<(Self, Opened), Error> {
         create_folder(&config.state_dir)?;
-        let database = config.database();
+        let (database, side) = (config.database(), config.state_dir.join("epoch"));
         let aside = |why: &str| {
-            let path = quarantine::set_aside(&database, clock.wall_ms(), config.quarantine_files)?;
+            let path = quarantine::set_aside(&database, &side, clock.wall_ms(), config.quarantine_files)?;
             tracing::error!(path = %path.display(), error = why, "the database was set aside; a new epoch begins");
             Ok::<_, Error>(path)
         };
@@ -95,7 +98,7 @@ impl Store {
         };
         let thread = WriterThread {
             config: config.clone(),
-            database,
+            database: database.clone(),
             connection: Some(connection),
             queue: Arc::clone(&queue),
             gate: Arc::clone(&gate),
@@ -107,12 +110,14 @@ impl Store {
         };
         let writer_thread = start("store-writer", move || thread.run())?;
         let store = Self {
+            database,
             writer: Writer { queue, metrics },
             reader,
             gate,
             health,
             writer_thread: Some(writer_thread),
             checkpoint_thread: Some(checkpoint_thread),
+            insert_bytes: config.insert_pages() * PAGE_BYTES,
         };
         Ok((store, opened))
     }
@@ -127,9 +132,20 @@ impl Store {
         self.reader.clone()
     }
 
+    /// Bytes that the database file may grow to while rows are inserted: what the log and the reserve leave of the
+    /// hard limit. Beyond it commits fail with [`CommitError::Full`](super::CommitError::Full).
+    pub fn insert_bytes(&self) -> u64 {
+        self.insert_bytes
+    }
+
     /// Whether commits reach the disk, as it changes.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.watch()
+    }
+
+    /// Files that were set aside, now or earlier, oldest first: for whoever salvages their rows.
+    pub fn wrecks(&self) -> Vec<Wreck> {
+        quarantine::wrecks(&self.database)
     }
 
     /// What this room counts.
@@ -162,8 +178,12 @@ fn prepare(config: &Config, database: &Path, schemas: &[Schema], clock: &Arc<dyn
     // A full file must open: what a start writes comes from the reserve.
     limit_pages(&connection, config.delete_pages())?;
     migrate(&mut connection, schemas)?;
-    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &**clock)?;
-    let (boot, last_wall_ms) = Boot::settle(&mut connection, Arc::clone(clock), config.wall_persist_ms)?;
+    let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &config.disk, &**clock)?;
+    // Before the first stamp: the boot's own row and all others must be stamped by the same belief. In a new file the
+    // epoch stands in, which is a wall clock that has passed and survives the loss of the file.
+    let last_wall_ms = last_wall_ms(&connection)?;
+    clock.has_passed(if last_wall_ms == 0 { epoch.0.cast_signed() } else { last_wall_ms });
+    let boot = Boot::settle(&mut connection, Arc::clone(clock), last_wall_ms, config.wall_persist_ms)?;
     limit_pages(&connection, config.insert_pages())?;
     Ok(Prepared { connection, created, epoch, boot, last_wall_ms })
 }
@@ -285,6 +305,7 @@ mod tests {
         let mut aside: Vec<_> =
             names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.contains("quarantine")).collect();
         aside.sort();
+        aside.retain(|name| !name.ends_with("-epoch"));
         assert_eq!(aside, ["forebay.db.quarantine-4", "forebay.db.quarantine-5"]);
     }
 

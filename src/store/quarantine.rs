@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 
 use super::error::Error;
-use crate::base::replace_file;
+use super::salvage::Wreck;
+use crate::base::{Epoch, replace_file};
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+const ASIDE: &str = ".quarantine-";
+const EPOCH: &str = "-epoch";
+
+/// The path with something behind its name.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -52,15 +57,16 @@ pub(super) fn is_bad_content(error: &Error, database: &Path) -> bool {
     }
 }
 
-/// Renames the database and its log to `*.quarantine-<wall_ms>`, keeps the newest `keep` of them.
-pub(super) fn set_aside(database: &Path, wall_ms: i64, keep: usize) -> Result<PathBuf, Error> {
+/// Renames the database and its log to `*.quarantine-<wall_ms>`, keeps the newest `keep` of them. The epoch that `side`
+/// holds is noted beside it first: what is salvaged later keeps its identity.
+pub(super) fn set_aside(database: &Path, side: &Path, wall_ms: i64, keep: usize) -> Result<PathBuf, Error> {
     let fail = |step, path: &Path| {
         let path = path.to_owned();
         move |source| Error::File { step, path, source }
     };
     let mut at_ms = wall_ms;
     let aside = loop {
-        let aside = beside(database, &format!(".quarantine-{at_ms}"));
+        let aside = beside(database, &format!("{ASIDE}{at_ms}"));
         if !aside.exists() {
             break aside;
         }
@@ -70,6 +76,9 @@ pub(super) fn set_aside(database: &Path, wall_ms: i64, keep: usize) -> Result<Pa
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     };
+    if let Ok(epoch) = fs::read(side) {
+        replace_file(&beside(&aside, EPOCH), &epoch)?;
+    }
     absent_is_fine(fs::rename(database, &aside)).map_err(fail("set aside", database))?;
     let log = beside(database, "-wal");
     absent_is_fine(fs::rename(&log, beside(&aside, "-wal"))).map_err(fail("set aside", &log))?;
@@ -88,19 +97,40 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Files that were set aside and are still there, oldest first.
+pub(super) fn wrecks(database: &Path) -> Vec<Wreck> {
+    let mut times = times(database);
+    times.sort_unstable();
+    times
+        .into_iter()
+        .map(|time| {
+            let path = beside(database, &format!("{ASIDE}{time}"));
+            let noted = fs::read_to_string(beside(&path, EPOCH)).ok();
+            let epoch = noted.and_then(|text| text.trim().parse().ok()).map(Epoch);
+            Wreck { path, epoch }
+        })
+        .collect()
+}
+
+fn times(database: &Path) -> Vec<i64> {
+    let (Some(folder), Some(name)) = (database.parent(), database.file_name()) else { return Vec::new() };
+    let prefix = format!("{}{ASIDE}", name.to_string_lossy());
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let time = |entry: fs::DirEntry| entry.file_name().to_string_lossy().strip_prefix(&prefix)?.parse().ok();
+    entries.flatten().filter_map(time).collect()
+}
+
+/// Removes a file that was set aside, the file itself last: what is left of a removal is removed by the next.
+pub(super) fn remove(aside: &Path) {
+    for suffix in ["-wal", "-shm", EPOCH, ""] {
+        let _ = fs::remove_file(beside(aside, suffix));
+    }
+}
+
 fn remove_oldest(database: &Path, keep: usize) {
-    let (Some(folder), Some(name)) = (database.parent(), database.file_name()) else { return };
-    let prefix = format!("{}.quarantine-", name.to_string_lossy());
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut times: Vec<i64> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_string_lossy().strip_prefix(&prefix)?.parse().ok())
-        .collect();
+    let mut times = times(database);
     times.sort_unstable_by(|a, b| b.cmp(a));
     for time in times.into_iter().skip(keep.max(1)) {
-        let old = beside(database, &format!(".quarantine-{time}"));
-        for path in [beside(&old, "-wal"), old] {
-            let _ = fs::remove_file(path);
-        }
+        remove(&beside(database, &format!("{ASIDE}{time}")));
     }
 }

@@ -215,3 +215,58 @@ impl Queue {
         self.lock().jobs.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ManualClock;
+
+    fn queue() -> Queue {
+        Queue::new(&Config::at("unused"))
+    }
+
+    fn push(queue: &Queue, jobs: usize, bytes: u32) {
+        for _ in 0..jobs {
+            queue.push(Job { bytes, work: Box::new(|_| Ok(())), done: Box::new(drop) }).unwrap();
+        }
+    }
+
+    /// The jobs of the next commit. The clock stands still, so a wait ends only because of what is there.
+    fn gathered(queue: &Queue, expected: usize, window: Duration) -> usize {
+        let pace = Pace { expected, window, idle: Duration::from_secs(3600) };
+        queue.gather(&pace, &ManualClock::at(0)).unwrap().jobs.len()
+    }
+
+    #[test]
+    fn a_record_alone_is_committed_at_once() {
+        let queue = queue();
+        push(&queue, 1, 100);
+        assert_eq!(gathered(&queue, 1, Duration::from_secs(3600)), 1, "an hour's window, and no wait");
+    }
+
+    #[test]
+    fn on_a_disk_that_syncs_faster_than_a_wait_gathers_nothing_waits() {
+        let queue = queue();
+        push(&queue, 1, 100);
+        assert_eq!(gathered(&queue, 100, Duration::from_micros(199)), 1);
+    }
+
+    #[test]
+    fn a_window_without_arrivals_ends() {
+        let queue = queue();
+        push(&queue, 3, 100);
+        assert_eq!(gathered(&queue, 100, Duration::from_millis(1)), 3);
+    }
+
+    #[test]
+    fn a_commit_takes_256_records_or_256_kib_whichever_is_first_and_waits_for_neither_longer() {
+        let queue = queue();
+        push(&queue, 300, 100);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(gathered(&queue, 256, hour), 256);
+        assert_eq!(gathered(&queue, 44, hour), 44);
+        push(&queue, 9, 64 << 10);
+        assert_eq!(gathered(&queue, 256, hour), 4, "256 KiB are there, although 256 records are not");
+        assert_eq!(gathered(&queue, 256, hour), 4);
+    }
+}

@@ -12,10 +12,12 @@ use super::error::{Closed, Error, chain};
 use super::health::HealthBoard;
 use super::metrics::Metrics;
 use super::quarantine;
+use super::vfs::Disk;
 use crate::base::Clock;
 
 struct Pool {
     database: PathBuf,
+    disk: Disk,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
     health: Arc<HealthBoard>,
@@ -30,9 +32,17 @@ pub struct Reader {
 impl Reader {
     pub(super) fn open(config: &Config, database: &Path, health: Arc<HealthBoard>) -> Result<Self, Error> {
         let readers = config.readers.max(1);
-        let idle = (0..readers).map(|_| open_reader(database)).collect::<Result<Vec<_>, _>>()?;
+        let idle = (0..readers).map(|_| open_reader(&config.disk, database)).collect::<Result<Vec<_>, _>>()?;
         let permits = Arc::new(Semaphore::new(readers));
-        Ok(Self { pool: Arc::new(Pool { database: database.to_owned(), idle: Mutex::new(idle), permits, health }) })
+        Ok(Self {
+            pool: Arc::new(Pool {
+                database: database.to_owned(),
+                disk: config.disk.clone(),
+                idle: Mutex::new(idle),
+                permits,
+                health,
+            }),
+        })
     }
 
     /// Looks into a file that another process may be writing, without taking part: nothing is migrated, marked or counted.
@@ -81,7 +91,7 @@ impl Pool {
         // None is left only if an earlier read panicked and took its connection along.
         let mut connection = match idle {
             Some(connection) => connection,
-            None => open_reader(&self.database)?,
+            None => open_reader(&self.disk, &self.database)?,
         };
         let outcome = snapshot(&mut connection, read);
         if let Err(error) = &outcome

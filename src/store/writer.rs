@@ -208,6 +208,7 @@ fn run_works(
     for work in works {
         work(tx)?;
     }
+    tx.run_before_commit()?;
     let noted = match note {
         Note::WhatIsDue => boot.note(tx)?,
         Note::WallClock => boot.note_wall(tx)?,

@@ -30,9 +30,7 @@ pub use link::{Answer, LinkState, Lost, Message, Ticket, Uplink};
 pub use metrics::Metrics;
 pub use mqtt::MqttUplink;
 #[cfg(feature = "nats")]
-pub use nats::{
-    JetStreamUplink, StreamAck, StreamDelivery, StreamReceiver, StreamReceiverConfig, StreamSettings,
-};
+pub use nats::{JetStreamUplink, StreamAck, StreamDelivery, StreamReceiver, StreamReceiverConfig, StreamSettings};
 pub use nats_settings::NatsConfig;
 pub use receiver::{AckToken, Delivery, Receiver, ReceiverConfig};
 pub use tls::load as client_tls;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::base::Name;
 use super::config::Error;
+use crate::base::Name;
 
 /// Settings of a link whose kind is `nats`, beside the ones that both kinds share.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -34,7 +34,7 @@ async fn fill(folder: &Path) {
     let outbox = outbox.unwrap();
     let stamp = ManualClock::at(1_700_000_000_000).stamp();
     for class in [Class::Alarm, Class::Raw] {
-        let stream = outbox.stream(StreamKey { name: Name::new("press").unwrap(), class }).unwrap();
+        let stream = outbox.stream(StreamKey::new(Name::new("press").unwrap(), class)).unwrap();
         let outbox = outbox.clone();
         let work = move |tx: &Tx<'_>| {
             (1..=ROWS).try_for_each(|seq| {

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use forebay::flows::record::VerdictRecord;
 
 use crate::chaos::{Chaos, Fault};
-use crate::gateway::{Gateway, PRESS, Setup, forebay, forebay_says, poll, press_readings, said};
+use crate::gateway::{Gateway, PRESS, Setup, VERDICTS, forebay, forebay_says, poll, press_readings, said};
 
 /// Gateways of the tests send rows soon and try again soon.
 fn link(port: u16) -> String {
@@ -96,7 +96,7 @@ async fn every_reading_reaches_the_cloud_once_over_a_cut_line_and_kills_on_both_
     let mut collecting = Collecting::start(&cloud, &state);
     // The first connection swallows answers, so that batches come twice.
     line.plan([Fault::SwallowAnswers { after: 6_000, more: 8_000 }]);
-    let config = format!("{}{PRESS}[stream.summary]\nreadings = 10\n", link(line.port()));
+    let config = format!("{}{PRESS}{VERDICTS}[stream.summary]\nreadings = 10\n", link(line.port()));
     let mut gateway = Gateway::start(&config);
     publish(&gateway, 1..601);
     until_sent(&gateway);
@@ -144,7 +144,7 @@ async fn every_reading_reaches_the_cloud_once_over_a_cut_line_and_kills_on_both_
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn without_a_receiver_nothing_leaves_the_queue_and_the_link_says_why() {
     let cloud = Gateway::start("");
-    let gateway = Gateway::start(&format!("{}{PRESS}", link(cloud.mqtt.port())));
+    let gateway = Gateway::start(&format!("{}{PRESS}{VERDICTS}", link(cloud.mqtt.port())));
     publish(&gateway, 1..41);
     let link = gateway.wait_for("/api/v1/link", |link| link["state"] == "degraded");
     assert!(link["reason"].as_str().unwrap().contains("subscribe"), "{link}");
@@ -169,7 +169,8 @@ fn a_report_says_what_is_missing_and_fails() {
 
     let cloud = Gateway::start("");
     let collecting = Collecting::start(&cloud, folder.path());
-    let gateway = Gateway::with(&Setup { more: &format!("{}{PRESS}", link(cloud.mqtt.port())), ..Setup::default() });
+    let gateway =
+        Gateway::with(&Setup { more: &format!("{}{PRESS}{VERDICTS}", link(cloud.mqtt.port())), ..Setup::default() });
     publish(&gateway, 1..21);
     until_sent(&gateway);
     poll("the receiver has them", || {

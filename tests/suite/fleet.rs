@@ -50,7 +50,7 @@ impl Gateway {
     }
 
     pub(crate) fn stream(&self, class: Class, stream: &str) -> StreamHandle {
-        self.outbox.stream(StreamKey { name: name(stream), class }).unwrap()
+        self.outbox.stream(StreamKey::new(name(stream), class)).unwrap()
     }
 
     /// Appends one row a body, in one transaction.

@@ -27,6 +27,9 @@ duplicate_key = "id"
 remember = 4096
 "#;
 
+/// Behind a stream's settings: the cloud gets each reading with its verdict, beside summaries.
+pub(crate) const VERDICTS: &str = "[stream.cloud]\nverdicts = true\n";
+
 /// The machine's stream with the bundled model. A score may take its time: a busy machine must not change results.
 #[cfg(feature = "tract")]
 pub(crate) const MACHINE: &str = r#"

@@ -18,6 +18,7 @@ use forebay::flows::inference::Inference;
 use forebay::flows::intake::Intake;
 use forebay::flows::models::Models;
 use forebay::flows::query::{self, LinkWatch, Query};
+use forebay::flows::raw::Raw;
 use forebay::flows::sense::{self, Sense};
 use forebay::flows::{Sync, SyncConfig};
 use forebay::history::{self, History};
@@ -219,11 +220,12 @@ impl Setup {
         let streams: Vec<_> = self.streams.iter().map(|name| stream(name, self.queue_payloads)).collect();
         let board = Arc::new(Board::new(streams.iter().map(|stream| stream.name.clone())));
         let (tasks, stop, streams_end) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        let history = History::new(history::Config::default());
         let parts = sense::Parts {
             clock: Arc::clone(&clock),
             writer: store.writer(),
             reader: store.reader(),
-            history: History::new(history::Config::default()),
+            history: history.clone(),
             outbox: outbox.clone(),
             models: Arc::clone(&models),
             board: Arc::clone(&board),
@@ -255,15 +257,25 @@ impl Setup {
             outbox: outbox.clone(),
             link,
             problems,
+            salvage: tokio::sync::watch::channel(Vec::new()).1,
             database,
         }));
         let mut registry = Registry::with_prefix("forebay");
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         let ids = AtomicU64::new(1);
+        let raw = Raw {
+            sense: Arc::clone(&sense),
+            reader: store.reader(),
+            writer: store.writer(),
+            history,
+            outbox: outbox.clone(),
+            clock: Arc::clone(&clock),
+        };
         let parts = Parts {
             query,
             intake: Arc::new(Intake::new(sense)),
+            raw: Arc::new(raw),
             inference: Arc::new(Inference::new(models)),
             access: Arc::new(Access::new(&self.access).unwrap()),
             registry: Arc::new(Mutex::new(registry)),

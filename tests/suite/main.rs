@@ -13,6 +13,7 @@ mod e2e_custody;
 #[cfg(feature = "tract")]
 mod e2e_demo;
 mod e2e_disk;
+mod e2e_exactly_once;
 mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
@@ -44,6 +45,7 @@ mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod salvage;
 mod store_faults;
 #[cfg(feature = "postgres")]
 mod warehouse;

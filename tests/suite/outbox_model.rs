@@ -20,6 +20,10 @@ enum Step {
     Send {
         rows: usize,
     },
+    /// From the other end of the queue.
+    SendNewest {
+        rows: usize,
+    },
     Acknowledge {
         which: usize,
     },
@@ -33,7 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => append,
         3 => (1_usize..5).prop_map(|rows| Step::Send { rows }),
-        3 => any::<usize>().prop_map(|which| Step::Acknowledge { which }),
+        2 => (1_usize..5).prop_map(|rows| Step::SendNewest { rows }),
+        4 => any::<usize>().prop_map(|which| Step::Acknowledge { which }),
         1 => Just(Step::Restart),
         1 => Just(Step::Kill),
     ]
@@ -68,7 +73,7 @@ impl Bench {
         let classes = [Class::Alarm, Class::Verdict, Class::Raw];
         let streams = classes
             .into_iter()
-            .map(|class| outbox.stream(StreamKey { name: Name::new("press").unwrap(), class }).unwrap())
+            .map(|class| outbox.stream(StreamKey::new(Name::new("press").unwrap(), class)).unwrap())
             .collect();
         Self { folder, clock, store, outbox, streams }
     }
@@ -148,10 +153,18 @@ async fn run(steps: Vec<Step>) {
                     }
                 }
             }
-            Step::Send { rows } => {
+            Step::Send { rows } | Step::SendNewest { rows } => {
                 let flying: Vec<BatchId> = in_flight.iter().map(|(id, _)| *id).collect();
                 let limits = BatchLimits { rows, bytes: 1 << 20 };
-                if let Some(batch) = bench.outbox.next_batch(&limits, &flying).await.unwrap() {
+                let batch = match step {
+                    Step::SendNewest { .. } => bench.outbox.newest_batch(&limits, &flying).await.unwrap(),
+                    _ => bench.outbox.next_batch(&limits, &flying).await.unwrap(),
+                };
+                if let Some(batch) = batch {
+                    let overlaps = |id: &&BatchId| {
+                        id.stream == batch.id.stream && id.first <= batch.last && batch.first <= id.last
+                    };
+                    assert_eq!(flying.iter().find(overlaps), None, "what is in flight is passed over");
                     model.take(&bench, &batch);
                     in_flight.push((batch.id, batch.rows.len()));
                 }

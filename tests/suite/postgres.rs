@@ -61,8 +61,9 @@ impl Postgres {
 
     /// SIGQUIT: every connection ends at once and nothing is saved, as after a crash.
     pub(crate) fn kill(&mut self) {
+        let pid = self.pid().to_string();
         if let Some(mut child) = self.child.take() {
-            let _ = Command::new("kill").args(["-QUIT", &child.id().to_string()]).status();
+            let _ = Command::new("kill").args(["-QUIT", &pid]).status();
             child.wait().unwrap();
         }
     }

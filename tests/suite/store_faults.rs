@@ -103,11 +103,13 @@ async fn a_full_file_opens_resumes_its_queue_takes_nothing_and_drains() {
         ..Config::at(folder.path())
     };
     let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-    let key = StreamKey { name: Name::new("press").unwrap(), class: Class::Raw };
+    let key = StreamKey::new(Name::new("press").unwrap(), Class::Raw);
     let mut acknowledged = 0;
     for life in 0..3 {
         let (store, opened) = Store::open(&config, &[outbox::SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
-        let limits = outbox::Config::default();
+        // Nothing leaves by itself: it is the file's limit that is looked at.
+        let blocks = outbox::ClassConfig { policy: Some(outbox::Policy::Block), ..outbox::ClassConfig::default() };
+        let limits = outbox::Config { raw: blocks, ..outbox::Config::default() };
         let outbox = Outbox::open(&limits, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
         let stream = outbox.stream(key.clone()).unwrap();
         let writer = store.writer();

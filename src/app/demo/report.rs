@@ -173,6 +173,7 @@ mod tests {
 
     fn verdict(id: &str, value: f64) -> VerdictRecord {
         VerdictRecord {
+            number: 0,
             id: Some(id.to_owned()),
             time_ms: 0,
             values: vec![Some(value)],

@@ -135,8 +135,8 @@ name = "machine-temperature"
 [stream.rule]
 severity = "critical"
 
-[stream.summary]
-readings = 12
+[stream.cloud]
+verdicts = true
 "#
             ),
         )

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::Receipt;
-use crate::broker::{Closing, Error, Leaving};
+use crate::broker::{AtSessionBound, Closing, Error, Leaving, SessionLoss, losses};
 
 const Q1: Qos = Qos::AtLeastOnce;
 const Q2: Qos = Qos::ExactlyOnce;
@@ -204,4 +204,42 @@ async fn acknowledged_messages_do_not_come_back_after_a_restart() {
     let mut to = bench.link(persistent("to")).await;
     assert!(seen(&mut to).is_empty());
     assert_eq!(bench.broker.hub.persistent_bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn what_a_full_session_does_not_get_is_in_the_ledger_before_the_publisher_is_acknowledged() {
+    let bench = open_with(Config { queue_messages: 2, ..Config::default() }).await;
+    let mut to = bench.link(persistent("to")).await;
+    subscribe(&mut to, "t", Options::at(Q1)).await;
+    drop(to);
+    let mut from = bench.link(hello("from")).await;
+    for packet_id in 1..=5 {
+        send(&mut from, "t", publication("v", Q1, packet_id));
+        assert_eq!(next_seen(&mut from).await, [format!("puback#{packet_id} Kept")]);
+        bench.clock.advance(Duration::from_secs(1));
+    }
+    let losses = bench.store.reader().read(|connection| losses(connection, 10)).await.unwrap();
+    let first_ms = 1_700_000_002_000;
+    let lost = SessionLoss { client: "to".to_owned(), messages: 3, first_ms, last_ms: first_ms + 2000 };
+    assert_eq!(losses, [lost]);
+}
+
+#[tokio::test]
+async fn a_full_session_may_be_configured_to_refuse_and_then_nobody_has_the_message() {
+    let config = Config { queue_messages: 1, at_session_bound: AtSessionBound::Refuse, ..Config::default() };
+    let bench = open_with(config).await;
+    let mut to = bench.link(persistent("to")).await;
+    subscribe(&mut to, "t", Options::at(Q1)).await;
+    drop(to);
+    let mut watcher = bench.link(hello("watcher")).await;
+    subscribe(&mut watcher, "t", Options::at(Qos::AtMostOnce)).await;
+    let mut from = bench.link(hello("from")).await;
+    send(&mut from, "t", publication("one", Q1, 1));
+    send(&mut from, "t", publication("two", Q1, 2));
+    send(&mut from, "t", publication("two", Q2, 3));
+    assert_eq!(next_seen(&mut from).await, ["puback#1 Kept", "puback#2 Refused(Full)", "pubrec#3 Refused(Full)"]);
+    assert_eq!(seen(&mut watcher), ["t=one"]);
+    let Welcome { link: mut to, .. } = bench.welcome(persistent("to")).await;
+    assert_eq!(seen(&mut to), ["t=one qos1#1"]);
+    assert!(bench.store.reader().read(|connection| losses(connection, 10)).await.unwrap().is_empty());
 }

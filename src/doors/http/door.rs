@@ -14,6 +14,7 @@ use crate::base::Clock;
 use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
 use crate::flows::query::{Query, StreamView};
+use crate::flows::raw::Raw;
 
 /// What the door is made of.
 pub struct Parts {
@@ -21,6 +22,8 @@ pub struct Parts {
     pub query: Arc<Query>,
     /// Takes readings.
     pub intake: Arc<Intake>,
+    /// Sends readings to the cloud on demand.
+    pub raw: Arc<Raw>,
     /// Runs models.
     pub inference: Arc<Inference>,
     /// Knows callers.

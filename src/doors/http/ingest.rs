@@ -43,7 +43,7 @@ async fn ingest(
 
 /// The stream's configuration says how to read the payload, so any data type will do, or none. A form is a mistake
 /// (curl's default) or a web page's trick: forms cross sites without asking.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let kind = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if matches!(kind.as_str(), "application/x-www-form-urlencoded" | "multipart/form-data" | "text/html") {

@@ -23,6 +23,7 @@ mod oip;
 mod page;
 mod problem;
 mod pulse;
+mod send;
 mod server;
 mod stall;
 mod streams;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::flows::inference::InferError;
 use crate::flows::intake::IngestError;
 use crate::flows::query::QueryError;
+use crate::flows::raw::RawError;
 
 /// An error on its way out. The details a log needs never ride along.
 #[derive(Debug, Clone, Serialize)]
@@ -106,6 +107,33 @@ impl From<IngestError> for Problem {
             IngestError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "closing", message)
                 .hint("nothing was kept; send it again when the gateway is back")
                 .retry_after(5),
+        }
+    }
+}
+
+impl From<RawError> for Problem {
+    fn from(error: RawError) -> Self {
+        let message = error.to_string();
+        match error {
+            RawError::NoStream(stream) => Self::no_stream(&stream),
+            RawError::NoAlarm { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "no_alarm", message).hint("GET /api/v1/alerts lists what is kept")
+            }
+            RawError::Nothing { .. } => Self::new(StatusCode::NOT_FOUND, "no_readings", message)
+                .hint("GET /api/v1/streams/{stream}/curve shows what is kept"),
+            RawError::Request => Self::new(StatusCode::BAD_REQUEST, "bad_request", message),
+            RawError::Full => Self::new(StatusCode::TOO_MANY_REQUESTS, "full", message).retry_after(5),
+            RawError::Store(source) => {
+                tracing::warn!(error = %source, "readings for the cloud could not be queued");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", message)
+                    .hint("GET /readyz says what is wrong")
+                    .retry_after(5)
+            }
+            RawError::Outbox(source) => {
+                tracing::warn!(error = %source, "readings for the cloud could not be queued");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "queue", message)
+                    .hint("`max_streams` in [outbox] is the bound")
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::flows::query::{LinkView, ModelView, QueueView, StreamView};
 const READINGS_MAX: usize = 10_000;
 const WINDOWS_MAX: usize = 1_000;
 const ALERTS_MAX: usize = 1_000;
+const LOSSES_MAX: usize = 10_000;
 const CURVE_POINTS_MAX: usize = 5_000;
 
 type Answer<T> = Result<Json<T>, Problem>;
@@ -37,6 +38,7 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .route("/api/v1/streams/{stream}/windows", get(windows))
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/queue", get(queue))
+        .route("/api/v1/losses", get(losses))
         .route("/api/v1/link", get(link))
         .route("/api/v1/models", get(models))
 }
@@ -157,6 +159,27 @@ async fn queue(State(door): Whole, Extension(who): Me) -> Answer<QueueView> {
     let mut queue = door.parts.query.queue().await?;
     queue.streams.retain(|stream| readable.contains(&stream.name));
     Ok(Json(queue))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LossesParameters {
+    limit: Option<usize>,
+}
+
+/// Client ids are for those who may see every topic.
+async fn losses(State(door): Whole, Extension(who): Me, raw: RawQuery) -> Answer<serde_json::Value> {
+    if !who.may_subscribe("#") {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "this identity may not see other clients' losses",
+        )
+        .hint("add \"#\" to its `subscribe` rules"));
+    }
+    let asked: LossesParameters = parameters(&raw, "limit")?;
+    let limit = bounded("limit", asked.limit, 100, LOSSES_MAX)?;
+    Ok(Json(serde_json::json!({ "sessions": door.parts.query.session_losses(limit).await? })))
 }
 
 async fn link(State(door): Whole) -> (StatusCode, Json<LinkView>) {

@@ -62,7 +62,7 @@ impl Door {
     ) -> Result<Self, Error> {
         let mut bound = Vec::new();
         for listener in &config.listener {
-            let tls = if listener.kind.has_tls() { Some(tls::acceptor(listener)?) } else { None };
+            let tls = if listener.kind.has_tls() { Some(tls::acceptor(listener, &clock)?) } else { None };
             let wanted = listener.address;
             let socket = TcpListener::bind(wanted).await.map_err(|source| match source.kind() {
                 io::ErrorKind::AddrInUse => Error::Taken { address: wanted, holder: holder::describe(wanted.port()) },

@@ -1,16 +1,30 @@
-//! TLS for listeners: certificate, key, and who signs the clients' certificates.
+//! TLS for listeners: certificate, key, and who signs the clients' certificates. Time comes from the product's clock,
+//! whose floor keeps the clients' certificates valid on a box that wakes up in 1970.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::TlsAcceptor;
 
 use super::config::Listener;
 use super::error::Error;
+use crate::base::Clock;
+
+#[derive(Debug)]
+struct ClockTime(Arc<dyn Clock>);
+
+impl TimeProvider for ClockTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let wall_ms = u64::try_from(self.0.wall_ms()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(wall_ms)))
+    }
+}
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = |source| Error::Pem { what, path: path.to_owned(), source };
@@ -22,7 +36,7 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
 }
 
 /// Reads the files of `listener`.
-pub(super) fn acceptor(listener: &Listener) -> Result<TlsAcceptor, Error> {
+pub(super) fn acceptor(listener: &Listener, clock: &Arc<dyn Clock>) -> Result<TlsAcceptor, Error> {
     let address = listener.address;
     let missing = |setting| Error::Missing { address, setting };
     let tls = |source: Box<dyn std::error::Error + Send + Sync>| Error::Tls { address, source };
@@ -34,7 +48,7 @@ pub(super) fn acceptor(listener: &Listener) -> Result<TlsAcceptor, Error> {
         source,
     })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+    let builder = ServerConfig::builder_with_details(provider.clone(), Arc::new(ClockTime(Arc::clone(clock))))
         .with_safe_default_protocol_versions()
         .map_err(|error| tls(error.into()))?;
     let builder = match &listener.client_ca {

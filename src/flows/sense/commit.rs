@@ -2,16 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
-
 use super::config::Config;
-use super::judge::{Judge, Judged, Summed, show_id, write_id};
+use super::judge::{Judge, Judged, show_id, write_id};
+use super::news::{Desk, News};
 use super::scorer::Score;
 use super::stream::Saved;
 use crate::base::Stamp;
 use crate::flows::board::{self, Board, Point, StreamBoard};
 use crate::flows::intake::Ingested;
 use crate::flows::record::{self, AlarmRecord, SummaryRecord, VerdictRecord, finite};
+use crate::flows::summary::{Drops, Extra, Open, Scored};
 use crate::history::{self, History, StreamNo};
 use crate::outbox::{Envelope, Outbox, StreamHandle};
 use crate::rules::{self, Rule, Transition, Verdict};
@@ -24,6 +24,15 @@ pub(super) struct Row {
     pub id: Option<Id>,
     pub score: Option<Score>,
     pub judged: Judged,
+    /// What was dropped since the reading before.
+    pub drops: Drops,
+    /// The summary that this reading completes.
+    pub summed: Option<SummaryRecord>,
+}
+
+/// A summary that ends without a reading that completes it.
+pub(super) struct Closing {
+    pub summed: SummaryRecord,
 }
 
 /// What the next transaction of a stream must know of the last one.
@@ -31,15 +40,8 @@ pub(super) struct Row {
 pub(super) struct Committing {
     /// First reading that no summary holds; 0 for none.
     pub first_unsummed: u64,
-}
-
-/// Something to say on the local broker. It is on the disk.
-#[derive(Debug)]
-pub(super) enum News {
-    /// A reading's verdict.
-    Verdict { stream: Arc<str>, id: Option<String>, point: Point },
-    /// An alarm was raised, escalated or cleared.
-    Alert { alert: board::Alert, kind: &'static str },
+    /// Last reading.
+    pub last: u64,
 }
 
 /// The fixed part of a stream's commits.
@@ -48,16 +50,17 @@ pub(super) struct Committed {
     pub config: Config,
     pub rule: Option<(Rule, super::config::RuleOn)>,
     pub model: Option<String>,
+    pub scored: Option<Scored>,
     pub no: StreamNo,
     pub history: History,
     pub outbox: Outbox,
-    pub verdicts: StreamHandle,
+    /// Where each reading's verdict goes, if the cloud wants it.
+    pub verdicts: Option<StreamHandle>,
     pub summaries: StreamHandle,
     pub alarms: StreamHandle,
     pub board: Arc<Board>,
     pub stream: Arc<StreamBoard>,
-    /// Not bounded yet: if the broker takes news more slowly than commits make it, this grows.
-    pub news: mpsc::UnboundedSender<News>,
+    pub news: Desk,
 }
 
 impl Committed {
@@ -69,6 +72,11 @@ impl Committed {
             (Some(now), Some(earlier)) => now.max(earlier),
             (now, earlier) => now.or(earlier).unwrap_or(0.0),
         }
+    }
+
+    /// A summary without readings.
+    pub(super) fn fresh_window(&self) -> Open {
+        Open::new(self.config.summary.sketches(), self.scored.clone())
     }
 
     /// A judge that has seen nothing.
@@ -96,6 +104,7 @@ pub(super) struct Job {
     stamp: Stamp,
     rows: Vec<Row>,
     memory: Option<Vec<u8>>,
+    closing: Option<Closing>,
     written: Mutex<Written>,
 }
 
@@ -107,7 +116,12 @@ impl Job {
         rows: Vec<Row>,
         memory: Option<Vec<u8>>,
     ) -> Self {
-        Self { committed, committing, stamp, rows, memory, written: Mutex::default() }
+        Self { committed, committing, stamp, rows, memory, closing: None, written: Mutex::default() }
+    }
+
+    /// Ends the open summary behind the rows.
+    pub(super) fn closing(self, closing: Closing) -> Self {
+        Self { closing: Some(closing), ..self }
     }
 
     /// True once [`write`](Self::write) ran to its end.
@@ -121,38 +135,47 @@ impl Job {
         let mut written = Written::default();
         let mut committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
         for row in &self.rows {
-            let verdict = VerdictRecord {
-                id: row.id.as_ref().map(show_id),
-                time_ms: row.reading.time_ms,
-                values: finite(&row.reading.values),
-                score: row.score.map(|score| score.score),
-                state: row.judged.state.as_str().to_owned(),
-                notes: row.reading.notes.iter().map(|note| note.as_str().to_owned()).collect(),
-            };
-            let seq = shared.outbox.append(tx, &shared.verdicts, &self.envelope(record::encode(&verdict)))?.0;
-            if committing.first_unsummed == 0 {
-                committing.first_unsummed = seq;
-            }
             let reading = history::Reading {
-                seq,
+                seq: 0,
                 time_ms: row.reading.time_ms,
                 id: row.id.as_ref().map(write_id),
                 values: row.reading.values.to_vec(),
                 score: row.score.map(|score| score.score),
                 expected: row.score.and_then(|score| score.expected),
                 state: row.judged.state as u8,
+                extra: Extra::of(&row.reading, row.drops).write(),
             };
-            shared.history.append(tx, shared.no, &reading)?;
+            let seq = shared.history.append(tx, shared.no, &reading)?;
+            committing.last = seq;
+            if committing.first_unsummed == 0 {
+                committing.first_unsummed = seq;
+                shared.history.open_window(tx, shared.no, self.stamp.wall_ms)?;
+            }
+            if let Some(verdicts) = &shared.verdicts {
+                let verdict = VerdictRecord {
+                    number: seq,
+                    id: row.id.as_ref().map(show_id),
+                    time_ms: row.reading.time_ms,
+                    values: finite(&row.reading.values),
+                    score: row.score.map(|score| score.score),
+                    state: row.judged.state.as_str().to_owned(),
+                    notes: row.reading.notes.iter().map(|note| note.as_str().to_owned()).collect(),
+                };
+                shared.outbox.append(tx, verdicts, &self.envelope(record::encode(&verdict)))?;
+            }
             if let Some(verdict) = &row.judged.verdict {
                 self.write_alarm(tx, row, verdict, seq, &mut written)?;
             }
-            if let Some(summed) = &row.judged.summed {
-                self.write_summary(tx, summed, std::mem::take(&mut committing.first_unsummed), seq)?;
+            if let Some(summed) = &row.summed {
+                self.write_summary(tx, summed, &mut committing)?;
             }
             written.seqs.push(seq);
         }
+        if let Some(Closing { summed }) = &self.closing {
+            self.write_summary(tx, summed, &mut committing)?;
+        }
         if let (Some(memory), Some(&seq)) = (&self.memory, written.seqs.last()) {
-            shared.history.remember(tx, shared.no, &Saved::write(seq, committing.first_unsummed, memory))?;
+            shared.history.remember(tx, shared.no, &Saved::write(seq, memory))?;
         }
         written.done = true;
         *self.lock() = written;
@@ -234,31 +257,20 @@ impl Job {
         Ok(())
     }
 
-    fn write_summary(&self, tx: &Tx<'_>, summed: &Summed, first: u64, last: u64) -> Result<(), Error> {
+    /// The window's end is where its row is: what comes after belongs to the next one, also after a restart.
+    fn write_summary(&self, tx: &Tx<'_>, summed: &SummaryRecord, committing: &mut Committing) -> Result<(), Error> {
         let shared = &*self.committed;
-        let summary = &summed.summary;
-        let numbers = |field: &crate::signal::FieldSummary| {
-            [field.min, field.max, field.mean, field.std].map(|number| number.unwrap_or(f64::NAN))
-        };
-        let cloud = SummaryRecord {
-            first,
-            last,
-            start_ms: summary.first_ms,
-            end_ms: summary.last_ms,
-            count: summary.count as u64,
-            fields: summary.fields.iter().map(numbers).collect(),
-            peak: summed.peak,
-            model: shared.model.clone(),
-        };
-        let body = record::encode(&cloud);
+        let (first, last) = (std::mem::take(&mut committing.first_unsummed), committing.last);
+        let summary = SummaryRecord { first, last, ..summed.clone() };
+        let body = record::encode(&summary);
         shared.outbox.append(tx, &shared.summaries, &self.envelope(body.clone()))?;
         let window = history::Window {
             first_seq: first,
             last_seq: last,
-            start_ms: summary.first_ms,
-            end_ms: summary.last_ms,
-            count: summary.count as u64,
-            peak_score: summed.peak,
+            start_ms: summary.start_ms,
+            end_ms: summary.end_ms,
+            count: summary.count,
+            peak_score: summary.model.and_then(|model| model.peak),
             body,
         };
         shared.history.append_window(tx, shared.no, &window)
@@ -279,14 +291,14 @@ impl Job {
             };
             shared.board.committed(&shared.stream, point.clone(), verdict_us, commit_us);
             let id = row.id.as_ref().map(show_id);
-            let _ = shared.news.send(News::Verdict { stream: Arc::clone(&shared.name), id, point });
+            shared.news.verdict(News { stream: Arc::clone(&shared.name), id, point });
         }
         for (alert, kind) in written.alerts {
             if kind == "raised" {
                 shared.stream.count(|tally| tally.alerts += 1);
             }
             shared.board.alert(alert.clone());
-            let _ = shared.news.send(News::Alert { alert, kind });
+            shared.news.alert(alert, kind);
         }
         Ingested {
             stream: shared.stream.name().clone(),

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::access::Filter;
 use crate::base::Name;
+use crate::signal::SketchConfig;
 use crate::{rules, signal};
 
 /// One stream.
@@ -36,6 +37,9 @@ pub struct Config {
     /// Summaries for the cloud.
     #[serde(default)]
     pub summary: SummaryConfig,
+    /// What else the cloud gets.
+    #[serde(default)]
+    pub cloud: CloudConfig,
 }
 
 fn default_queue() -> usize {
@@ -109,16 +113,43 @@ fn default_rest() -> u64 {
     10_000
 }
 
-/// `[stream.summary]`
+/// `[stream.cloud]`: what the cloud gets beside alarms and summaries.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CloudConfig {
+    /// Each reading with its verdict. About 70 bytes a reading; without it the cloud gets summaries, and readings on
+    /// demand.
+    pub verdicts: bool,
+}
+
+/// Most readings of one summary: they are in memory until it ends, eight bytes a value.
+pub const MAX_SUMMARY_READINGS: u64 = 65_536;
+
+/// `[stream.summary]`: a summary ends after so many readings or so long, whichever comes first.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SummaryConfig {
-    /// Readings in one summary; 0 for none.
-    pub readings: usize,
+    /// Readings in one summary, up to 65,536 and to what history keeps; 0 for no summaries at all.
+    pub readings: u64,
+    /// How long after its first reading a summary ends, in seconds by the box's clock; 0 to wait for `readings`. For
+    /// sensors that speak seldom.
+    pub max_age_s: u64,
+    /// Values that the quantile sketch of a field retains, 8 to 200: four bytes each. See [`SketchConfig`].
+    pub quantile_points: usize,
+    /// Logarithm of the registers that count different values, 4 to 12. See [`SketchConfig`].
+    pub distinct_lg_k: u8,
 }
 
 impl Default for SummaryConfig {
     fn default() -> Self {
-        Self { readings: 60 }
+        let SketchConfig { quantile_points, distinct_lg_k } = SketchConfig::default();
+        Self { readings: 2048, max_age_s: 3600, quantile_points, distinct_lg_k }
+    }
+}
+
+impl SummaryConfig {
+    /// How fine the sketches are.
+    pub fn sketches(&self) -> SketchConfig {
+        SketchConfig { quantile_points: self.quantile_points, distinct_lg_k: self.distinct_lg_k }
     }
 }

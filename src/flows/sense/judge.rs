@@ -4,11 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{Config, RuleOn};
 use super::scorer::Score;
+use crate::flows::summary::Extra;
 use crate::history;
 use crate::rules::{self, Rule, State};
-use crate::signal::{
-    self, Admission, Features, Id, Intake, IntakeState, Reading, Sample, Summary, Window, WindowState,
-};
+use crate::signal::{self, Admission, Features, Id, Intake, IntakeState, Reading, Sample, Window, WindowState};
 
 /// One reading on its way to a verdict.
 #[derive(Debug)]
@@ -20,13 +19,6 @@ pub(super) struct Admitted {
     pub features: Option<Vec<f32>>,
 }
 
-/// A summary that became complete.
-#[derive(Debug)]
-pub(super) struct Summed {
-    pub summary: Summary,
-    pub peak: Option<f64>,
-}
-
 /// A reading's verdict.
 #[derive(Debug)]
 pub(super) struct Judged {
@@ -35,7 +27,6 @@ pub(super) struct Judged {
     pub verdict: Option<rules::Verdict>,
     /// The number that the rule looked at.
     pub looked_at: Option<f64>,
-    pub summed: Option<Summed>,
 }
 
 pub(super) struct Judge {
@@ -46,8 +37,6 @@ pub(super) struct Judge {
     rule_on: RuleOn,
     /// Where the rule stands between two windows.
     state: State,
-    summary: Option<Window>,
-    peak: Option<f64>,
 }
 
 /// What must survive a restart beside the newest readings.
@@ -56,20 +45,11 @@ pub(super) struct Memory {
     intake: IntakeState,
     window: WindowState,
     rule: Option<rules::RuleState>,
-    summary: Option<WindowState>,
-    peak: Option<f64>,
 }
 
 impl Judge {
     /// `rule` is the configured one with a model's thresholds filled in; `rule_on` what it looks at.
     pub(super) fn new(config: &Config, rule: Option<Rule>, rule_on: RuleOn) -> Result<Self, signal::Error> {
-        let summary = match config.summary.readings {
-            0 => None,
-            readings => {
-                let window = signal::WindowConfig { size: Some(readings), ..Default::default() };
-                Some(Window::new(&signal::Config { window, ..config.signal.clone() })?)
-            }
-        };
         Ok(Self {
             intake: Intake::new(&config.signal)?,
             window: Window::new(&config.signal)?,
@@ -77,14 +57,12 @@ impl Judge {
             rule,
             rule_on,
             state: State::Unscored,
-            summary,
-            peak: None,
         })
     }
 
     /// How many of the newest readings [`restore`](Self::restore) needs beside the memory.
     pub(super) fn capacity(&self) -> usize {
-        self.window.capacity().max(self.summary.as_ref().map_or(0, Window::capacity))
+        self.window.capacity()
     }
 
     /// Lets a sample in, or says why not.
@@ -118,23 +96,11 @@ impl Judge {
             self.state = verdict.state;
         }
         let state = self.state;
-        self.peak = match (self.peak, score) {
-            (Some(peak), Some(score)) => Some(peak.max(score)),
-            (peak, score) => peak.or(score),
-        };
-        let summary = self.summary.as_mut().and_then(|window| window.push(reading).last()?.summary());
-        let summed = summary.map(|summary| Summed { summary, peak: self.peak.take() });
-        Judged { state, verdict, looked_at, summed }
+        Judged { state, verdict, looked_at }
     }
 
     pub(super) fn save(&self) -> Memory {
-        Memory {
-            intake: self.intake.save(),
-            window: self.window.save(),
-            rule: self.rule.as_ref().map(Rule::save),
-            summary: self.summary.as_ref().map(Window::save),
-            peak: self.peak,
-        }
+        Memory { intake: self.intake.save(), window: self.window.save(), rule: self.rule.as_ref().map(Rule::save) }
     }
 
     /// Goes on from a saved memory: `before` are the readings up to it, `after` those that came later and are judged
@@ -145,10 +111,6 @@ impl Judge {
         if let (Some(rule), Some(saved)) = (&mut self.rule, memory.rule) {
             rule.restore(saved);
         }
-        if let (Some(window), Some(saved)) = (&mut self.summary, memory.summary) {
-            window.restore(saved, before.iter().map(as_reading));
-        }
-        self.peak = memory.peak;
         self.judge_again(after);
     }
 
@@ -164,13 +126,15 @@ impl Judge {
     }
 }
 
-fn as_reading(old: &history::Reading) -> Reading {
+/// A reading as it was let in.
+pub(super) fn as_reading(old: &history::Reading) -> Reading {
+    let extra = Extra::read(old.extra.as_deref());
     Reading {
         time_ms: old.time_ms,
         arrival_ms: old.time_ms,
         values: old.values.iter().copied().collect(),
-        notes: signal::Notes::NONE,
-        gap: None,
+        notes: extra.notes,
+        gap: extra.gap(),
     }
 }
 

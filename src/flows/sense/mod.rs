@@ -11,21 +11,24 @@ mod news;
 mod scorer;
 mod stream;
 
-pub use config::{Config, Durability, ModelConfig, RuleOn, SummaryConfig};
-pub use news::Newscast;
+pub use config::{CloudConfig, Config, Durability, MAX_SUMMARY_READINGS, ModelConfig, RuleOn, SummaryConfig};
+pub use news::{NewsMetrics, Newscast};
 pub use scorer::ScorerError;
+pub use stream::SummaryNews;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::board::Board;
+use super::intake::IngestError;
 use super::models::Models;
+use super::summary::{Drops, Open, Scored};
 use crate::access::Filter;
 use crate::base::{Clock, Name};
 use crate::broker::{Broker, Tap, TapMessage, TapResult};
@@ -37,10 +40,13 @@ use crate::store::{self, Reader, Writer};
 use commit::Committed;
 use scorer::Scorer;
 pub(in crate::flows) use stream::Work;
-use stream::{Flight, Stream};
+use stream::{Flight, Order, Stream, SummingUp};
 
 /// How long a publisher waits for room before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Orders to one stream that may wait.
+const ORDERS: usize = 4;
 
 /// Why the streams cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +121,7 @@ pub struct About {
 struct Entry {
     about: About,
     mailbox: mpsc::Sender<Work>,
+    orders: mpsc::Sender<Order>,
 }
 
 /// Every stream's front: takes payloads, never blocks.
@@ -133,7 +140,7 @@ impl Sense {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<(Self, Newscast, Vec<String>), Error> {
-        let (say, heard) = mpsc::unbounded_channel();
+        let (desk, newscast) = news::open(parts.broker.clone());
         let room = Arc::new(Notify::new());
         let mut entries: Vec<Entry> = Vec::with_capacity(configs.len());
         let mut problems = Vec::new();
@@ -141,13 +148,13 @@ impl Sense {
             if entries.iter().any(|entry| entry.about.config.name == config.name) {
                 return Err(Error::Twice(config.name.clone()));
             }
-            let (about, stream, problem) = build(config, &parts, say.clone(), Arc::clone(&room)).await?;
+            let (about, stream, problem) = build(config, &parts, desk.clone(), Arc::clone(&room)).await?;
             problems.extend(problem);
             let (mailbox, works) = mpsc::channel(config.queue_payloads.max(1));
-            tasks.spawn(stream.run(works, stop.clone()));
-            entries.push(Entry { about, mailbox });
+            let (orders, obeyed) = mpsc::channel(ORDERS);
+            tasks.spawn(stream.run(works, obeyed, stop.clone()));
+            entries.push(Entry { about, mailbox, orders });
         }
-        let newscast = Newscast::new(heard, parts.broker);
         Ok((Self { entries, room, clock: parts.clock }, newscast, problems))
     }
 
@@ -171,6 +178,18 @@ impl Sense {
             Some(entry) => entry.mailbox.try_send(work),
             None => Err(mpsc::error::TrySendError::Closed(work)),
         }
+    }
+
+    /// Ends the open summary of a stream now and says what is in it once it is on the disk; `None` if it is empty.
+    pub async fn summarise(&self, name: &str) -> Result<Option<SummaryNews>, IngestError> {
+        let entry = self.entries.iter().find(|entry| entry.about.config.name.as_str() == name);
+        let entry = entry.ok_or_else(|| IngestError::NoStream(name.to_owned()))?;
+        let (reply, answer) = oneshot::channel();
+        entry.orders.try_send(Order::Summarise(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => IngestError::Full,
+            mpsc::error::TrySendError::Closed(_) => IngestError::Closing,
+        })?;
+        answer.await.unwrap_or(Err(IngestError::Closing))
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -224,19 +243,22 @@ fn rule_of(
 async fn build(
     config: &Config,
     parts: &Parts,
-    news: mpsc::UnboundedSender<commit::News>,
+    news: news::Desk,
     room: Arc<Notify>,
 ) -> Result<(About, Stream, Option<String>), Error> {
     let wrong = |source| Error::Signal { stream: config.name.clone(), source };
     let decoder = Decoder::new(&config.signal).map_err(wrong)?;
     let features = signal::Features::new(&config.signal).map_err(wrong)?.names().len();
-    let (mut scorer, mut problem, mut thresholds) = (None, None, None);
+    let (mut scorer, mut problem, mut thresholds, mut scored) = (None, None, None, None);
     if let Some(wanted) = &config.model {
         match scorer::find(wanted, &parts.models) {
             Ok(loaded) => {
                 thresholds = loaded.manifest.thresholds;
                 match Scorer::bind(wanted, loaded, features, Arc::clone(&parts.clock)) {
-                    Ok(bound) => scorer = Some(bound),
+                    Ok(bound) => {
+                        scored = Some(scored_by(loaded, bound.title(), config.signal.fields().len()));
+                        scorer = Some(bound);
+                    }
                     Err(error) => problem = Some(super::models::chain(&error)),
                 }
             }
@@ -251,8 +273,9 @@ async fn build(
     let (name, history) = (config.name.to_string(), parts.history.clone());
     let no = parts.writer.commit(64, move |tx| history.stream(tx, &name)).await?;
     let outbox = parts.outbox.clone();
-    let key = |class| StreamKey { name: config.name.clone(), class };
-    let keys = [key(Class::Verdict), key(Class::Summary), key(Class::Alarm)];
+    let key = |class| StreamKey::new(config.name.clone(), class);
+    let mut keys = vec![key(Class::Summary), key(Class::Alarm)];
+    keys.extend(config.cloud.verdicts.then(|| key(Class::Verdict)));
     let registered = tokio::task::spawn_blocking(move || {
         keys.into_iter().map(|key| outbox.stream(key)).collect::<Result<Vec<_>, _>>()
     });
@@ -260,7 +283,8 @@ async fn build(
         .await
         .expect("registering does not panic")
         .map_err(|source| Error::Outbox { stream: config.name.clone(), source })?;
-    let [verdicts, summaries, alarms] = handles.try_into().expect("three keys give three handles");
+    let &[summaries, alarms, ..] = handles.as_slice() else { unreachable!("each key gives a handle") };
+    let verdicts = handles.get(2).copied();
     let board = parts.board.stream(config.name.as_str()).expect("the board has every configured stream");
     let model = scorer.as_ref().map(|scorer| scorer.title().to_owned());
     let raise = rule.as_ref().map(|(.., raise)| *raise);
@@ -270,6 +294,7 @@ async fn build(
         config: config.clone(),
         rule,
         model: model.clone(),
+        scored: scored.clone(),
         no,
         history: parts.history.clone(),
         outbox: parts.outbox.clone(),
@@ -281,6 +306,13 @@ async fn build(
         news,
     });
     let judge = judge::Judge::new(config, None, RuleOn::Value).map_err(wrong)?;
+    let summing = SummingUp {
+        open: Open::new(config.summary.sketches(), scored),
+        // What history no longer has could not be summed again after a restart.
+        readings: config.summary.readings.min(MAX_SUMMARY_READINGS).min(parts.history.readings_kept()),
+        max_age: (config.summary.max_age_s > 0).then(|| Duration::from_secs(config.summary.max_age_s)),
+        due: None,
+    };
     let mut stream = Stream {
         decoder,
         judge,
@@ -297,10 +329,27 @@ async fn build(
         committing: Arc::new(Mutex::default()),
         flight: Arc::new(Flight::default()),
         since_save: 0,
+        summing,
+        drops: Drops::default(),
         room,
     };
     stream.read_back().await?;
     Ok((About { config: config.clone(), no, model, raise }, stream, problem))
+}
+
+/// What summaries say of a model. Training statistics of one series are the first field's; those of as many as there are
+/// fields are theirs; others are of features and say nothing of fields.
+fn scored_by(loaded: &super::models::Loaded, title: &str, fields: usize) -> Scored {
+    let training = loaded.manifest.training.as_ref();
+    let trained = training.and_then(|training| Some((training.min.as_ref()?, training.max.as_ref()?)));
+    let trained = trained.map_or_else(Vec::new, |(min, max)| match (min.as_slice(), max.as_slice()) {
+        (&[min], &[max]) => vec![Some((min, max))],
+        (min, max) if min.len() == fields && max.len() == fields => {
+            min.iter().zip(max).map(|(min, max)| Some((*min, *max))).collect()
+        }
+        _ => Vec::new(),
+    });
+    Scored { name: title.to_owned(), digest: loaded.manifest.model.sha256.as_bytes().to_vec(), trained }
 }
 
 /// The topic that publishing to a stream over HTTP is checked against: its own if it has no wildcard.

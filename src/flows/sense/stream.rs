@@ -1,22 +1,23 @@
 //! One stream's task: payloads in order, each judged, written and answered.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::commit::{Committed, Committing, Job, Row};
-use super::config::Durability;
-use super::judge::{Admitted, Judge, Memory};
+use super::commit::{Closing, Committed, Committing, Job, Row};
+use super::config::{Durability, MAX_SUMMARY_READINGS};
+use super::judge::{Admitted, Judge, Memory, as_reading};
 use super::scorer::Scorer;
 use crate::base::{Clock, Receipt, Refusal};
 use crate::broker::Within;
 use crate::flows::board::StreamBoard;
 use crate::flows::intake::{IngestError, Ingested};
-use crate::flows::record;
+use crate::flows::record::{self, Closed};
+use crate::flows::summary::{Drops, Extra, Open};
 use crate::history::{self, History, StreamNo};
 use crate::signal::{self, Admission, Decoder, Note, Sample};
 use crate::store::{CommitError, Reader, Writer};
@@ -28,6 +29,9 @@ const RELOAD_AGAIN: Duration = Duration::from_millis(200);
 /// Most readings after a memory: one payload's worth on top of `SAVE_EVERY`, with room.
 const MAX_AFTER: usize = 20_000;
 
+/// What a summary takes on the writer's queue, twice: for the cloud and for history.
+const SUMMARY_BYTES: usize = 2048;
+
 /// A payload on its way in.
 pub(in crate::flows) struct Work {
     pub payload: Bytes,
@@ -37,6 +41,24 @@ pub(in crate::flows) struct Work {
     /// The broker's rows for QoS 2, to be written in the same transaction.
     pub within: Option<Within>,
     pub reply: Option<oneshot::Sender<Result<Ingested, IngestError>>>,
+}
+
+/// Something to do beside readings.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// End the open summary and say what is in it, once it is on the disk.
+    Summarise(oneshot::Sender<Result<Option<SummaryNews>, IngestError>>),
+}
+
+/// A summary that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SummaryNews {
+    /// First reading's number.
+    pub first: u64,
+    /// Last reading's number.
+    pub last: u64,
+    /// Readings.
+    pub count: u64,
 }
 
 /// What the task shares with commits that are under way.
@@ -67,6 +89,46 @@ impl Flight {
     }
 }
 
+/// The open summary of a stream and when it ends.
+pub(super) struct SummingUp {
+    pub open: Open,
+    /// Readings in one; 0 for no summaries.
+    pub readings: u64,
+    pub max_age: Option<Duration>,
+    /// Time since boot at which the open one ends.
+    pub due: Option<Duration>,
+}
+
+impl SummingUp {
+    /// Takes a reading in; the summary that it completes.
+    fn push(&mut self, row: &Row, now: Duration) -> Option<record::SummaryRecord> {
+        if self.readings == 0 {
+            return None;
+        }
+        if self.open.count() == 0 {
+            self.due = self.max_age.map(|age| now + age);
+        }
+        self.open.push(&row.reading, row.score.map(|score| score.score), row.judged.state as u8, row.drops);
+        if self.open.count() < self.readings { None } else { self.close(Closed::Full) }
+    }
+
+    fn close(&mut self, closed: Closed) -> Option<record::SummaryRecord> {
+        self.due = None;
+        self.open.close(closed)
+    }
+
+    /// Takes the committed readings of the open window in again. It began when the box's clock said `opened_ms`.
+    fn restore(&mut self, mut open: Open, readings: &[history::Reading], opened_ms: i64, wall_ms: i64, now: Duration) {
+        for old in readings.iter().filter(|_| self.readings > 0) {
+            open.push(&as_reading(old), old.score, old.state, Extra::read(old.extra.as_deref()).drops);
+        }
+        // A clock that was set back makes the window younger, never older than it may become.
+        let age = Duration::from_millis(u64::try_from(wall_ms.saturating_sub(opened_ms)).unwrap_or(0));
+        self.due = self.max_age.filter(|_| open.count() > 0).map(|most| now + most.saturating_sub(age));
+        self.open = open;
+    }
+}
+
 /// One stream with everything it needs.
 pub(super) struct Stream {
     pub decoder: Decoder,
@@ -84,18 +146,36 @@ pub(super) struct Stream {
     pub committing: Arc<Mutex<Committing>>,
     pub flight: Arc<Flight>,
     pub since_save: usize,
+    pub summing: SummingUp,
+    /// What was dropped since the last reading.
+    pub drops: Drops,
     /// Wakes publishers that wait for room.
     pub room: Arc<Notify>,
 }
 
 impl Stream {
     /// Serves until `stop` and the mailbox is empty.
-    pub(super) async fn run(mut self, mut mailbox: mpsc::Receiver<Work>, stop: CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        mut mailbox: mpsc::Receiver<Work>,
+        mut orders: mpsc::Receiver<Order>,
+        stop: CancellationToken,
+    ) {
         let mut samples = Vec::new();
         loop {
+            let wait = self.summing.due.map(|due| due.saturating_sub(self.clock.since_boot()));
+            if wait == Some(Duration::ZERO) {
+                self.close_aged().await;
+                continue;
+            }
             let work = tokio::select! {
                 biased;
+                Some(order) = orders.recv() => {
+                    self.obey(order).await;
+                    continue;
+                }
                 work = mailbox.recv() => work,
+                () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if wait.is_some() => continue,
                 () = stop.cancelled() => {
                     mailbox.close();
                     mailbox.recv().await
@@ -103,12 +183,79 @@ impl Stream {
             };
             let Some(work) = work else { break };
             self.room.notify_waiters();
-            if self.flight.poisoned.load(Ordering::Acquire) {
-                self.reload().await;
-            }
+            self.mend().await;
             self.take(work, &mut samples).await;
         }
         self.flight.all_landed().await;
+    }
+
+    /// Goes on from the disk if a commit failed.
+    async fn mend(&mut self) {
+        if self.flight.poisoned.load(Ordering::Acquire) {
+            self.reload().await;
+        }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        let Order::Summarise(reply) = order;
+        self.mend().await;
+        match self.summing.close(Closed::Asked) {
+            Some(summed) => self.submit_summary(summed, Some(reply)).await,
+            None => drop(reply.send(Ok(None))),
+        }
+    }
+
+    async fn close_aged(&mut self) {
+        self.mend().await;
+        if let Some(summed) = self.summing.close(Closed::Age) {
+            self.submit_summary(summed, None).await;
+        }
+    }
+
+    /// A summary that no reading completes.
+    async fn submit_summary(
+        &mut self,
+        summed: record::SummaryRecord,
+        reply: Option<oneshot::Sender<Result<Option<SummaryNews>, IngestError>>>,
+    ) {
+        let count = summed.count;
+        let (committed, committing) = (Arc::clone(&self.committed), Arc::clone(&self.committing));
+        let job = Job::new(committed, Arc::clone(&committing), self.clock.stamp(), Vec::new(), None);
+        let job = Arc::new(job.closing(Closing { summed }));
+        let (flight, written, landing) = (Arc::clone(&self.flight), Arc::clone(&job), Arc::clone(&self.flight));
+        let numbers = Arc::new(Mutex::new((0, 0)));
+        let told = Arc::clone(&numbers);
+        self.flight.take_off();
+        let sent = self.writer.submit(
+            SUMMARY_BYTES,
+            move |tx| {
+                if flight.poisoned.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+                let Committing { first_unsummed, last } = *lock(&committing);
+                *lock(&told) = (first_unsummed, last);
+                written.write(tx)
+            },
+            move |outcome| {
+                let outcome = match outcome {
+                    Ok(()) if job.is_written() => Ok(()),
+                    Ok(()) => Err(Refusal::Disk),
+                    Err(error) => Err(refusal(&error)),
+                };
+                if outcome.is_err() {
+                    landing.poisoned.store(true, Ordering::Release);
+                }
+                if let Some(reply) = reply {
+                    let (first, last) = *lock(&numbers);
+                    let news = outcome.map(|()| Some(SummaryNews { first, last, count }));
+                    let _ = reply.send(news.map_err(IngestError::from));
+                }
+                landing.land();
+            },
+        );
+        if sent.await.is_err() {
+            self.flight.land();
+        }
     }
 
     async fn take(&mut self, work: Work, samples: &mut Vec<Sample>) {
@@ -124,8 +271,11 @@ impl Stream {
             let (admission, admitted) = self.judge.admit(sample, arrival_ms);
             self.metrics.count(&admission);
             self.tally(&admission, &mut duplicates);
+            self.drops.count(&admission);
             if let Some(admitted) = admitted {
-                rows.push(self.judged(admitted).await);
+                let mut row = self.judged(admitted).await;
+                row.summed = self.summing.push(&row, self.clock.since_boot());
+                rows.push(row);
             }
         }
         let memory = self.memory_if_due(rows.len());
@@ -150,7 +300,7 @@ impl Stream {
             _ => None,
         };
         let judged = self.judge.judge(&reading, score, window);
-        Row { reading, id, score, judged }
+        Row { reading, id, score, judged, drops: std::mem::take(&mut self.drops), summed: None }
     }
 
     /// A payload that cannot be read is kept, and its sender is told.
@@ -199,7 +349,9 @@ impl Stream {
         if self.durability == Durability::Memory {
             std::mem::replace(&mut receipt, Receipt::unwatched()).kept();
         }
-        let bytes = rows.iter().map(|row| 128 + 8 * row.reading.values.len()).sum::<usize>() + 64;
+        let summed = rows.iter().filter(|row| row.summed.is_some()).count();
+        let bytes = rows.iter().map(|row| 128 + 8 * row.reading.values.len()).sum::<usize>();
+        let bytes = bytes + summed * SUMMARY_BYTES + 64;
         let job = Arc::new(Job::new(
             Arc::clone(&self.committed),
             Arc::clone(&self.committing),
@@ -266,7 +418,7 @@ impl Stream {
     /// Takes up where the disk says the stream stands.
     pub(super) async fn read_back(&mut self) -> Result<(), crate::store::Error> {
         let (no, capacity) = (self.no, self.judge.capacity());
-        let (saved, before, after) = self
+        let (saved, before, after, window, opened_ms) = self
             .reader
             .read(move |conn| {
                 let saved = history::memory(conn, no)?;
@@ -278,23 +430,23 @@ impl Stream {
                 };
                 let mut before = history::tail(conn, no, capacity + after.len())?;
                 before.retain(|reading| reading.seq <= seq);
-                Ok((saved, before, after))
+                let (first, opened_ms) = history::open_window(conn, no)?;
+                let window = history::readings(conn, no, first - 1, MAX_SUMMARY_READINGS as usize)?;
+                Ok((saved, before, after, window, opened_ms))
             })
             .await?;
         let parsed = saved.as_deref().and_then(Saved::parse);
         let fresh = self.committed.fresh_judge();
         self.judge = fresh;
-        let first_unsummed = match parsed {
-            Some(Saved { memory, first_unsummed, .. }) => {
-                self.judge.restore(memory, &before, &after);
-                first_unsummed
-            }
-            None => {
-                self.judge.judge_again(&after);
-                0
-            }
-        };
-        *self.committing.lock().unwrap_or_else(PoisonError::into_inner) = Committing { first_unsummed };
+        match parsed {
+            Some(Saved { memory }) => self.judge.restore(memory, &before, &after),
+            None => self.judge.judge_again(&after),
+        }
+        let open = self.committed.fresh_window();
+        self.summing.restore(open, &window, opened_ms, self.clock.wall_ms(), self.clock.since_boot());
+        self.drops = Drops::default();
+        let end = |reading: Option<&history::Reading>| reading.map_or(0, |reading| reading.seq);
+        *lock(&self.committing) = Committing { first_unsummed: end(window.first()), last: end(window.last()) };
         self.since_save = after.len();
         Ok(())
     }
@@ -328,37 +480,39 @@ impl Stream {
     }
 }
 
-/// A stream's memory as its row holds it: the position it was taken at, the first reading of the unfinished summary,
-/// and the memory itself.
+/// A stream's memory as its row holds it: the position it was taken at, eight bytes that once said where the open summary
+/// began, and the memory itself.
 pub(super) struct Saved {
     pub memory: Memory,
-    pub first_unsummed: u64,
 }
 
 impl Saved {
     const HEAD: usize = 16;
 
     /// As a row.
-    pub(super) fn write(seq: u64, first_unsummed: u64, memory: &[u8]) -> Vec<u8> {
-        [&seq.to_le_bytes(), &first_unsummed.to_le_bytes(), memory].concat()
+    pub(super) fn write(seq: u64, memory: &[u8]) -> Vec<u8> {
+        [&seq.to_le_bytes(), &[0; 8], memory].concat()
     }
 
-    fn numbers(row: &[u8]) -> Option<(u64, u64, &[u8])> {
+    fn parts(row: &[u8]) -> Option<(u64, &[u8])> {
         let (head, memory) = row.split_at_checked(Self::HEAD)?;
-        let (seq, first) = head.split_at(8);
-        Some((u64::from_le_bytes(seq.try_into().ok()?), u64::from_le_bytes(first.try_into().ok()?), memory))
+        Some((u64::from_le_bytes(*head.first_chunk()?), memory))
     }
 
     fn seq(row: &[u8]) -> u64 {
-        Self::numbers(row)
-            .filter(|(_, _, memory)| record::decode::<Memory>("memory", memory).is_ok())
-            .map_or(0, |n| n.0)
+        Self::parts(row)
+            .filter(|(_, memory)| record::decode::<Memory>("memory", memory).is_ok())
+            .map_or(0, |(seq, _)| seq)
     }
 
     fn parse(row: &[u8]) -> Option<Self> {
-        let (_, first_unsummed, memory) = Self::numbers(row)?;
-        Some(Self { memory: record::decode("memory", memory).ok()?, first_unsummed })
+        let (_, memory) = Self::parts(row)?;
+        Some(Self { memory: record::decode("memory", memory).ok()? })
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refusal(error: &CommitError) -> Refusal {

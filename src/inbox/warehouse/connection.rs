@@ -209,7 +209,9 @@ impl Pool {
         let failed = failed("make the tables");
         let tx = client.transaction().await.map_err(&failed)?;
         tx.execute("SELECT pg_advisory_xact_lock($1)", &[&schema::MIGRATION_LOCK]).await.map_err(&failed)?;
-        tx.batch_execute("CREATE TABLE IF NOT EXISTS forebay_schema (step bigint PRIMARY KEY)").await.map_err(&failed)?;
+        tx.batch_execute("CREATE TABLE IF NOT EXISTS forebay_schema (step bigint PRIMARY KEY)")
+            .await
+            .map_err(&failed)?;
         let found = tx.query_one("SELECT coalesce(max(step), 0) FROM forebay_schema", &[]).await.map_err(&failed)?;
         let found: i64 = found.get(0);
         let known = i64::try_from(schema::STEPS.len()).unwrap_or(i64::MAX);

@@ -31,8 +31,7 @@ impl Warehouse {
 
 fn of(row: &Row, max_ranges: usize) -> Result<SeriesReport, WarehouseError> {
     let name = |at: usize| {
-        Name::new(row.get(at))
-            .map_err(|error| WarehouseError::Row { table: "forebay_series", what: error.to_string() })
+        Name::new(row.get(at)).map_err(|error| WarehouseError::Row { table: "forebay_series", what: error.to_string() })
     };
     let (received, lost) = (ranges(row, 6), ranges(row, 8));
     let mut known = received.clone();

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
 use async_nats::jetstream::message::{AckKind, Acker};
 use async_nats::jetstream::{self, Context, stream};
-use async_nats::Client;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
@@ -19,8 +19,8 @@ use crate::uplink::link::{LinkState, Lost, StateKeeper};
 use crate::uplink::metrics::Metrics;
 
 use super::dial::{Dialled, Dialler, Word, Words};
-use crate::uplink::nats_settings::NatsConfig;
 use super::subject::{filter_of, topic_of};
+use crate::uplink::nats_settings::NatsConfig;
 
 /// How long acknowledgements may take to leave.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -184,7 +184,8 @@ impl StreamReceiver {
             None => jetstream::new(client.clone()),
             Some(domain) => jetstream::with_domain(client.clone(), domain.as_str()),
         };
-        let stream = self.stream(&context, &name).await.map_err(|error| format!("has no usable stream {name}: {error}"))?;
+        let stream =
+            self.stream(&context, &name).await.map_err(|error| format!("has no usable stream {name}: {error}"))?;
         let wanted = pull::Config {
             durable_name: Some(self.config.consumer.to_string()),
             ack_policy: AckPolicy::Explicit,
@@ -201,7 +202,9 @@ impl StreamReceiver {
             .map_err(|error| format!("has no usable consumer {name}: {error}"))?;
         let actual = &consumer.cached_info().config;
         if actual.ack_policy != AckPolicy::Explicit || actual.max_deliver > 0 {
-            return Err(format!("has a consumer {name} that gives messages up: it needs explicit acknowledgements and no max_deliver"));
+            return Err(format!(
+                "has a consumer {name} that gives messages up: it needs explicit acknowledgements and no max_deliver"
+            ));
         }
         if actual.filter_subject != self.filter {
             return Err(format!("has a consumer {name} of {:?} instead of {}", actual.filter_subject, self.filter));

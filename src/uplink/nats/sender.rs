@@ -17,8 +17,8 @@ use crate::uplink::metrics::Metrics;
 
 use super::answer::{self, StreamInfo};
 use super::dial::{Dialled, Dialler, Word, Words};
-use crate::uplink::nats_settings::NatsConfig;
 use super::subject::subject_of;
+use crate::uplink::nats_settings::NatsConfig;
 
 /// Repetitions of a message within the stream's window carry the same one.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -117,7 +117,8 @@ impl JetStreamUplink {
     fn tell(&mut self, ticket: Ticket, answer: Answer) -> Option<(Ticket, Answer)> {
         let connection = self.connection.as_mut()?;
         let (topic, _) = connection.waiting.remove(&ticket)?;
-        connection.deadline = Box::pin(tokio::time::sleep(Duration::from_millis(self.dialler.config().answer_timeout_ms)));
+        connection.deadline =
+            Box::pin(tokio::time::sleep(Duration::from_millis(self.dialler.config().answer_timeout_ms)));
         if answer == Answer::Acknowledged {
             self.metrics.acknowledged.inc()
         } else {
@@ -198,10 +199,8 @@ impl Uplink for JetStreamUplink {
         let payload_bytes = payload.len() as u64;
         let reply = format!("{}.{ticket}", connection.inbox);
         // The channel behind it holds more than a window: what does not go at once never will.
-        let handed = connection
-            .client
-            .publish_with_reply_and_headers(subject.clone(), reply, headers, payload)
-            .now_or_never();
+        let handed =
+            connection.client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).now_or_never();
         match handed {
             Some(Ok(())) => {}
             Some(Err(error)) => return Err(self.lose(format!("{far_side} takes no more messages: {error}"))),

@@ -1,0 +1,3 @@
+//! Rows that wait long, packed: bytes on the disk and bytes written.
+
+pub(crate) fn run() {}

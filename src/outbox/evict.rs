@@ -1,0 +1,383 @@
+//! Making room: the oldest rows of a class leave until it is below its limit, and the ledger says which.
+//!
+//! Everything here works on ranges of numbers. The order is that of time (boot, time since boot), across the streams
+//! of a class.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use super::batch::GapReason;
+use super::config::Policy;
+use super::ledger;
+use super::quota::Quota;
+use super::size::{Removed, integer, remove};
+use super::state::{Stream, Streams};
+use super::stream::Class;
+use crate::store::{Error, Tx};
+
+/// Rows of one stream that are looked at ahead: bounds memory at this many for every stream of a class.
+const LOOK_AHEAD: u64 = 64;
+/// Bytes that leave in one transaction beyond what came in it: a limit that was set much lower is reached in steps.
+const STEP_BYTES: u64 = 4 << 20;
+
+/// Telemetry, the first to go first.
+const LEAST_URGENT_FIRST: [Class; 3] = [Class::Raw, Class::Verdict, Class::Summary];
+
+/// When a row was made: boot, time since boot.
+pub(super) type Age = (i64, i64);
+
+/// Neighbouring rows that leave together.
+#[derive(Debug)]
+struct Run {
+    first: u64,
+    last: u64,
+    bytes: u64,
+    age: Age,
+}
+
+/// The oldest rows of one stream.
+struct Cursor {
+    at: usize,
+    no: i64,
+    from: u64,
+    ahead: VecDeque<Run>,
+    /// What was chosen to leave.
+    chosen: Vec<(u64, u64)>,
+}
+
+impl Cursor {
+    /// The oldest row that is not chosen yet.
+    fn oldest(&mut self, tx: &Tx<'_>, stream: &Stream) -> Result<Option<Age>, Error> {
+        if self.ahead.is_empty() {
+            self.ahead = oldest_rows(tx, stream, self.from)?;
+            self.from = self.ahead.back().map_or(self.from, |run| run.last + 1);
+        }
+        Ok(self.ahead.front().map(|run| run.age))
+    }
+
+    /// Chooses it; returns its bytes.
+    fn choose(&mut self) -> u64 {
+        let Some(run) = self.ahead.pop_front() else { return 0 };
+        match self.chosen.last_mut() {
+            Some((_, last)) if *last + 1 == run.first => *last = run.last,
+            _ => self.chosen.push((run.first, run.last)),
+        }
+        run.bytes
+    }
+}
+
+fn oldest_rows(tx: &Tx<'_>, stream: &Stream, from: u64) -> Result<VecDeque<Run>, Error> {
+    let mut statement = tx.prepare_cached(
+        "SELECT seq, boot_no, boot_ms, length(body) FROM outbox_row WHERE stream_no = ?1 AND seq >= ?2
+         ORDER BY seq LIMIT ?3",
+    )?;
+    let mut rows = statement.query((stream.no, from.cast_signed(), LOOK_AHEAD.cast_signed()))?;
+    let mut runs = VecDeque::new();
+    while let Some(row) = rows.next()? {
+        // A damaged row is as old as can be.
+        let number = |at| Ok::<_, rusqlite::Error>(integer(row.get_ref(at)?).unwrap_or(0));
+        let seq = row.get::<_, i64>(0)?.cast_unsigned();
+        let bytes = stream.row_bytes(seq, number(3)?.cast_unsigned());
+        runs.push_back(Run { first: seq, last: seq, bytes, age: (number(1)?, number(2)?) });
+    }
+    Ok(runs)
+}
+
+/// Brings every class below its limit, as its policy says. At the end of a transaction.
+pub(super) fn enforce(tx: &Tx<'_>, streams: &mut Streams, wall_ms: i64) -> Result<(), Error> {
+    let appended: u64 = streams.all.iter().map(|stream| stream.staged.appended_bytes).sum();
+    let queued = streams.bytes();
+    streams.quota.file_holds(tx.used_bytes()?, queued);
+    let mut budget = appended + STEP_BYTES;
+    for class in LEAST_URGENT_FIRST {
+        if matches!(streams.quota.class(class).policy, Policy::DropOldest | Policy::Summarise) {
+            let (bytes, limit) = (streams.class_bytes(class), streams.limit(class));
+            if bytes > limit {
+                budget -=
+                    evict(tx, streams, class, (bytes - Quota::notch_below(limit)).min(budget), wall_ms)?.min(budget);
+            }
+        }
+    }
+    // What alarms have beyond their share comes from telemetry, whatever its policy.
+    let alarms = streams.class_bytes(Class::Alarm);
+    let claimed = alarms.saturating_sub(streams.quota.share(Class::Alarm));
+    for class in LEAST_URGENT_FIRST {
+        let (whole, limit) = (streams.bytes(), streams.quota.whole());
+        if whole <= limit {
+            return Ok(());
+        }
+        let gives = matches!(streams.quota.class(class).policy, Policy::DropOldest | Policy::Summarise);
+        let most = if gives { u64::MAX } else { claimed };
+        let need = (whole - Quota::notch_below(limit)).min(most).min(budget);
+        if need > 0 {
+            budget -= evict(tx, streams, class, need, wall_ms)?.min(budget);
+        }
+    }
+    if streams.quota.class(Class::Alarm).policy == Policy::DropOldest {
+        let (whole, limit) = (streams.bytes(), streams.quota.whole());
+        if whole > limit {
+            evict(tx, streams, Class::Alarm, (whole - Quota::notch_below(limit)).min(budget), wall_ms)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes at least `need` bytes off the oldest rows of `class`; less if it has no more. Returns the bytes.
+fn evict(tx: &Tx<'_>, streams: &mut Streams, class: Class, need: u64, wall_ms: i64) -> Result<u64, Error> {
+    let mut cursors = Vec::new();
+    let mut oldest = BinaryHeap::new();
+    for (at, stream) in streams.all.iter().enumerate().filter(|(_, stream)| stream.key.class == class) {
+        if stream.rows_now() == 0 {
+            continue;
+        }
+        let from = stream.settled_now() + 1;
+        let mut cursor = Cursor { at, no: stream.no, from, ahead: VecDeque::new(), chosen: Vec::new() };
+        if let Some(age) = cursor.oldest(tx, stream)? {
+            oldest.push(Reverse((age, cursor.no, cursors.len())));
+            cursors.push(cursor);
+        }
+    }
+    let mut chosen_bytes = 0;
+    while chosen_bytes < need
+        && let Some(Reverse((_, no, which))) = oldest.pop()
+    {
+        let cursor = &mut cursors[which];
+        chosen_bytes += cursor.choose();
+        if let Some(age) = cursor.oldest(tx, &streams.all[cursor.at])? {
+            oldest.push(Reverse((age, no, which)));
+        }
+    }
+    let mut freed = 0;
+    for cursor in &cursors {
+        for &(first, last) in &cursor.chosen {
+            freed += give_up(tx, streams.touch(cursor.at), (first, last), GapReason::Evicted, wall_ms)?.bytes;
+        }
+    }
+    Ok(freed)
+}
+
+/// Replaces consecutive rows by a ledger entry.
+pub(super) fn give_up(
+    tx: &Tx<'_>,
+    stream: &mut Stream,
+    (first, last): (u64, u64),
+    reason: GapReason,
+    wall_ms: i64,
+) -> Result<Removed, Error> {
+    let removed = remove(tx, stream, first, last)?;
+    if removed.rows > 0 {
+        stream.lose(tx, (first, last), removed.rows, reason, wall_ms)?;
+    }
+    Ok(removed)
+}
+
+/// The ledger of a stream is beyond its bound: the rows between its two oldest entries are given up, and the two become
+/// one. False if there are not two.
+pub(super) fn shorten_ledger(tx: &Tx<'_>, stream: &mut Stream, wall_ms: i64) -> Result<bool, Error> {
+    let Some([(first, before, lost_before), (after, last, lost_after)]) = ledger::two_oldest(tx, stream.no)? else {
+        return Ok(false);
+    };
+    let between = remove(tx, stream, before + 1, after - 1)?;
+    stream.count_lost(GapReason::Evicted, between.rows);
+    stream.staged.entries += ledger::withdraw(tx, stream.no, first, last)?;
+    let count = lost_before + between.rows + lost_after;
+    stream.staged.entries += ledger::enter(tx, stream.no, (first, last), count, GapReason::Evicted, wall_ms)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::outbox::fixture::{Bench, bodies, gaps, key, open_with};
+    use crate::outbox::{Batch, Class, ClassConfig, Config, Policy};
+    use crate::store::Tx;
+    use std::time::Duration;
+
+    /// A body that counts 1000 bytes with its row.
+    const KILO: usize = 869;
+
+    fn kilo(n: usize) -> String {
+        format!("{n:0KILO$}")
+    }
+
+    fn class(share_percent: u8, policy: Policy) -> ClassConfig {
+        ClassConfig { share_percent: Some(share_percent), policy: Some(policy), ttl_s: None }
+    }
+
+    /// 100 rows in all: 10 alarms, 40 verdicts, 30 summaries, 20 raw.
+    fn hundred(policy: Policy) -> Config {
+        Config {
+            max_bytes: Some(100_000),
+            verdict: class(40, policy),
+            raw: class(20, Policy::DropOldest),
+            ..Config::default()
+        }
+    }
+
+    async fn append(bench: &Bench, stream: crate::outbox::StreamHandle, numbers: std::ops::Range<usize>) {
+        for n in numbers {
+            bench.clock.advance(Duration::from_millis(1));
+            bench.append(stream, &[&kilo(n)]).await;
+        }
+    }
+
+    fn numbers(batch: &Batch) -> Vec<usize> {
+        bodies(batch).into_iter().map(|body| body.parse().unwrap()).collect()
+    }
+
+    fn rows(bench: &Bench, class: Class) -> u64 {
+        bench.outbox.depth().iter().filter(|(key, _)| key.class == class).map(|(_, rows)| rows).sum()
+    }
+
+    #[test]
+    fn a_kilo_is_a_kilo() {
+        assert_eq!(super::super::size::stored_bytes(KILO as u64), 1000);
+    }
+
+    #[tokio::test]
+    async fn at_its_share_the_oldest_rows_of_a_class_go_and_one_ledger_entry_says_which() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open_with(&folder, &hundred(Policy::DropOldest));
+        let verdicts = bench.stream("press", Class::Verdict);
+        append(&bench, verdicts, 1..41).await;
+        assert_eq!(gaps(&bench.next().await.unwrap()), [], "forty fit");
+        append(&bench, verdicts, 41..101).await;
+        let batch = bench.next().await.unwrap();
+        assert_eq!(gaps(&batch), [(1, 60, 60, "evicted")]);
+        assert_eq!(numbers(&batch), (61..101).collect::<Vec<_>>());
+        assert_eq!(rows(&bench, Class::Verdict), 40);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_row_of_the_class_goes_first_whichever_stream_it_is_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open_with(&folder, &hundred(Policy::DropOldest));
+        let (press, lathe) = (bench.stream("press", Class::Verdict), bench.stream("lathe", Class::Verdict));
+        for n in 1..41 {
+            append(&bench, if n % 4 == 0 { lathe } else { press }, n..n + 1).await;
+        }
+        bench.clock.set_wall_ms(5);
+        append(&bench, lathe, 41..49).await;
+        let (mut left, mut lost) = (Vec::new(), 0);
+        while let Some(batch) = bench.next().await {
+            left.extend(numbers(&batch));
+            lost += batch.gaps.iter().map(|gap| gap.count).sum::<u64>();
+            assert!(batch.gaps.len() <= 1);
+            bench.delete(&batch).await;
+        }
+        left.sort_unstable();
+        assert_eq!((left, lost), ((9..49).collect::<Vec<_>>(), 8), "1 to 8 were the oldest");
+    }
+
+    #[tokio::test]
+    async fn drop_newest_keeps_the_old_and_the_ledger_names_the_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open_with(&folder, &hundred(Policy::DropNewest));
+        let verdicts = bench.stream("press", Class::Verdict);
+        append(&bench, verdicts, 1..51).await;
+        let batch = bench.next().await.unwrap();
+        assert_eq!(numbers(&batch), (1..41).collect::<Vec<_>>());
+        assert_eq!(gaps(&batch), [(41, 50, 10, "refused_newest")]);
+        bench.delete(&batch).await;
+        append(&bench, verdicts, 51..53).await;
+        assert_eq!(numbers(&bench.next().await.unwrap()), [51, 52]);
+    }
+
+    #[tokio::test]
+    async fn alarms_make_telemetry_give_way_and_never_the_reverse() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open_with(&folder, &hundred(Policy::Block));
+        let alarms = bench.stream("press", Class::Alarm);
+        let others = [Class::Verdict, Class::Summary, Class::Raw].map(|class| bench.stream("press", class));
+        for stream in others {
+            append(&bench, stream, 1..51).await;
+        }
+        let counts = || [Class::Alarm, Class::Verdict, Class::Summary, Class::Raw].map(|class| rows(&bench, class));
+        assert_eq!(counts(), [0, 50, 30, 20], "a class that blocks is kept below its share by admission, not here");
+        append(&bench, alarms, 1..31).await;
+        let [kept, verdicts, summaries, raw] = counts();
+        assert_eq!((kept, summaries, raw), (30, 30, 0), "raw rows go first, then verdicts, although they block");
+        assert!((38..=40).contains(&verdicts), "{verdicts}");
+        append(&bench, alarms, 31..96).await;
+        assert_eq!(counts()[0], 95, "every alarm is there");
+        assert!(counts()[1..].iter().sum::<u64>() <= 5, "{:?}", counts());
+        append(&bench, others[1], 51..150).await;
+        append(&bench, others[2], 51..150).await;
+        assert_eq!(counts()[0], 95);
+    }
+
+    #[tokio::test]
+    async fn a_late_acknowledgement_of_evicted_rows_takes_back_only_what_it_covers() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open_with(&folder, &hundred(Policy::DropOldest));
+        let verdicts = bench.stream("press", Class::Verdict);
+        append(&bench, verdicts, 1..11).await;
+        let sent = bench.next().await.unwrap();
+        append(&bench, verdicts, 11..61).await;
+        assert_eq!(gaps(&bench.next().await.unwrap()), [(1, 20, 20, "evicted")]);
+        bench.delete(&sent).await;
+        let batch = bench.next().await.unwrap();
+        assert_eq!(gaps(&batch), [(11, 20, 10, "evicted")], "1 to 10 were received, so they are not lost");
+        assert_eq!(numbers(&batch), (21..61).collect::<Vec<_>>());
+        append(&bench, verdicts, 61..63).await;
+        bench.delete(&batch).await;
+        assert_eq!(numbers(&bench.next().await.unwrap()), [61, 62]);
+    }
+
+    #[tokio::test]
+    async fn the_account_survives_a_clean_end_and_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = hundred(Policy::DropOldest);
+        for clean in [true, false, true] {
+            let bench = open_with(&folder, &config);
+            let verdicts = bench.stream("press", Class::Verdict);
+            append(&bench, verdicts, 1..8).await;
+            let usage = bench.outbox.usage();
+            assert_eq!(usage[1].bytes, usage[1].rows * 1000);
+            if clean {
+                bench.outbox.close().unwrap();
+            }
+        }
+        let bench = open_with(&folder, &config);
+        assert_eq!((bench.outbox.usage()[1].rows, bench.outbox.usage()[1].bytes), (21, 21_000));
+        while let Some(batch) = bench.next().await {
+            bench.delete(&batch).await;
+        }
+        assert_eq!((bench.outbox.usage()[1].rows, bench.outbox.usage()[1].bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_queue_of_a_release_that_counted_nothing_is_accounted_for_without_reading_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = hundred(Policy::DropOldest);
+        let bench = open_with(&folder, &config);
+        let verdicts = bench.stream("press", Class::Verdict);
+        append(&bench, verdicts, 1..31).await;
+        bench.outbox.close().unwrap();
+        let forget = |tx: &Tx<'_>| tx.execute("UPDATE outbox_stream SET bytes = 0, counted = NULL", []);
+        bench.store.writer().commit(0, forget).await.unwrap();
+        bench.store.close();
+        let bench = open_with(&folder, &config);
+        assert_eq!(bench.outbox.usage()[1].bytes, 30_000);
+        let verdicts = bench.stream("press", Class::Verdict);
+        append(&bench, verdicts, 31..51).await;
+        let batch = bench.next().await.unwrap();
+        assert_eq!(gaps(&batch), [(1, 10, 10, "evicted")]);
+        bench.delete(&batch).await;
+        assert_eq!(bench.outbox.usage()[1].bytes, 0);
+        assert_eq!(bench.outbox.depth(), [(key("press", Class::Verdict), 0)]);
+    }
+
+    #[tokio::test]
+    async fn at_its_bound_the_ledger_gives_up_rows_rather_than_grow() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open_with(&folder, &Config { ledger_entries: 3, ..hundred(Policy::DropOldest) });
+        let verdicts = bench.stream("press", Class::Verdict);
+        append(&bench, verdicts, 1..21).await;
+        for seq in [2, 4, 6, 8, 10] {
+            bench.outbox.give_up(verdicts, crate::base::Seq(seq), crate::outbox::GapReason::Unsendable).await.unwrap();
+        }
+        let batch = bench.next().await.unwrap();
+        assert_eq!(gaps(&batch), [(2, 6, 5, "evicted"), (8, 8, 1, "unsendable"), (10, 10, 1, "unsendable")]);
+        assert_eq!(batch.rows.len(), 13);
+    }
+}

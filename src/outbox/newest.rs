@@ -1,0 +1,197 @@
+//! The other end of the queue: the newest rows, which may overtake a backlog so that what is shown far away is current.
+
+use rusqlite::Connection;
+
+use super::batch::{Batch, BatchId, BatchLimits};
+use super::error::Error;
+use super::pick::Candidate;
+use super::queue::Outbox;
+use super::stream::{StreamHandle, StreamKey};
+use crate::base::Seq;
+use crate::store;
+
+/// Where a stream stands, from memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Name and class.
+    pub key: StreamKey,
+    /// For [`BatchId`].
+    pub stream: StreamHandle,
+    /// Everything up to here is acknowledged.
+    pub settled: Seq,
+    /// Highest committed number.
+    pub last: Seq,
+    /// Rows waiting.
+    pub rows: u64,
+}
+
+impl Outbox {
+    /// Where every stream stands.
+    pub fn positions(&self) -> Vec<Position> {
+        let streams = self.state.lock();
+        let position = |(at, stream): (usize, &super::state::Stream)| Position {
+            key: stream.key.clone(),
+            stream: StreamHandle { at, no: stream.no },
+            settled: Seq(stream.settled),
+            last: Seq(stream.last),
+            rows: stream.rows,
+        };
+        streams.all.iter().enumerate().map(position).collect()
+    }
+
+    /// The newest rows beyond everything in flight, as many as fit, of the stream whose first row there is the oldest;
+    /// None if there are none. What is passed over stays for [`next_batch`](Self::next_batch).
+    pub async fn newest_batch(&self, limits: &BatchLimits, in_flight: &[BatchId]) -> Result<Option<Batch>, Error> {
+        let narrow = {
+            let limits = *limits;
+            move |connection: &Connection, candidate| tail(connection, candidate, limits)
+        };
+        self.pick(limits, || self.fresh(in_flight), narrow).await
+    }
+
+    fn fresh(&self, in_flight: &[BatchId]) -> Vec<Candidate> {
+        let beyond = |stream: &Position| {
+            let flying = in_flight.iter().filter(|batch| batch.stream == stream.stream).map(|batch| batch.last);
+            flying.max().unwrap_or(stream.settled).max(stream.settled).0 + 1
+        };
+        let part = |stream: Position| {
+            let from = beyond(&stream);
+            let Position { key, stream, last: Seq(last), .. } = stream;
+            (from <= last).then_some(Candidate { stream, key, from, last })
+        };
+        self.positions().into_iter().filter_map(part).collect()
+    }
+}
+
+/// The end of `candidate` that one batch holds. Sizes are read, bodies are not.
+fn tail(connection: &Connection, mut candidate: Candidate, limits: BatchLimits) -> Result<Candidate, store::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, length(body) FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq DESC",
+    )?;
+    let part = (candidate.stream.no, candidate.from.cast_signed(), candidate.last.cast_signed());
+    let mut rows = statement.query(part)?;
+    let (mut count, mut bytes, mut first) = (0, 0, None);
+    while let Some(row) = rows.next()? {
+        let (seq, size): (i64, i64) = (row.get(0)?, row.get(1)?);
+        (count, bytes) = (count + 1, bytes + usize::try_from(size).unwrap_or(0));
+        if count > 1 && (count > limits.rows || bytes > limits.bytes) {
+            // The rest is left to the backlog, and with it the gaps before the first row taken.
+            candidate.from = first.unwrap_or(candidate.from);
+            break;
+        }
+        first = Some(seq.cast_unsigned());
+    }
+    Ok(candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::{Clock, ManualClock, Name};
+    use crate::outbox::{Class, Config, Envelope, SCHEMA};
+    use crate::store::{Store, Tx};
+
+    const FOUR: BatchLimits = BatchLimits { rows: 4, bytes: 1000 };
+
+    struct Bench {
+        store: Store,
+        outbox: Outbox,
+        stream: StreamHandle,
+        clock: Arc<ManualClock>,
+    }
+
+    impl Bench {
+        fn open(folder: &tempfile::TempDir) -> Self {
+            let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+            let shared: Arc<dyn Clock> = clock.clone();
+            let config = store::Config::at(folder.path());
+            let (store, opened) = Store::open(&config, &[SCHEMA], Arc::clone(&shared)).unwrap();
+            let outbox = Outbox::open(&Config::default(), &store, opened.epoch, shared).unwrap();
+            let key = StreamKey::new(Name::new("press").unwrap(), Class::Raw);
+            let stream = outbox.stream(key).unwrap();
+            Self { store, outbox, stream, clock }
+        }
+
+        async fn append(&self, rows: usize) {
+            let (outbox, stream, stamp) = (self.outbox.clone(), self.stream, self.clock.stamp());
+            let append = move |tx: &Tx<'_>| {
+                let body = || vec![b'x'; 100];
+                (0..rows).try_for_each(|_| outbox.append(tx, &stream, &Envelope { body: body(), stamp }).map(drop))
+            };
+            self.store.writer().commit(100, append).await.unwrap();
+        }
+
+        async fn newest(&self, in_flight: &[BatchId]) -> Option<BatchId> {
+            self.outbox.newest_batch(&FOUR, in_flight).await.unwrap().map(|batch| batch.id)
+        }
+
+        async fn delete(&self, id: BatchId) {
+            let outbox = self.outbox.clone();
+            self.store.writer().commit(0, move |tx| outbox.delete(tx, &id)).await.unwrap();
+        }
+
+        async fn acked_ranges(&self) -> i64 {
+            let count = |c: &Connection| Ok(c.query_row("SELECT count(*) FROM outbox_acked", [], |row| row.get(0))?);
+            self.store.reader().read(count).await.unwrap()
+        }
+    }
+
+    fn numbers(id: BatchId) -> (u64, u64) {
+        (id.first.0, id.last.0)
+    }
+
+    #[tokio::test]
+    async fn the_newest_rows_overtake_a_backlog_and_the_backlog_goes_around_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::open(&folder);
+        bench.append(20).await;
+        let newest = bench.newest(&[]).await.unwrap();
+        assert_eq!(numbers(newest), (17, 20));
+        assert_eq!(bench.newest(&[newest]).await, None, "nothing newer has come");
+        bench.append(2).await;
+        let next = bench.newest(&[newest]).await.unwrap();
+        assert_eq!(numbers(next), (21, 22));
+        bench.delete(newest).await;
+        let mut oldest = Vec::new();
+        let mut in_flight = vec![next];
+        while let Some(batch) = bench.outbox.next_batch(&FOUR, &in_flight).await.unwrap() {
+            oldest.push(numbers(batch.id));
+            in_flight.push(batch.id);
+        }
+        assert_eq!(oldest, [(1, 4), (5, 8), (9, 12), (13, 16)]);
+        for id in in_flight {
+            bench.delete(id).await;
+        }
+        assert_eq!(bench.outbox.positions()[0].settled, Seq(22));
+        assert_eq!((bench.outbox.positions()[0].rows, bench.acked_ranges().await), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn bytes_bound_a_batch_of_the_newest_too_and_one_row_always_fits() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::open(&folder);
+        bench.append(10).await;
+        for (bytes, first) in [(250, 9), (1, 10)] {
+            let limits = BatchLimits { rows: 100, bytes };
+            let batch = bench.outbox.newest_batch(&limits, &[]).await.unwrap().unwrap();
+            assert_eq!(numbers(batch.id), (first, 10));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_drain_with_fresh_rows_leaves_one_range_behind_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::open(&folder);
+        bench.append(100).await;
+        let mut beyond = Vec::new();
+        for _ in 0..50 {
+            bench.append(3).await;
+            let batch = bench.newest(&beyond).await.unwrap();
+            bench.delete(batch).await;
+            beyond = vec![batch];
+        }
+        assert_eq!(bench.acked_ranges().await, 1);
+    }
+}

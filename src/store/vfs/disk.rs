@@ -1,0 +1,104 @@
+//! Which disk a store uses, as its configuration names it.
+
+use std::ffi::CStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::fault::Faults;
+use super::shim;
+use super::trace::{Event, Trace};
+use crate::base::{FileError, replace_file};
+
+/// What a commit waits for. A gateway always waits for the disk; the other two exist to show that a proof sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Synchronous {
+    /// Every commit is synced.
+    #[default]
+    Full,
+    /// Only checkpoints are: a power cut loses commits.
+    Normal,
+    /// Nothing is: a power cut may destroy the file.
+    Off,
+}
+
+impl Synchronous {
+    /// SQLite's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Normal => "normal",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What a watched disk records, counts and breaks.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// The recording.
+    pub trace: Trace,
+    /// Failures on order.
+    pub faults: Faults,
+    pub(super) written_bytes: AtomicU64,
+    pub(super) syncs: AtomicU64,
+}
+
+impl Watch {
+    /// Bytes handed to the system so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Syncs that returned well so far.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+}
+
+/// The disk of a store: the system's, unless a test or a proof watches it.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    watched: Option<(Arc<Watch>, &'static CStr)>,
+    synchronous: Synchronous,
+}
+
+impl Disk {
+    /// A disk whose every call `watch` sees. It is registered with SQLite for the rest of the process.
+    pub fn watched(watch: &Arc<Watch>) -> rusqlite::Result<Self> {
+        let name = shim::register(Arc::clone(watch))?;
+        Ok(Self { watched: Some((Arc::clone(watch), name)), synchronous: Synchronous::Full })
+    }
+
+    /// The same disk, with commits that wait for less.
+    #[must_use]
+    pub fn with_synchronous(self, synchronous: Synchronous) -> Self {
+        Self { synchronous, ..self }
+    }
+
+    pub(in crate::store) fn synchronous(&self) -> Synchronous {
+        self.synchronous
+    }
+
+    pub(in crate::store) fn vfs(&self) -> Option<&'static CStr> {
+        self.watched.as_ref().map(|(_, name)| *name)
+    }
+
+    /// `base::replace_file`, recorded.
+    pub(in crate::store) fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        replace_file(path, bytes)?;
+        if let Some((watch, _)) = &self.watched {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            watch.trace.record(|| Event::Replaced { file: file.into(), bytes: bytes.into() });
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Disk {
+    fn eq(&self, other: &Self) -> bool {
+        self.vfs() == other.vfs() && self.synchronous == other.synchronous
+    }
+}
+
+impl Eq for Disk {}
