@@ -22,7 +22,13 @@ impl Postgres {
 
     /// With further settings, one a line, and the way in which clients prove themselves.
     pub(crate) fn with(settings: &str, authentication: &str) -> Self {
+        Self::with_files(settings, authentication, |_| ())
+    }
+
+    /// With files of its own beside the data; `{folder}` in the settings is where they are.
+    pub(crate) fn with_files(settings: &str, authentication: &str, files: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        files(folder.path());
         let data = folder.path().join("data");
         std::fs::write(folder.path().join("password"), "open sesame\n").unwrap();
         give_to_the_server(folder.path());
