@@ -177,6 +177,7 @@ async fn full_stream() -> NatsServer {
                 last: Seq(first + ROWS as u64 - 1),
                 rows: rows.collect(),
                 gaps: Vec::new(),
+                ahead: None,
             };
             let subject = format!("fleet.v1.acme.press-{gateway}.raw.temperature");
             answers.push(context.publish(subject, batch.encode().into()).await.unwrap());
@@ -193,8 +194,7 @@ async fn collect(nats: &NatsServer, sinks: Vec<Arc<dyn Sink>>, commits: usize) {
     let (mut tasks, mut metrics) = (tokio::task::JoinSet::new(), Vec::new());
     for (seed, sink) in (0..).zip(sinks) {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let receiver =
-            StreamReceiver::new(nats.link(), StreamReceiverConfig::default(), "bench", clock).unwrap();
+        let receiver = StreamReceiver::new(nats.link(), StreamReceiverConfig::default(), "bench", clock).unwrap();
         let batch = StreamBatch { commits, ..StreamBatch::default() };
         let flow = CollectStream::new(receiver, sink, batch, CollectConfig::default(), StdRng::seed_from_u64(seed));
         metrics.push(flow.metrics().clone());
@@ -302,7 +302,8 @@ async fn bare_insert(server: &Postgres) -> Spent {
     let body = vec![b'x'; ROW_BYTES];
     let work = async {
         for part in messages.chunks(TRANSACTION / ROWS) {
-            let each = || part.iter().flat_map(|(series, first)| (*first..first + ROWS as i64).map(|seq| (*series, seq)));
+            let each =
+                || part.iter().flat_map(|(series, first)| (*first..first + ROWS as i64).map(|seq| (*series, seq)));
             let series: Vec<i64> = each().map(|(series, _)| series).collect();
             let seqs: Vec<i64> = each().map(|(_, seq)| seq).collect();
             let (walls, boots) = (vec![1_700_000_000_000_i64; series.len()], vec![5_i64; series.len()]);

@@ -6,7 +6,9 @@ pub mod config;
 mod demo;
 mod gateway;
 mod memory;
+mod metered;
 mod notify;
+pub mod prove;
 pub mod replay;
 mod stop;
 

@@ -29,7 +29,7 @@ fn replica(link: Config, server: &Postgres, seed: u64) -> Running<CollectMetrics
     let rng = StdRng::seed_from_u64(seed);
     let collect = CollectStream::new(stream_receiver(link), Arc::new(sink), batch, quick(), rng);
     let metrics = collect.metrics().clone();
-    Running::start(metrics, |stop| collect.run(stop))
+    Running::of(metrics, |stop| collect.run(stop))
 }
 
 fn uplink(link: Config) -> JetStreamUplink {
@@ -127,7 +127,8 @@ async fn every_reading_is_in_postgresql_once_whoever_is_killed_on_the_way() {
     let arrived = poll_report(&report, sent);
     assert!(arrived.contains("verdict/press"), "{arrived}");
     let rows = server.client().await;
-    let counted = rows.query_one("SELECT count(*), count(DISTINCT (series_no, seq)) FROM forebay_row", &[]).await.unwrap();
+    let counted =
+        rows.query_one("SELECT count(*), count(DISTINCT (series_no, seq)) FROM forebay_row", &[]).await.unwrap();
     assert_eq!(counted.get::<_, i64>(0), counted.get::<_, i64>(1));
     let sql = "SELECT count(*), count(DISTINCT body) FROM forebay_row JOIN forebay_series USING (series_no)
                WHERE class = 'verdict'";

@@ -61,7 +61,8 @@ impl Far for Mqtt {
     }
 
     async fn listen(&self) -> Listener {
-        let mut receiver = Receiver::new(Self::link(self.port()), ReceiverConfig::default(), "collect", clock()).unwrap();
+        let mut receiver =
+            Receiver::new(Self::link(self.port()), ReceiverConfig::default(), "collect", clock()).unwrap();
         receiver.connect().await.unwrap();
         Listener::Subscriber { _receiver: Box::new(receiver) }
     }
@@ -119,7 +120,7 @@ fn collect_stream(collector: &Collector, port: u16) -> Running<CollectMetrics> {
     let receiver = stream_receiver(nats_server::impatient(port));
     let collect = CollectStream::new(receiver, Arc::new(sink), batch, quick(), StdRng::seed_from_u64(2));
     let metrics = collect.metrics().clone();
-    Running::start(metrics, |stop| collect.run(stop))
+    Running::of(metrics, |stop| collect.run(stop))
 }
 
 fn uplink(config: Config) -> AnyUplink {

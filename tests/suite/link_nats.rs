@@ -47,7 +47,12 @@ async fn a_stream_that_does_not_keep_is_refused_before_anything_is_sent() {
     let server = NatsServer::start();
     let lost = uplink(server.link()).connect().await.unwrap_err();
     assert!(lost.reason.contains("has no usable stream FLEET: it does not exist"), "{lost}");
-    fleet_stream(server.port(), None, r#"{"name":"FLEET","subjects":["fleet.v1.>"],"retention":"limits","storage":"memory","num_replicas":1}"#).await;
+    fleet_stream(
+        server.port(),
+        None,
+        r#"{"name":"FLEET","subjects":["fleet.v1.>"],"retention":"limits","storage":"memory","num_replicas":1}"#,
+    )
+    .await;
     let mut forgetful = uplink(server.link());
     let lost = forgetful.connect().await.unwrap_err();
     assert!(lost.reason.contains("it keeps in memory"), "{lost}");
@@ -199,7 +204,9 @@ async fn a_leaf_node_without_a_stream_passes_on_to_the_hub_and_keeps_nothing_its
         for _ in 0..100 {
             // The leaf's link to its hub takes a moment, and a second after each loss.
             if gateway.connect().await.is_ok() {
-                gateway.submit(1, Message { topic: SUBJECT.to_owned(), payload: bytes::Bytes::from_static(payload) }).unwrap();
+                gateway
+                    .submit(1, Message { topic: SUBJECT.to_owned(), payload: bytes::Bytes::from_static(payload) })
+                    .unwrap();
                 if let Ok((1, Answer::Acknowledged)) = gateway.answer().await {
                     return;
                 }
@@ -223,11 +230,7 @@ fn settings_of_one_kind_beside_the_other_are_contradictions() {
     let nats = impatient(4222);
     nats.check().unwrap();
     let stream = |stream: &str| Some(NatsConfig { stream: Name::new(stream).unwrap(), ..NatsConfig::default() });
-    let both = NatsConfig {
-        credentials_file: Some("a".into()),
-        nkey_file: Some("b".into()),
-        ..NatsConfig::default()
-    };
+    let both = NatsConfig { credentials_file: Some("a".into()), nkey_file: Some("b".into()), ..NatsConfig::default() };
     let prefix = NatsConfig { inbox_prefix: "a.*".to_owned(), ..NatsConfig::default() };
     let cases = [
         (Config { kind: Kind::Mqtt, ..nats.clone() }, "nats "),

@@ -5,6 +5,9 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod collecting;
+mod custody_crash;
+mod custody_faults;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
@@ -18,6 +21,8 @@ mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
 mod e2e_payloads;
+mod e2e_receipts;
+mod e2e_summaries;
 mod fleet;
 #[cfg(all(feature = "nats", feature = "postgres"))]
 mod fleet_faults;
@@ -30,6 +35,7 @@ mod link_kinds;
 mod link_mqtt;
 #[cfg(feature = "nats")]
 mod link_nats;
+mod link_pace;
 mod link_sync;
 #[cfg(feature = "tract")]
 mod models;
@@ -46,6 +52,7 @@ mod page_chromium;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod salvage;
+mod sketches;
 mod store_faults;
 #[cfg(feature = "postgres")]
 mod warehouse;

@@ -47,10 +47,8 @@ impl NatsServer {
             let leafnodes =
                 leaf.clone().unwrap_or_else(|| format!("leafnodes {{ listen: \"127.0.0.1:{leaf_port}\" }}"));
             let place = folder.path().join("js");
-            let jetstream = format!(
-                "jetstream {{ store_dir: \"{}\", max_mem: 64M, max_file: 2G, {domain} }}",
-                place.display()
-            );
+            let jetstream =
+                format!("jetstream {{ store_dir: \"{}\", max_mem: 64M, max_file: 2G, {domain} }}", place.display());
             let settings = format!(
                 "listen: \"127.0.0.1:{port}\"\nserver_name: \"s{port}\"\n{}\n{leafnodes}\n{}\n",
                 if setup.plain { "" } else { &jetstream },
@@ -151,13 +149,8 @@ fn binary() -> PathBuf {
 fn spawn(folder: &Path, settings: &str) -> Option<Child> {
     let config = folder.join("nats.conf");
     std::fs::write(&config, settings).unwrap();
-    let mut child = Command::new(binary())
-        .arg("-c")
-        .arg(&config)
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new(binary()).arg("-c").arg(&config).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let running = lines.by_ref().map_while(Result::ok).any(|line| line.ends_with("Server is ready"));
     if !running {

@@ -114,7 +114,12 @@ impl Postgres {
         // A lock file of a killed server whose number somebody else has by now would stop it.
         let _ = std::fs::remove_file(data.join("postmaster.pid"));
         let mut command = server_user(&program("postgres"));
-        command.arg("-D").arg(&data).args(["-c", "listen_addresses=127.0.0.1"]).arg("-c").arg(format!("port={}", self.port));
+        command
+            .arg("-D")
+            .arg(&data)
+            .args(["-c", "listen_addresses=127.0.0.1"])
+            .arg("-c")
+            .arg(format!("port={}", self.port));
         command.arg("-c").arg(format!("unix_socket_directories={}", self.folder.path().display()));
         for setting in self.settings.lines().filter(|line| !line.is_empty()) {
             command.arg("-c").arg(setting);

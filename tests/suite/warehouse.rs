@@ -30,7 +30,12 @@ fn sink(config: WarehouseConfig) -> (Arc<Warehouse>, WarehouseSink) {
 fn batch(gateway: &str, stream: &str, first: u64, last: u64, rows: &BTreeSet<u64>, gaps: &[(u64, u64)]) -> Arrival {
     use forebay::base::{Epoch, Seq};
     use forebay::flows::Gap;
-    let row = |seq: &u64| Row { seq: Seq(*seq), stamp: stamp(), offset_ms: None, body: Bytes::from(format!("{gateway}/{stream}/{seq}")) };
+    let row = |seq: &u64| Row {
+        seq: Seq(*seq),
+        stamp: stamp(),
+        offset_ms: None,
+        body: Bytes::from(format!("{gateway}/{stream}/{seq}")),
+    };
     let gap = |(first, last): &(u64, u64)| Gap {
         first: Seq(*first),
         last: Seq(*last),
@@ -47,6 +52,7 @@ fn batch(gateway: &str, stream: &str, first: u64, last: u64, rows: &BTreeSet<u64
         last: Seq(last),
         rows: rows.range(first..=last).map(row).collect(),
         gaps: gaps.iter().map(gap).collect(),
+        ahead: None,
     };
     let topic = format!("fleet/v1/acme/{gateway}/raw/{stream}");
     Arrival::read(topic, Bytes::from(batch.encode()), &inbox::Config::default())
@@ -115,7 +121,8 @@ async fn the_effect_is_exactly_once_when_collectors_get_overlapping_batches_at_t
         assert_eq!((series.missing_ranges[0].0.0, series.missing_ranges[0].1.0), (90, 99));
         assert_eq!((series.highest.0, series.readings_lost), (200, 20));
     }
-    let ranges: i64 = server.client().await.query_one("SELECT count(*) FROM forebay_received", &[]).await.unwrap().get(0);
+    let ranges: i64 =
+        server.client().await.query_one("SELECT count(*) FROM forebay_received", &[]).await.unwrap().get(0);
     assert_eq!(ranges, 4 * 3, "three ranges for each series, however they came");
     assert!(sinks[0].0.report(&name("other"), 10).await.unwrap().series.is_empty(), "of another tenant");
 }
@@ -129,7 +136,8 @@ async fn both_databases_say_the_same_about_the_same_batches() {
     let (warehouse, large) = sink(server.config());
     let mut rng = StdRng::seed_from_u64(2);
     let mut arrivals = story(&mut rng);
-    arrivals.insert(3, Arrival::read("fleet/v1/x".to_owned(), Bytes::from_static(b"\0\xff"), &inbox::Config::default()));
+    arrivals
+        .insert(3, Arrival::read("fleet/v1/x".to_owned(), Bytes::from_static(b"\0\xff"), &inbox::Config::default()));
     for pack in arrivals.chunks(5) {
         let (small, large) = (small.keep(pack.to_vec()).await.unwrap(), large.keep(pack.to_vec()).await.unwrap());
         assert_eq!(small.len(), large.len());
@@ -145,7 +153,8 @@ async fn both_databases_say_the_same_about_the_same_batches() {
     assert_eq!(collector.report().await, warehouse.report(&name("acme"), 100).await.unwrap());
     let bodies: Vec<_> = server.bodies().await;
     assert_eq!(collector.bodies().await, bodies);
-    let rejected = server.client().await.query_one("SELECT topic, size_bytes FROM forebay_rejected", &[]).await.unwrap();
+    let rejected =
+        server.client().await.query_one("SELECT topic, size_bytes FROM forebay_rejected", &[]).await.unwrap();
     assert_eq!((rejected.get::<_, &str>(0), rejected.get::<_, i64>(1)), ("fleet/v1/x", 2));
 }
 
