@@ -37,4 +37,5 @@ mod outbox_model;
 mod page_chromium;
 mod salvage;
 mod store_faults;
+mod upgrade;
 mod webdriver;
