@@ -42,7 +42,7 @@ case $what in
   test)
     packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium \
       chromedriver=chromium-driver python3=python3
-    python paho-mqtt==2.1.0
+    python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6
     ;;
   bench) packages cc=gcc /usr/sbin/mosquitto=mosquitto ;;
   release)

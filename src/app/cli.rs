@@ -43,11 +43,26 @@ enum Command {
     ///
     /// From an MQTT broker (--broker), or from a NATS JetStream stream (--nats), which any number of these may share.
     Collect(CollectArgs),
+    /// Ask a gateway for something, over the broker that it sends to, and print its answer.
+    #[command(subcommand)]
+    Request(RequestCommand),
     /// Models on this box.
     #[command(subcommand)]
     Model(ModelCommand),
     /// Look at this machine and say what the gateway can rely on: disk, clock, ports, memory, engines.
     Doctor(ConfigArgs),
+    /// Prove on this machine's own disk that what is acknowledged survives power cuts and kills.
+    ///
+    /// Measures how long the disk takes to make a write durable and what that allows: rows a second, at which delay, and
+    /// how long flash will last. Then records every call of the real writer to the disk, builds the files that a power
+    /// cut could leave after each of them (nothing, all or any part of what had not been synced, torn at 512 bytes), opens
+    /// them with the gateway's own code and compares every row with what had been acknowledged. Then runs the writer as
+    /// a process of its own and kills it under load, again and again.
+    ///
+    /// Writes only into folders that it makes and removes; an existing database is never touched. Exit code 0 if
+    /// nothing acknowledged was lost, 1 if anything was. Whether the disk itself keeps what it says is synced, only a
+    /// pulled plug can show: docs/proof.md says what is proved and what is not.
+    Prove(ProveArgs),
     /// Make a key for an app or a sensor, and the line that lets it in.
     Key {
         /// Its name: the MQTT user name and the name in logs and audit.
@@ -70,6 +85,9 @@ pub(super) struct DemoArgs {
     /// End after the report instead of leaving the page up.
     #[arg(long)]
     pub once: bool,
+    /// Send the cloud each reading with its verdict beside the summaries, and hold every one against the recording.
+    #[arg(long)]
+    pub verdicts: bool,
     /// Readings a second; the recording is 79 days long.
     #[arg(long, value_name = "N", default_value_t = 1200.0)]
     pub rate: f64,
@@ -144,6 +162,77 @@ pub(super) struct CollectArgs {
     /// Instead of receiving: say what each gateway's streams have and miss, and exit with 1 if anything is missing.
     #[arg(long)]
     pub report: bool,
+    /// The report as JSON.
+    #[arg(long, requires = "report")]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RequestCommand {
+    /// Readings as they came: what surrounds an alarm, or a stretch of time. They come as rows of class `raw`.
+    ///
+    /// Exit code 0 once they are in the gateway's durable queue, 1 if it refuses or does not answer in time. The same --id
+    /// is fulfilled once, so it is safe to ask again.
+    Raw(RawArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RawArgs {
+    /// The gateway's name.
+    #[arg(long)]
+    pub gateway: String,
+    /// The stream's name.
+    #[arg(long)]
+    pub stream: String,
+    /// The alarm's number on its box: readings around the one that raised it.
+    #[arg(long, value_name = "N", conflicts_with_all = ["from", "to"], required_unless_present = "from")]
+    pub alarm: Option<i64>,
+    /// Readings before the alarm; 144 if absent.
+    #[arg(long, value_name = "N", requires = "alarm")]
+    pub before: Option<u64>,
+    /// Readings from the alarm on; 144 if absent.
+    #[arg(long, value_name = "N", requires = "alarm")]
+    pub after: Option<u64>,
+    /// Start, as 2026-11-21T06:00:00Z or in milliseconds since 1970; source time.
+    #[arg(long, value_name = "TIME", requires = "to")]
+    pub from: Option<String>,
+    /// End, included.
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub to: Option<String>,
+    /// The request's name, to ask again for the same; a new one if absent.
+    #[arg(long, value_name = "NAME")]
+    pub id: Option<String>,
+    /// How long to wait for the answer.
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub timeout_s: u64,
+    #[command(flatten)]
+    pub link: LinkArgs,
+}
+
+/// How to reach the broker that gateways send to.
+#[derive(Debug, Args)]
+pub(super) struct LinkArgs {
+    /// Broker, HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    pub broker: String,
+    /// The gateway's tenant.
+    #[arg(long, default_value = "default")]
+    pub tenant: String,
+    /// User name, with --password-file.
+    #[arg(long, requires = "password_file")]
+    pub user: Option<String>,
+    /// File that holds the password or key and nothing else.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// Certificate authority (PEM) that signed the broker's certificate: turns TLS on.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Client certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "key", requires = "ca")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
 }
 
 /// Receiving from NATS instead of MQTT.
@@ -210,6 +299,47 @@ pub(super) struct PostgresArgs {
     pub partitions: u16,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct ProveArgs {
+    /// A folder on the disk that the box will use, such as the one above its state folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub dir: PathBuf,
+    /// About how long it may take. What does not fit is left out and said.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub seconds: u64,
+    /// Crash states to try, if the time allows.
+    #[arg(long, value_name = "N", default_value_t = 4000)]
+    pub states: u64,
+    /// Processes to kill, if the time allows.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub kills: u64,
+    /// Also run the writer with SQLite's `synchronous` at NORMAL and OFF, which must be caught: a proof that passes
+    /// those proves nothing. Exit code 1 if they are not caught.
+    #[arg(long)]
+    pub negative_controls: bool,
+    /// What the disk's maker says it takes in its life, in terabytes written. Absent: 32, spelled out in the answer.
+    #[arg(long, value_name = "TB")]
+    pub endurance_tbw: Option<f64>,
+    /// Rows a second on average, for the years that the disk will last.
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    pub rate: f64,
+    /// Bytes of one row.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub payload_bytes: u32,
+    /// The answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Repeat the chances of an earlier run.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// The process that is killed: writes without end.
+    #[arg(long, hide = true)]
+    pub child: bool,
+    /// Submitters of that process.
+    #[arg(long, hide = true, default_value_t = 8)]
+    pub submitters: u64,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
     /// One line a model: name, version, format, size, quality, problems.
@@ -256,6 +386,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Check(args) => Ok(commands::check::run(&args.config, &overrides())),
         Command::Doctor(args) => Ok(commands::doctor::run(&args.config, &overrides())),
+        Command::Prove(args) => commands::prove::run(&args),
         Command::Demo(args) => runtime()?.block_on(demo::run(&args)),
         Command::Replay(args) => {
             let password = std::env::var("FOREBAY_PASSWORD").ok();
@@ -266,6 +397,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let stop = until_told_to_stop()?;
             commands::collect::run(&args, stop).await
         }),
+        Command::Request(RequestCommand::Raw(args)) => runtime()?.block_on(commands::request::raw(&args)),
         Command::Model(ModelCommand::List(args)) => commands::model::list(&args.models),
         Command::Model(ModelCommand::Show { name, version, models }) => {
             commands::model::show(&models.models, &name, version)

@@ -15,7 +15,7 @@ use super::config::Config;
 use super::memory;
 use super::notify::{self, Vitals};
 use crate::access::Access;
-use crate::base::{Clock, SystemClock};
+use crate::base::{Clock, Name, SystemClock};
 use crate::broker::{self, Broker};
 use crate::catalog::Catalog;
 use crate::engine::{self, Pool};
@@ -27,12 +27,12 @@ use crate::flows::query::{self, LinkWatch, Query};
 use crate::flows::raw::Raw;
 use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
-use crate::flows::{Sync, SyncConfig};
+use crate::flows::{AcknowledgedBy, Address, Requests, Sync, SyncConfig};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
 use crate::telemetry::Registry;
-use crate::uplink::AnyUplink;
+use crate::uplink::{AnyUplink, Ears};
 use crate::{doors, signal};
 
 /// How often the queue's depth is looked at for its deepest point.
@@ -50,6 +50,7 @@ struct Built {
     http: (TcpListener, Arc<doors::http::Door>),
     query: Arc<Query>,
     sync: Option<Sync<AnyUplink, StdRng>>,
+    requests: Option<Requests>,
     salvage: Salvage,
     pool: Arc<Pool>,
     tasks: TaskTracker,
@@ -71,6 +72,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         http: (listener, door),
         query,
         sync,
+        requests,
         salvage,
         pool,
         tasks,
@@ -94,6 +96,9 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     tasks.spawn(salvage.run(link_end.clone()));
     if let Some(sync) = sync {
         tasks.spawn(sync.run(link_end.clone()));
+    }
+    if let Some(requests) = requests {
+        tasks.spawn(requests.run(link_end.clone()));
     }
     tasks.close();
 
@@ -245,18 +250,21 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     signals.register(&mut registry);
     news.register(&mut registry);
 
-    let (sync, link) = match cloud {
-        None => (None, None),
+    let (sync, link, asking) = match cloud {
+        None => (None, None, None),
         Some(cloud) => {
             let client_id = format!("forebay-{}", gateway.name);
-            let uplink = AnyUplink::new(cloud, &client_id, Arc::clone(&clock))?;
-            uplink.metrics().register(&mut registry);
             let sync: SyncConfig = sync;
+            let uplink = AnyUplink::new(cloud, &client_id, Arc::clone(&clock))?.listening(ears(&sync, &gateway.name));
+            uplink.metrics().register(&mut registry);
             let rng = StdRng::from_os_rng();
-            let sync = Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
+            let (answers, per_minute) = (Address::responses(&sync.tenant, &gateway.name), sync.requests_per_minute);
+            let mut sync =
+                Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
+            let asking = (sync.requests(), answers, per_minute);
             sync.metrics().register(&mut registry);
             let link = LinkWatch { state: sync.link(), metrics: sync.metrics().clone() };
-            (Some(sync), Some(link))
+            (Some(sync), Some(link), Some(asking))
         }
     };
     let mqtt = doors::mqtt::Door::bind(mqtt, broker.clone(), Arc::clone(&access), Arc::clone(&clock)).await?;
@@ -275,21 +283,26 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         salvage: salvage_says,
         database,
     }));
-    let raw = Raw {
+    let raw = Arc::new(Raw {
         sense: Arc::clone(&sense),
         reader: store.reader(),
         writer: store.writer(),
         history: history.clone(),
         outbox: outbox.clone(),
         clock: Arc::clone(&clock),
-    };
+    });
+    let requests = asking.map(|(ends, answers, per_minute)| {
+        let requests = Requests::new(Arc::clone(&raw), ends, answers, per_minute, Arc::clone(&clock));
+        requests.metrics().register(&mut registry);
+        requests
+    });
     let ids = Mutex::new(StdRng::from_os_rng());
     let door = doors::http::Door::new(
         http,
         doors::http::Parts {
             query: Arc::clone(&query),
             intake: Arc::new(Intake::new(sense)),
-            raw: Arc::new(raw),
+            raw,
             inference: Arc::new(Inference::new(models)),
             access,
             registry: Arc::new(Mutex::new(registry)),
@@ -310,11 +323,20 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         http: (listener, Arc::new(door)),
         query,
         sync,
+        requests,
         salvage,
         pool,
         tasks,
         streams_end,
     })
+}
+
+/// What a gateway listens to: receipts where they count, and requests where they are taken.
+fn ears(sync: &SyncConfig, gateway: &Name) -> Ears {
+    let receipts = (sync.acknowledged_by == AcknowledgedBy::Receiver).then(|| Address::receipts(&sync.tenant, gateway));
+    let requests = (sync.requests_per_minute > 0).then(|| Address::requests(&sync.tenant, gateway));
+    let filters = receipts.iter().chain(&requests).cloned().collect();
+    Ears { filters, response_topic: receipts, answers: Some(Address::responses(&sync.tenant, gateway)) }
 }
 
 /// The alarms that stand, as the disk has them: said again on the local broker, whose retained state may be older.

@@ -7,6 +7,7 @@ mod demo;
 mod gateway;
 mod memory;
 mod notify;
+pub mod prove;
 pub mod replay;
 mod stop;
 

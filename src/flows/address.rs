@@ -26,6 +26,21 @@ impl Address {
         format!("{TOPIC_ROOT}/{}/{}/{}/{}", self.tenant, self.gateway, self.class, self.stream)
     }
 
+    /// `fleet/v1/{tenant}/{gateway}/receipt`: where receivers confirm what they keep.
+    pub fn receipts(tenant: &Name, gateway: &Name) -> String {
+        format!("{TOPIC_ROOT}/{tenant}/{gateway}/receipt")
+    }
+
+    /// `fleet/v1/{tenant}/{gateway}/request`: where the cloud asks for something.
+    pub fn requests(tenant: &Name, gateway: &Name) -> String {
+        format!("{TOPIC_ROOT}/{tenant}/{gateway}/request")
+    }
+
+    /// `fleet/v1/{tenant}/{gateway}/response`: where the gateway answers that.
+    pub fn responses(tenant: &Name, gateway: &Name) -> String {
+        format!("{TOPIC_ROOT}/{tenant}/{gateway}/response")
+    }
+
     /// Reads a topic back; `None` if it is not one of ours.
     pub fn parse(topic: &str) -> Option<Self> {
         let mut levels = topic.strip_prefix(TOPIC_ROOT)?.strip_prefix('/')?.split('/');

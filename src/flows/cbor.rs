@@ -195,6 +195,12 @@ impl<'a> Decoder<'a> {
         if self.array()? == items { Ok(()) } else { Err(CborError::Unexpected { wanted, at }) }
     }
 
+    /// Number of pairs that follow, bounded as items are.
+    pub(super) fn map(&mut self) -> Result<usize, CborError> {
+        let pairs = usize::try_from(self.value(MAP, "a map")?).map_err(|_| CborError::Short)?;
+        if pairs > (self.bytes.len() - self.at) / 2 { Err(CborError::Short) } else { Ok(pairs) }
+    }
+
     /// A map of exactly `pairs`.
     pub(super) fn map_of(&mut self, pairs: u64, wanted: &'static str) -> Result<(), CborError> {
         let at = self.at;

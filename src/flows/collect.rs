@@ -1,4 +1,4 @@
-//! The receiving side of a fleet: message, batch, one transaction, acknowledgement, in this order.
+//! The receiving side of a fleet: message, batch, one transaction, receipt, acknowledgement, in this order.
 //!
 //! The effect of a row is exactly once: the inbox commits which rows it has in the transaction that holds them. What
 //! cannot be read is put aside with its reason and acknowledged, since the broker would bring it for ever.
@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -15,10 +16,12 @@ use rand::Rng;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::Backoff;
+use crate::base::{Backoff, Digest};
 use crate::uplink::{AckToken, Delivery, Receiver};
 
+use super::address::Address;
 use super::arrival::Arrival;
+use super::receipt::{Receipt, Span, Verdict};
 use super::sink::{Effect, Sink};
 
 /// Bounds of the receiving flow.
@@ -54,6 +57,8 @@ pub struct CollectMetrics {
     pub rejected: Counter,
     /// Messages left to the broker, because they begin a series beyond the limit.
     pub refused: Counter,
+    /// Receipts and refusals sent to gateways.
+    pub receipts: Counter,
     /// Losses of the link or of the disk.
     pub failures: Counter,
 }
@@ -68,6 +73,7 @@ impl CollectMetrics {
         registry.register("duplicate_rows", "Rows that had come before", self.duplicates.clone());
         registry.register("rejected_messages", "Messages that could not be read", self.rejected.clone());
         registry.register("refused_messages", "Messages beyond the limit of series", self.refused.clone());
+        registry.register("receipts", "Receipts and refusals sent to gateways", self.receipts.clone());
         registry.register("failures", "Losses of the link or of the disk", self.failures.clone());
     }
 
@@ -87,7 +93,18 @@ impl CollectMetrics {
     }
 }
 
-type Committing = BoxFuture<'static, (AckToken, Result<Vec<Effect>, String>)>;
+/// What to say to the sender of one message, once it is known what became of it.
+struct Answer {
+    /// `None` where no gateway can be behind the message.
+    topic: Option<String>,
+    digest: Digest,
+    /// What it carries, or why nobody can tell.
+    span: Result<Span, String>,
+    token: AckToken,
+    wanted: bool,
+}
+
+type Committing = BoxFuture<'static, (Answer, Result<Vec<Effect>, String>)>;
 
 enum Ended {
     Stopped,
@@ -148,12 +165,12 @@ impl<R: Rng + Send> Collect<R> {
             let stopped = stop.is_cancelled();
             tokio::select! {
                 biased;
-                Some((token, outcome)) = commits.next(), if !commits.is_empty() => match outcome {
+                Some((answer, outcome)) = commits.next(), if !commits.is_empty() => match outcome {
                     Ok(effects) => {
                         backoff.reset();
-                        effects.iter().for_each(|effect| self.metrics.count(*effect));
-                        if !effects.contains(&Effect::Refused) {
-                            self.receiver.acknowledge(token);
+                        for effect in effects {
+                            self.metrics.count(effect);
+                            self.answer(&answer, effect);
                         }
                     }
                     Err(error) => {
@@ -174,9 +191,38 @@ impl<R: Rng + Send> Collect<R> {
 
     /// The commit of one message, whatever it holds.
     fn keep(&self, delivery: Delivery) -> Committing {
-        let Delivery { topic, payload, token } = delivery;
+        let Delivery { topic, payload, answer_wanted, token } = delivery;
         self.metrics.messages.inc();
-        let kept = self.sink.keep(vec![Arrival::read(topic, payload, self.sink.limits())]);
-        Box::pin(async move { (token, kept.await) })
+        let receipts = Address::parse(&topic).map(|address| Address::receipts(&address.tenant, &address.gateway));
+        let digest = Digest::of(&payload);
+        let arrival = Arrival::read(topic, payload, self.sink.limits());
+        let span = match &arrival {
+            Arrival::Batch { address, batch, .. } => Ok(Span::of_verified(address, batch)),
+            Arrival::Unreadable { reason, .. } => Err(reason.clone()),
+        };
+        let answer = Answer { topic: receipts, digest, span, token, wanted: answer_wanted };
+        let kept = self.sink.keep(vec![arrival]);
+        Box::pin(async move { (answer, kept.await) })
+    }
+
+    /// After the commit: the receipt to the sender, then the acknowledgement to the broker. Killed in between, the
+    /// broker brings the message again, and the receipt is repeated.
+    fn answer(&mut self, answer: &Answer, effect: Effect) {
+        let verdict = match (effect, &answer.span) {
+            (Effect::Stored { .. }, Ok(span)) => Verdict::Kept(span.clone()),
+            (Effect::Refused, _) => Verdict::Refused { reason: "it keeps no more series".to_owned() },
+            (_, Err(reason)) => Verdict::Refused { reason: reason.clone() },
+            (Effect::Rejected, Ok(_)) => Verdict::Refused { reason: "it was put aside".to_owned() },
+        };
+        if let Some(topic) = &answer.topic {
+            let receipt = Receipt { digest: answer.digest, verdict };
+            if self.receiver.say(topic, &Bytes::from(receipt.encode())) {
+                self.metrics.receipts.inc();
+            }
+        }
+        // What is refused stays at the broker, unless its sender is known to keep it.
+        if effect != Effect::Refused || answer.wanted {
+            self.receiver.acknowledge(answer.token);
+        }
     }
 }

@@ -8,6 +8,7 @@ mod cbor;
 mod collect;
 #[cfg(feature = "nats")]
 mod collect_stream;
+mod confirm;
 mod flight;
 pub mod inference;
 pub mod intake;
@@ -16,7 +17,9 @@ pub mod models;
 pub mod query;
 mod queue;
 pub mod raw;
+mod receipt;
 pub mod record;
+mod request;
 pub mod salvage;
 pub mod sense;
 mod sink;
@@ -35,8 +38,10 @@ pub use collect::{Collect, CollectConfig, CollectMetrics};
 #[cfg(feature = "nats")]
 pub use collect_stream::{CollectStream, StreamBatch};
 pub use load_spec::load_spec;
+pub use receipt::{Receipt, ReceiptError, Span, Verdict};
+pub use request::{Ask, CloudAnswer, CloudRequest, Outcome, RequestMetrics, Requests};
 pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
 pub use sync::Sync;
-pub use sync_settings::{SyncConfig, SyncMetrics};
+pub use sync_settings::{AcknowledgedBy, SyncConfig, SyncMetrics};
 #[cfg(feature = "postgres")]
 pub use warehouse_sink::WarehouseSink;

@@ -131,13 +131,15 @@ struct Next {
 }
 
 impl Raw {
+    /// True for what may name a request.
+    pub fn is_name(request: &str) -> bool {
+        (1..=MAX_REQUEST_BYTES).contains(&request.len()) && request.bytes().all(|byte| byte.is_ascii_graphic())
+    }
+
     /// Queues readings of `stream` for the cloud. The same `request` of a stream is fulfilled once, over restarts too;
     /// one that was cut short goes on.
     pub async fn enqueue(&self, stream: &str, request: &str, wanted: Wanted) -> Result<Enqueued, RawError> {
-        if request.len() > MAX_REQUEST_BYTES
-            || request.is_empty()
-            || !request.bytes().all(|byte| byte.is_ascii_graphic())
-        {
+        if !Self::is_name(request) {
             return Err(RawError::Request);
         }
         let about = self.sense.stream(stream).ok_or_else(|| RawError::NoStream(stream.to_owned()))?;

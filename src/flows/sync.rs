@@ -1,5 +1,7 @@
 //! Queue to cloud: batch, send, wait for the acknowledgement, delete. At its own pace, never in the sensor's path.
 //!
+//! Whose acknowledgement counts is a setting: the receiver's receipt, or the broker's answer (`confirm.rs`).
+//!
 //! Several batches may wait for their answers. The queue is the only memory: after every loss of the link the rows that
 //! were not acknowledged are read from it again, so a row may be sent twice and none is skipped.
 
@@ -9,19 +11,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::Rng;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Backoff, Clock, Name, Seq};
 use crate::outbox::{self, BatchLimits, Class, Outbox, Position, StreamKey};
 use crate::store::Writer;
-use crate::uplink::{Answer, LinkState, Lost, Message, Ticket, Uplink};
+use crate::uplink::{Answer, CloudMessage, LinkState, Lost, Message, Ticket, Uplink};
 
 use super::address::Address;
 use super::batch::{BATCH_OVERHEAD_BYTES, Batch};
+use super::confirm::{Confirmations, Heard};
 use super::flight::Flights;
 use super::queue::{End, Queue};
-use super::sync_settings::{SyncConfig, SyncMetrics};
+use super::receipt::{Receipt, Span};
+use super::sync_settings::{AcknowledgedBy, SyncConfig, SyncMetrics};
+
+/// Requests of the cloud that may wait, and answers to them.
+const MAX_REQUESTS: usize = 16;
 
 /// Why nothing is being sent.
 enum Ended {
@@ -66,11 +73,20 @@ pub struct Sync<U, R> {
     rng: R,
     metrics: SyncMetrics,
     flights: Flights<StreamKey>,
+    confirmations: Confirmations,
     holds: HashMap<StreamKey, Hold>,
+    /// What the cloud says.
+    cloud: Option<mpsc::Receiver<CloudMessage>>,
+    receipts: String,
+    /// Whoever answers what is no receipt.
+    asking: Option<mpsc::Sender<CloudMessage>>,
+    saying: Option<mpsc::Receiver<Message>>,
     /// There may be ledger entries without a row, which nothing counts: look even if nothing seems to wait.
     look: bool,
     /// Since boot: when rows that wait for company have waited enough.
     linger_until: Option<Duration>,
+    /// The link says that no receipts come.
+    silent: bool,
 }
 
 impl<U: Uplink, R: Rng + Send> Sync<U, R> {
@@ -79,15 +95,22 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
     pub fn new(
         outbox: Outbox,
         writer: Writer,
-        uplink: U,
+        mut uplink: U,
         gateway: Name,
         clock: Arc<dyn Clock>,
         config: SyncConfig,
         rng: R,
     ) -> Self {
+        let cloud = uplink.from_cloud();
+        let by = if cloud.is_some() { config.acknowledged_by } else { AcknowledgedBy::Broker };
         Self {
             queue: Queue::new(outbox, writer),
             uplink,
+            confirmations: Confirmations::new(by, &config),
+            cloud,
+            receipts: Address::receipts(&config.tenant, &gateway),
+            asking: None,
+            saying: None,
             gateway,
             clock,
             config,
@@ -97,12 +120,22 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             holds: HashMap::new(),
             look: true,
             linger_until: None,
+            silent: false,
         }
     }
 
     /// The counters.
     pub fn metrics(&self) -> &SyncMetrics {
         &self.metrics
+    }
+
+    /// Where the cloud's requests come out, and where answers to them go in. Both are bounded; what comes while they are
+    /// full is dropped, since whoever asks asks again.
+    pub fn requests(&mut self) -> (mpsc::Receiver<CloudMessage>, mpsc::Sender<Message>) {
+        let (asking, asked) = mpsc::channel(MAX_REQUESTS);
+        let (say, saying) = mpsc::channel(MAX_REQUESTS);
+        (self.asking, self.saying) = (Some(asking), Some(saying));
+        (asked, say)
     }
 
     /// How the link is.
@@ -131,6 +164,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
                 Ended::Lost(reason) => {
                     self.uplink.close().await;
                     self.flights.lose();
+                    self.confirmations.lose();
                     self.metrics.in_flight.set(0);
                     reason
                 }
@@ -167,7 +201,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
                 Ok(wait) => wait,
                 Err(ended) => return ended,
             };
-            let room = self.flights.len() < self.uplink.window();
+            let (room, window) = (self.has_room(), self.has_window());
             let settled = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ended::Stopped,
@@ -180,13 +214,18 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
                     }
                     Err(lost) => return lost.into(),
                 },
+                Some(message) = next(&mut self.cloud) => self.hear(message, backoff).await,
+                Some(message) = next(&mut self.saying), if window => match self.say(message) {
+                    Ok(()) => Ok(()),
+                    Err(lost) => return lost.into(),
+                },
                 changed = appended.changed(), if room => match changed {
                     Ok(()) => Ok(()),
                     Err(_) => return Ended::Stopped,
                 },
                 // Deletes change what is counted as waiting.
                 _ = deleted.changed(), if room => Ok(()),
-                () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if room && wait.is_some() => Ok(()),
+                () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if wait.is_some() => Ok(()),
             };
             if let Err(error) = settled {
                 return error.into();
@@ -194,10 +233,53 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         }
     }
 
-    /// Submits what is due while the window has room. Gives the time after which to look again, if only time is missing.
+    /// The link takes a message.
+    fn has_window(&self) -> bool {
+        self.confirmations.asked() < self.uplink.window()
+    }
+
+    /// The link takes a batch, and it may be remembered.
+    fn has_room(&self) -> bool {
+        self.has_window() && !self.confirmations.is_full()
+    }
+
+    /// Submits what is due while there is room. Gives the time after which to look again, if only time is missing.
     async fn fill(&mut self) -> Result<Option<Duration>, Ended> {
         self.queue.settle(&mut self.flights).await?;
-        while self.flights.len() < self.uplink.window() {
+        let again = self.send_again()?;
+        let wait = if self.has_room() { self.fill_from_queue().await? } else { None };
+        Ok([again, wait].into_iter().flatten().min())
+    }
+
+    /// Sends what has waited too long for its receipt, and says so of the link. Gives the time after which to look again.
+    fn send_again(&mut self) -> Result<Option<Duration>, Lost> {
+        let now = self.clock.since_boot();
+        let silent = self.confirmations.silent_since(now).map(|since| {
+            let since_ms = self.clock.wall_ms() - i64::try_from((now - since).as_millis()).unwrap_or(i64::MAX);
+            // To the second: what the clocks differ by between two looks is no news.
+            let since = jiff::Timestamp::from_second(since_ms / 1000).unwrap_or_default();
+            format!("the broker takes batches and no receiver has confirmed one since {since}; they stay in the queue")
+        });
+        if silent.is_some() != self.silent {
+            self.silent = silent.is_some();
+            if let Some(reason) = &silent {
+                tracing::warn!(reason, "no receipts");
+            }
+            self.uplink.complain("receipts", silent);
+        }
+        while self.has_window() {
+            let Some((ticket, message)) = self.confirmations.again(now) else { break };
+            self.metrics.resent.inc();
+            self.metrics.bytes.inc_by(message.payload.len() as u64);
+            self.uplink.submit(ticket, message)?;
+        }
+        // Without room the answer that makes some is the reason to look again.
+        let due_at = self.confirmations.due_at(now).filter(|due_at| self.has_window() || *due_at > now);
+        Ok(due_at.map(|due_at| due_at.saturating_sub(now)))
+    }
+
+    async fn fill_from_queue(&mut self) -> Result<Option<Duration>, Ended> {
+        while self.has_room() {
             match self.due() {
                 Due::Now => {}
                 Due::In(wait) => return Ok(Some(wait)),
@@ -281,7 +363,45 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         }
         self.metrics.bytes.inc_by(payload.len() as u64);
         self.metrics.in_flight.set(i64::try_from(self.flights.len()).unwrap_or(i64::MAX));
-        self.uplink.submit(ticket, Message { topic, payload: Bytes::from(payload) })?;
+        let message = Message { topic, payload: Bytes::from(payload) };
+        let asked = self.confirmations.depart(ticket, Span::of(&batch), &message);
+        self.uplink.submit(asked, message)?;
+        Ok(())
+    }
+
+    /// Submits an answer to the cloud. Nobody waits for what becomes of it.
+    fn say(&mut self, message: Message) -> Result<(), Lost> {
+        let asked = self.confirmations.depart_otherwise();
+        self.uplink.submit(asked, message)
+    }
+
+    /// What the cloud says: a receipt, or something for others to answer.
+    async fn hear(&mut self, message: CloudMessage, backoff: &mut Backoff) -> Result<(), outbox::Error> {
+        if message.topic != self.receipts {
+            if self.asking.as_ref().is_none_or(|asking| asking.try_send(message).is_err()) {
+                tracing::warn!("a request of the cloud is dropped: too many at once, or nobody answers them");
+            }
+            return Ok(());
+        }
+        let now = self.clock.since_boot();
+        let heard = match Receipt::decode(&message.payload) {
+            Ok(receipt) => self.confirmations.heard(receipt, now),
+            // A receiver that knows the standard and not us gives the name of the message back.
+            Err(_) => match message.correlation.as_deref().map(<[u8; 32]>::try_from) {
+                Some(Ok(digest)) => self.confirmations.heard_name(&digest.into(), now),
+                _ => Heard::Nothing,
+            },
+        };
+        match heard {
+            Heard::Kept(ticket) => {
+                backoff.reset();
+                self.metrics.receipts.inc();
+                self.arrived(ticket).await?;
+            }
+            Heard::Refused(ticket, reason) => self.not_taken(ticket, Some(&format!("the receiver says: {reason}"))),
+            Heard::Nothing => drop(self.metrics.strange_receipts.inc()),
+        }
+        self.metrics.in_flight.set(i64::try_from(self.flights.len()).unwrap_or(i64::MAX));
         Ok(())
     }
 
@@ -300,33 +420,52 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         }
     }
 
-    async fn settle(&mut self, ticket: Ticket, answer: Answer) -> Result<(), outbox::Error> {
-        let outcome = match answer {
+    async fn settle(&mut self, asked: Ticket, answer: Answer) -> Result<(), outbox::Error> {
+        let reason = match answer {
             Answer::Acknowledged => {
-                if let Some(arrived) = self.flights.acknowledge(ticket) {
-                    self.metrics.rows.inc_by(arrived.rows);
-                    self.holds.remove(&arrived.key);
-                    self.queue.delete(arrived).await?;
+                if let Some(ticket) = self.confirmations.taken(asked, self.clock.since_boot()) {
+                    self.arrived(ticket).await?;
                 }
-                self.metrics.batches.inc();
-                Ok(())
+                None
             }
-            Answer::NoSubscriber => Err("nobody subscribes".to_owned()),
-            Answer::Refused { reason } => Err(reason),
+            Answer::NoSubscriber => Some("nobody subscribes".to_owned()),
+            Answer::Refused { reason } => Some(reason),
             // Found out between the look at the limit and the send; the next look is right.
             Answer::TooLarge { .. } => {
-                self.flights.refuse(ticket);
-                Ok(())
+                if let Some(ticket) = self.confirmations.not_taken(asked) {
+                    self.not_taken(ticket, None);
+                }
+                None
             }
         };
-        if let Err(reason) = outcome
-            && let Some(key) = self.flights.refuse(ticket)
+        if let Some(reason) = reason
+            && let Some(ticket) = self.confirmations.not_taken(asked)
         {
-            self.metrics.failures.inc();
-            self.hold(key, &reason);
+            self.not_taken(ticket, Some(&reason));
         }
         self.metrics.in_flight.set(i64::try_from(self.flights.len()).unwrap_or(i64::MAX));
         Ok(())
+    }
+
+    /// The batch is safe where its acknowledgement came from.
+    async fn arrived(&mut self, ticket: u64) -> Result<(), outbox::Error> {
+        self.metrics.batches.inc();
+        if let Some(arrived) = self.flights.acknowledge(ticket) {
+            self.metrics.rows.inc_by(arrived.rows);
+            self.holds.remove(&arrived.key);
+            self.queue.delete(arrived).await?;
+        }
+        Ok(())
+    }
+
+    /// The batch is fetched again, after a while if there is a reason.
+    fn not_taken(&mut self, ticket: u64, reason: Option<&str>) {
+        self.confirmations.close(ticket);
+        let Some(key) = self.flights.refuse(ticket) else { return };
+        if let Some(reason) = reason {
+            self.metrics.failures.inc();
+            self.hold(key, reason);
+        }
     }
 
     fn hold(&mut self, key: StreamKey, reason: &str) {
@@ -340,12 +479,33 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
 
     /// Takes the answers that are still to come.
     async fn drain(&mut self) {
+        let mut backoff = self.backoff();
         while self.flights.len() > 0 {
-            let Ok((ticket, answer)) = self.uplink.answer().await else { return };
-            if self.settle(ticket, answer).await.is_err() {
+            let settled = tokio::select! {
+                answer = self.uplink.answer() => match answer {
+                    Ok((ticket, answer)) => self.settle(ticket, answer).await,
+                    Err(_) => return,
+                },
+                Some(message) = next(&mut self.cloud) => self.hear(message, &mut backoff).await,
+            };
+            if settled.is_err() {
                 return;
             }
         }
+    }
+}
+
+/// The next message; waits for ever where none can come.
+async fn next<T>(channel: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match channel {
+        Some(open) => match open.recv().await {
+            Some(message) => Some(message),
+            None => {
+                *channel = None;
+                std::future::pending().await
+            }
+        },
+        None => std::future::pending().await,
     }
 }
 

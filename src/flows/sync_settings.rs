@@ -7,6 +7,18 @@ use serde::Deserialize;
 
 use crate::base::Name;
 
+/// Whose word lets a row leave the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcknowledgedBy {
+    /// The receiver's, after its commit (`forebay collect`, or whoever answers as `docs/batch.cddl` says). A broker
+    /// that forgets what it took costs nothing.
+    #[default]
+    Receiver,
+    /// The broker's: for rules, bridges and other consumers that answer nothing. What the broker forgets is gone.
+    Broker,
+}
+
 /// How batches are made and how failures are waited out.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +37,19 @@ pub struct SyncConfig {
     pub retry_most_ms: u64,
     /// At the end: how long to wait for the answers to what was sent.
     pub drain_ms: u64,
+    /// Whose word lets a row leave the queue. On a link that hears nothing it is the far side's own.
+    pub acknowledged_by: AcknowledgedBy,
+    /// Batches that the broker took and no receiver has confirmed yet, at once. They are kept in memory.
+    pub unconfirmed_batches: usize,
+    /// Their bytes; one larger batch still travels alone.
+    pub unconfirmed_bytes: usize,
+    /// A batch without a receipt for this long is sent again; the next waits double. While no receipt comes at all,
+    /// only the oldest batch is.
+    pub receipt_timeout_ms: u64,
+    /// Longest such wait.
+    pub receipt_most_ms: u64,
+    /// Requests of the cloud that are looked at in a minute; 0 takes none.
+    pub requests_per_minute: u32,
 }
 
 impl Default for SyncConfig {
@@ -37,6 +62,12 @@ impl Default for SyncConfig {
             retry_first_ms: 500,
             retry_most_ms: 60_000,
             drain_ms: 2_000,
+            acknowledged_by: AcknowledgedBy::Receiver,
+            unconfirmed_batches: 64,
+            unconfirmed_bytes: 1024 * 1024,
+            receipt_timeout_ms: 10_000,
+            receipt_most_ms: 600_000,
+            requests_per_minute: 6,
         }
     }
 }
@@ -56,8 +87,12 @@ pub struct SyncMetrics {
     pub failures: Counter,
     /// Rows that are too large for the far side and were declared lost.
     pub unsendable: Counter,
-    /// Batches that wait for their answer.
+    /// Batches that wait for their acknowledgement.
     pub in_flight: Gauge,
+    /// Receipts that confirmed a batch.
+    pub receipts: Counter,
+    /// Receipts for nothing that was sent on this connection, or for other bytes: they change nothing.
+    pub strange_receipts: Counter,
 }
 
 impl SyncMetrics {
@@ -70,6 +105,8 @@ impl SyncMetrics {
         registry.register("resent_batches", "Batches that held rows sent before", self.resent.clone());
         registry.register("failures", "Losses of the link, refusals, failed reads", self.failures.clone());
         registry.register("unsendable_rows", "Rows too large for the cloud, declared lost", self.unsendable.clone());
-        registry.register("in_flight_batches", "Batches that wait for their answer", self.in_flight.clone());
+        registry.register("in_flight_batches", "Batches that wait for their acknowledgement", self.in_flight.clone());
+        registry.register("receipts", "Batches that a receiver confirmed", self.receipts.clone());
+        registry.register("strange_receipts", "Receipts for nothing that was sent", self.strange_receipts.clone());
     }
 }

@@ -59,6 +59,13 @@ pub struct IncomingBatch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedBatch(pub(super) IncomingBatch);
 
+impl VerifiedBatch {
+    /// What is believed.
+    pub fn batch(&self) -> &IncomingBatch {
+        &self.0
+    }
+}
+
 impl IncomingBatch {
     /// Believes the batch if `encoded_rows` (the bytes that `rows` were decoded from) have the stated digest and every
     /// number lies where it may. A part of a range may be absent: it counts as missing until it comes.

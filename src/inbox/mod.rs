@@ -25,6 +25,6 @@ pub use batch::{IncomingBatch, IncomingGap, IncomingRow, VerifiedBatch};
 pub use config::Config;
 pub use error::Error;
 pub use metrics::Metrics;
-pub use report::{Report, SeriesReport};
+pub use report::{Loss, ReasonReport, Report, SeriesReport};
 #[cfg(feature = "postgres")]
 pub use warehouse::{Incoming, Reject, TlsFiles, Warehouse, WarehouseConfig, WarehouseError};

@@ -9,10 +9,14 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::batch::GapReason;
 use super::config::Policy;
 use super::ledger;
+use super::pick::intact;
+use super::queue::{Envelope, append};
 use super::quota::Quota;
 use super::size::{Removed, integer, remove};
 use super::state::{Stream, Streams};
 use super::stream::Class;
+use super::summarise::Summarise;
+use crate::base::{Seq, Stamp};
 use crate::store::{Error, Tx};
 
 /// Rows of one stream that are looked at ahead: bounds memory at this many for every stream of a class.
@@ -23,8 +27,22 @@ const STEP_BYTES: u64 = 4 << 20;
 /// Telemetry, the first to go first.
 const LEAST_URGENT_FIRST: [Class; 3] = [Class::Raw, Class::Verdict, Class::Summary];
 
+/// Rows of one summary at most.
+const SUMMARY_ROWS: u64 = 1000;
+/// Rows that expire in one transaction at most.
+const EXPIRE_ROWS: u64 = 4096;
+
 /// When a row was made: boot, time since boot.
 pub(super) type Age = (i64, i64);
+
+/// What making room needs to know.
+pub(super) struct Room<'a> {
+    /// Now.
+    pub(super) stamp: Stamp,
+    pub(super) summarise: Option<&'a dyn Summarise>,
+    /// Numbers reserved at a time.
+    pub(super) reserve_rows: u64,
+}
 
 /// Neighbouring rows that leave together.
 #[derive(Debug)]
@@ -38,7 +56,6 @@ struct Run {
 /// The oldest rows of one stream.
 struct Cursor {
     at: usize,
-    no: i64,
     from: u64,
     ahead: VecDeque<Run>,
     /// What was chosen to leave.
@@ -46,6 +63,11 @@ struct Cursor {
 }
 
 impl Cursor {
+    fn new(at: usize, stream: &Stream) -> Self {
+        let from = stream.settled_now() + 1;
+        Self { at, from, ahead: VecDeque::new(), chosen: Vec::new() }
+    }
+
     /// The oldest row that is not chosen yet.
     fn oldest(&mut self, tx: &Tx<'_>, stream: &Stream) -> Result<Option<Age>, Error> {
         if self.ahead.is_empty() {
@@ -83,57 +105,62 @@ fn oldest_rows(tx: &Tx<'_>, stream: &Stream, from: u64) -> Result<VecDeque<Run>,
     Ok(runs)
 }
 
+fn gives(streams: &Streams, class: Class) -> bool {
+    matches!(streams.quota.class(class).policy, Policy::DropOldest | Policy::Summarise)
+}
+
+/// True if a class that gives way has more than it may have.
+pub(super) fn is_over(streams: &Streams) -> bool {
+    let over = |class: Class| gives(streams, class) && streams.class_bytes(class) > streams.limit(class);
+    Class::ALL.into_iter().any(over)
+}
+
 /// Brings every class below its limit, as its policy says. At the end of a transaction.
-pub(super) fn enforce(tx: &Tx<'_>, streams: &mut Streams, wall_ms: i64) -> Result<(), Error> {
+pub(super) fn enforce(tx: &Tx<'_>, streams: &mut Streams, room: &Room<'_>) -> Result<(), Error> {
     let appended: u64 = streams.all.iter().map(|stream| stream.staged.appended_bytes).sum();
     let queued = streams.bytes();
     streams.quota.file_holds(tx.used_bytes()?, queued);
     let mut budget = appended + STEP_BYTES;
+    let mut take = |streams: &mut Streams, class, need: u64| {
+        if need > 0 {
+            budget -= evict(tx, streams, class, need.min(budget), room)?.min(budget);
+        }
+        Ok::<_, Error>(())
+    };
     for class in LEAST_URGENT_FIRST {
-        if matches!(streams.quota.class(class).policy, Policy::DropOldest | Policy::Summarise) {
-            let (bytes, limit) = (streams.class_bytes(class), streams.limit(class));
-            if bytes > limit {
-                budget -=
-                    evict(tx, streams, class, (bytes - Quota::notch_below(limit)).min(budget), wall_ms)?.min(budget);
-            }
+        let (bytes, limit) = (streams.class_bytes(class), streams.limit(class));
+        if bytes > limit && gives(streams, class) {
+            take(streams, class, bytes - Quota::notch_below(limit))?;
         }
     }
     // What alarms have beyond their share comes from telemetry, whatever its policy.
-    let alarms = streams.class_bytes(Class::Alarm);
-    let claimed = alarms.saturating_sub(streams.quota.share(Class::Alarm));
-    for class in LEAST_URGENT_FIRST {
+    let claimed = streams.class_bytes(Class::Alarm).saturating_sub(streams.quota.share(Class::Alarm));
+    for class in LEAST_URGENT_FIRST.into_iter().chain([Class::Alarm]) {
         let (whole, limit) = (streams.bytes(), streams.quota.whole());
         if whole <= limit {
-            return Ok(());
+            break;
         }
-        let gives = matches!(streams.quota.class(class).policy, Policy::DropOldest | Policy::Summarise);
-        let most = if gives { u64::MAX } else { claimed };
-        let need = (whole - Quota::notch_below(limit)).min(most).min(budget);
-        if need > 0 {
-            budget -= evict(tx, streams, class, need, wall_ms)?.min(budget);
-        }
-    }
-    if streams.quota.class(Class::Alarm).policy == Policy::DropOldest {
-        let (whole, limit) = (streams.bytes(), streams.quota.whole());
-        if whole > limit {
-            evict(tx, streams, Class::Alarm, (whole - Quota::notch_below(limit)).min(budget), wall_ms)?;
-        }
+        let most = match class {
+            _ if gives(streams, class) => u64::MAX,
+            Class::Alarm => 0,
+            _ => claimed,
+        };
+        take(streams, class, (whole - Quota::notch_below(limit)).min(most))?;
     }
     Ok(())
 }
 
 /// Takes at least `need` bytes off the oldest rows of `class`; less if it has no more. Returns the bytes.
-fn evict(tx: &Tx<'_>, streams: &mut Streams, class: Class, need: u64, wall_ms: i64) -> Result<u64, Error> {
+fn evict(tx: &Tx<'_>, streams: &mut Streams, class: Class, need: u64, room: &Room<'_>) -> Result<u64, Error> {
     let mut cursors = Vec::new();
     let mut oldest = BinaryHeap::new();
     for (at, stream) in streams.all.iter().enumerate().filter(|(_, stream)| stream.key.class == class) {
         if stream.rows_now() == 0 {
             continue;
         }
-        let from = stream.settled_now() + 1;
-        let mut cursor = Cursor { at, no: stream.no, from, ahead: VecDeque::new(), chosen: Vec::new() };
+        let mut cursor = Cursor::new(at, stream);
         if let Some(age) = cursor.oldest(tx, stream)? {
-            oldest.push(Reverse((age, cursor.no, cursors.len())));
+            oldest.push(Reverse((age, stream.no, cursors.len())));
             cursors.push(cursor);
         }
     }
@@ -147,13 +174,99 @@ fn evict(tx: &Tx<'_>, streams: &mut Streams, class: Class, need: u64, wall_ms: i
             oldest.push(Reverse((age, no, which)));
         }
     }
+    let summarise = room.summarise.filter(|_| streams.quota.class(class).policy == Policy::Summarise);
     let mut freed = 0;
     for cursor in &cursors {
-        for &(first, last) in &cursor.chosen {
-            freed += give_up(tx, streams.touch(cursor.at), (first, last), GapReason::Evicted, wall_ms)?.bytes;
+        for &numbers in &cursor.chosen {
+            freed += match summarise {
+                Some(summarise) => sum_up(tx, streams, cursor.at, numbers, summarise, room)?,
+                None => give_up(tx, streams.touch(cursor.at), numbers, GapReason::Evicted, room.stamp.wall_ms)?.bytes,
+            };
         }
     }
     Ok(freed)
+}
+
+/// Replaces consecutive rows by ledger entries and, unless the far side gets one anyway, a summary of them. Returns the
+/// bytes of the rows.
+fn sum_up(
+    tx: &Tx<'_>,
+    streams: &mut Streams,
+    at: usize,
+    numbers: (u64, u64),
+    summarise: &dyn Summarise,
+    room: &Room<'_>,
+) -> Result<u64, Error> {
+    let key = streams.all[at].key.clone();
+    let beside = |stream: &Stream| stream.key.class == Class::Summary && stream.key.name == key.name;
+    let Some(summaries) = streams.all.iter().position(beside) else {
+        return Ok(give_up(tx, streams.touch(at), numbers, GapReason::Evicted, room.stamp.wall_ms)?.bytes);
+    };
+    let mut freed = 0;
+    let mut first = numbers.0;
+    while first <= numbers.1 {
+        let last = numbers.1.min(first + SUMMARY_ROWS - 1);
+        let body = match summarise.begin(&key) {
+            None => None,
+            Some(mut summary) => {
+                each_intact(tx, streams.all[at].no, first, last, |seq, body| summary.add(seq, body))?;
+                summary.finish()
+            }
+        };
+        freed += give_up(tx, streams.touch(at), (first, last), GapReason::Summarised, room.stamp.wall_ms)?.bytes;
+        if let Some(body) = body {
+            streams.touch(summaries);
+            let envelope = Envelope { body, stamp: room.stamp };
+            append(tx, streams, summaries, &envelope, room.reserve_rows, room.stamp.wall_ms)?;
+        }
+        first = last + 1;
+    }
+    Ok(freed)
+}
+
+/// Rows that are damaged are no part of a summary.
+fn each_intact(
+    tx: &Tx<'_>,
+    stream_no: i64,
+    first: u64,
+    last: u64,
+    mut add: impl FnMut(Seq, &[u8]),
+) -> Result<(), Error> {
+    let mut statement = tx.prepare_cached(
+        "SELECT seq, wall_ms, boot_ms, boot_no, clock_state, checksum, body FROM outbox_row
+         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
+    )?;
+    let mut rows = statement.query((stream_no, first.cast_signed(), last.cast_signed()))?;
+    while let Some(row) = rows.next()? {
+        if let Some((stored, body)) = intact(stream_no, row)? {
+            add(Seq(stored.seq.cast_unsigned()), &body);
+        }
+    }
+    Ok(())
+}
+
+/// Lets rows of the streams at `due` go that have waited longer than their class allows. True if some are left.
+pub(super) fn expire(tx: &Tx<'_>, streams: &mut Streams, due: &[usize], stamp: &Stamp) -> Result<bool, Error> {
+    let now_ms = streams.uptime.now_ms(stamp.boot_ms);
+    let mut left = EXPIRE_ROWS;
+    for &at in due {
+        let stream = &streams.all[at];
+        let Some(ttl) = streams.quota.class(stream.key.class).ttl else { continue };
+        let mut cursor = Cursor::new(at, stream);
+        while let Some(age) = cursor.oldest(tx, stream)?
+            && streams.uptime.is_over(age, ttl, now_ms)
+        {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            cursor.choose();
+        }
+        for numbers in cursor.chosen {
+            give_up(tx, streams.touch(at), numbers, GapReason::Expired, stamp.wall_ms)?;
+        }
+    }
+    Ok(left == 0)
 }
 
 /// Replaces consecutive rows by a ledger entry.

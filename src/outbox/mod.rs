@@ -16,6 +16,7 @@
 //! Limits: streams in number, a batch in rows and bytes, classes in bytes, the ledger in entries a stream. The byte limit
 //! of the file is the store's.
 
+mod admit;
 mod batch;
 mod config;
 mod error;
@@ -33,8 +34,12 @@ mod salvage;
 mod size;
 mod state;
 mod stream;
+mod summarise;
+mod sweep;
+mod uptime;
 mod wreck;
 
+pub use admit::{Admission, ClassFull, Wanted};
 pub use batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 pub use config::{ClassConfig, Config, Policy};
 pub use error::Error;
@@ -43,3 +48,4 @@ pub use newest::Position;
 pub use queue::{ClassUsage, Envelope, Outbox, SCHEMA};
 pub use salvage::Salvaged;
 pub use stream::{Class, StreamHandle, StreamKey};
+pub use summarise::{Summarise, Summary};

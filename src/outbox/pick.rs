@@ -273,7 +273,7 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
 }
 
 /// The row, if its checksum holds and every column is of its type.
-fn intact(stream_no: i64, row: &rusqlite::Row<'_>) -> Result<Option<(Stored, Vec<u8>)>, store::Error> {
+pub(super) fn intact(stream_no: i64, row: &rusqlite::Row<'_>) -> Result<Option<(Stored, Vec<u8>)>, store::Error> {
     let mut numbers = [0_i64; 6];
     for (at, number) in numbers.iter_mut().enumerate() {
         match integer(row.get_ref(at)?) {

@@ -1,15 +1,18 @@
 //! What the outbox remembers about its streams, and what of it waits for a commit.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
 use super::batch::GapReason;
-use super::evict;
+use super::config::Config;
+use super::evict::{self, Room};
 use super::ledger;
 use super::metrics::Metrics;
 use super::quota::Quota;
 use super::stream::{Class, StreamKey};
+use super::summarise::Summarise;
+use super::uptime::Uptime;
 use crate::base::Clock;
 use crate::store::{Error, Tx};
 
@@ -194,6 +197,9 @@ pub(super) struct Streams {
     pub(super) quota: Quota,
     /// Whether a class with `drop_newest` is refusing.
     pub(super) refusing: [bool; 4],
+    /// Bytes promised to work that is not committed yet.
+    pub(super) admitted: [u64; 4],
+    pub(super) uptime: Uptime,
     /// The transaction that the staged changes belong to.
     transaction: u64,
     touched: Vec<usize>,
@@ -235,19 +241,32 @@ impl Streams {
 pub(super) struct State {
     streams: Mutex<Streams>,
     pub(super) clock: Arc<dyn Clock>,
+    reserve_rows: u64,
     ledger_entries: u64,
+    pub(super) summarise: OnceLock<Arc<dyn Summarise>>,
     pub(super) appended: watch::Sender<u64>,
+    /// Changes when a class that blocks may have room.
+    pub(super) room: watch::Sender<u64>,
     pub(super) metrics: Metrics,
 }
 
 impl State {
-    pub(super) fn new(all: Vec<Stream>, quota: Quota, ledger_entries: u64, clock: Arc<dyn Clock>) -> Self {
-        let streams = Streams { all, quota, refusing: [false; 4], transaction: 0, touched: Vec::new() };
+    pub(super) fn new(
+        (all, uptime): (Vec<Stream>, Uptime),
+        quota: Quota,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (refusing, admitted) = ([false; 4], [0; 4]);
+        let streams = Streams { all, quota, refusing, admitted, uptime, transaction: 0, touched: Vec::new() };
         let state = Self {
             streams: Mutex::new(streams),
             clock,
-            ledger_entries,
+            reserve_rows: config.reserve_rows.max(1),
+            ledger_entries: config.ledger_entries,
+            summarise: OnceLock::new(),
             appended: watch::Sender::new(0),
+            room: watch::Sender::new(0),
             metrics: Metrics::default(),
         };
         state.show(&state.lock());
@@ -281,10 +300,13 @@ impl State {
     /// The last word of a transaction: every class goes back below its limit, and what a start must know is written.
     fn seal(&self, tx: &Tx<'_>) -> Result<(), Error> {
         let mut streams = self.lock();
-        evict::enforce(tx, &mut streams, self.clock.wall_ms())?;
+        let stamp = self.clock.stamp();
+        streams.uptime.note(tx, stamp.boot_ms)?;
+        let summarise = self.summarise.get().map(|made| &**made);
+        evict::enforce(tx, &mut streams, &Room { stamp, summarise, reserve_rows: self.reserve_rows })?;
         for at in streams.touched.clone() {
             let (stream, most) = (&mut streams.all[at], self.ledger_entries.max(1));
-            while stream.entries_now() > most && evict::shorten_ledger(tx, stream, self.clock.wall_ms())? {}
+            while stream.entries_now() > most && evict::shorten_ledger(tx, stream, stamp.wall_ms)? {}
             stream.seal(tx)?;
         }
         Ok(())
@@ -292,12 +314,16 @@ impl State {
 
     fn settle(&self, committed: bool) {
         let mut streams = self.lock();
-        let mut news = false;
+        let (mut news, mut room) = (false, false);
         for at in std::mem::take(&mut streams.touched) {
+            room |= streams.all[at].staged.removed > 0;
             news |= streams.all[at].settle(committed, &self.metrics);
         }
         self.show(&streams);
         drop(streams);
+        if room && committed {
+            self.room.send_modify(|count| *count += 1);
+        }
         if news {
             self.appended.send_modify(|count| *count += 1);
         }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::base::Clock;
 
 use super::config::{Config, Error, Kind};
-use super::link::{Answer, LinkState, Lost, Message, Ticket, Uplink};
+use super::link::{Answer, CloudMessage, LinkState, Lost, Message, Ticket, Uplink};
 use super::metrics::Metrics;
-use super::mqtt::MqttUplink;
+use super::mqtt::{Ears, MqttUplink};
 #[cfg(feature = "nats")]
 use super::nats::JetStreamUplink;
 
@@ -49,6 +49,17 @@ impl AnyUplink {
         }
     }
 
+    /// Listens to the cloud, where the kind of link can: a stream of NATS keeps what it acknowledged, and brings
+    /// neither receipts nor requests.
+    #[must_use]
+    pub fn listening(self, ears: Ears) -> Self {
+        match self {
+            Self::Mqtt(link) => Self::Mqtt(Box::new(link.listening(ears))),
+            #[cfg(feature = "nats")]
+            other @ Self::JetStream(_) => other,
+        }
+    }
+
     /// The counters.
     pub fn metrics(&self) -> &Metrics {
         each!(self, link => link.metrics())
@@ -82,5 +93,13 @@ impl Uplink for AnyUplink {
 
     fn state(&self) -> watch::Receiver<LinkState> {
         each!(self, link => link.state())
+    }
+
+    fn from_cloud(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
+        each!(self, link => link.from_cloud())
+    }
+
+    fn complain(&mut self, about: &'static str, complaint: Option<String>) {
+        each!(self, link => link.complain(about, complaint));
     }
 }

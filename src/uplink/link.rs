@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::base::Clock;
 
@@ -21,6 +21,17 @@ pub struct Message {
     pub topic: String,
     /// What is carried.
     pub payload: Bytes,
+}
+
+/// A message from the cloud. Short ones only: whoever needs more says where it can be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudMessage {
+    /// Where it was published.
+    pub topic: String,
+    /// What it carries.
+    pub payload: Bytes,
+    /// What an answer under MQTT 5 names its question by.
+    pub correlation: Option<Bytes>,
 }
 
 /// The sender's own number for a message that waits for its answer.
@@ -96,6 +107,17 @@ pub trait Uplink: Send {
 
     /// How the link is; changes wake the receivers.
     fn state(&self) -> watch::Receiver<LinkState>;
+
+    /// What the cloud says to this gateway, over every connection to come. Given once; `None` from a link that hears
+    /// nothing. Bounded: what comes while it is full is dropped and counted.
+    fn from_cloud(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
+        None
+    }
+
+    /// Lets [`LinkState::Degraded`] say what the sender knows about the link, until it is taken back with `None`.
+    fn complain(&mut self, about: &'static str, complaint: Option<String>) {
+        let _ = (about, complaint);
+    }
 }
 
 /// Keeps the [`LinkState`] from connections, losses and answers.
@@ -155,6 +177,17 @@ impl StateKeeper {
             self.complaints.insert(topic.to_owned(), complaint);
         }
         self.show();
+    }
+
+    /// What somebody above knows; `None` takes it back.
+    pub(super) fn complain(&mut self, about: &'static str, complaint: Option<String>) {
+        let changed = match complaint {
+            Some(complaint) => self.complaints.insert(about.to_owned(), complaint.clone()) != Some(complaint),
+            None => self.complaints.remove(about).is_some(),
+        };
+        if changed {
+            self.show();
+        }
     }
 
     fn show(&self) {

@@ -19,6 +19,10 @@ pub struct Metrics {
     pub acknowledged: Counter,
     /// Messages that the far side refused or had nobody for.
     pub refused: Counter,
+    /// Messages from the cloud.
+    pub heard: Counter,
+    /// Messages from the cloud that were too long, or too many at once.
+    pub unheard: Counter,
     /// 2 up, 1 degraded, 0 down.
     pub state: Gauge,
 }
@@ -33,6 +37,8 @@ impl Metrics {
         registry.register("sent_bytes", "Payload bytes sent", self.sent_bytes.clone());
         registry.register("acknowledged_messages", "Messages acknowledged", self.acknowledged.clone());
         registry.register("refused_messages", "Messages refused or without a subscriber", self.refused.clone());
+        registry.register("heard_messages", "Messages from the cloud", self.heard.clone());
+        registry.register("unheard_messages", "Messages from the cloud, too long or too many", self.unheard.clone());
         registry.register("state", "2 up, 1 degraded, 0 down", self.state.clone());
     }
 }

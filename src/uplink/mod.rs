@@ -5,6 +5,8 @@
 //! [`Answer::Acknowledged`] means that a broker took the message *for somebody*; a broker that has no subscriber
 //! for it says so under MQTT 5 ([`Answer::NoSubscriber`]), and under 3.1.1 nobody can tell.
 //!
+//! A link may also hear: topics of the cloud's on which it answers a receipt or asks for something ([`CloudMessage`]).
+//!
 //! It never reads the queue, never decides when to try again and never deletes. Limits: a window of unanswered
 //! messages, a packet size each way, a time for connecting and for every answer (a half-open link ends by it).
 
@@ -26,9 +28,9 @@ mod tls;
 pub use any::AnyUplink;
 pub use config::{Config, Error, Kind, Protocol, TlsConfig};
 pub use fake::{FailingUplink, FakeUplink, Fault};
-pub use link::{Answer, LinkState, Lost, Message, Ticket, Uplink};
+pub use link::{Answer, CloudMessage, LinkState, Lost, Message, Ticket, Uplink};
 pub use metrics::Metrics;
-pub use mqtt::MqttUplink;
+pub use mqtt::{Ears, MqttUplink};
 #[cfg(feature = "nats")]
 pub use nats::{JetStreamUplink, StreamAck, StreamDelivery, StreamReceiver, StreamReceiverConfig, StreamSettings};
 pub use nats_settings::NatsConfig;

@@ -6,20 +6,28 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
-use crate::base::Clock;
+use crate::base::{Clock, Digest};
 
 use super::config::{Config, Error};
 use super::dial::{Dialled, Dialler, Role};
-use super::link::{Answer, LinkState, Lost, Message, StateKeeper, Ticket, Uplink};
+use super::link::{Answer, CloudMessage, LinkState, Lost, Message, StateKeeper, Ticket, Uplink};
 use super::metrics::Metrics;
 use super::session::{Client, EventLoop, Heard};
 
 /// Bytes of a PUBLISH beside topic and payload: type and length (5), topic length (2), packet id (2), properties (1).
 const PUBLISH_OVERHEAD_BYTES: usize = 10;
+/// What asking for an answer adds beside the topic: identifiers and lengths of two properties, a digest, and a longer
+/// length of all properties.
+const ANSWER_OVERHEAD_BYTES: usize = 3 + 3 + 32 + 1;
+/// Messages from the cloud that may wait to be looked at.
+const HEARD_MESSAGES: usize = 256;
+/// Longest message from the cloud.
+const HEARD_BYTES: usize = 4096;
 /// How long a DISCONNECT may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -29,6 +37,22 @@ pub struct MqttUplink {
     connection: Option<Connection>,
     state: StateKeeper,
     metrics: Metrics,
+    ears: Option<Ears>,
+    hear: mpsc::Sender<CloudMessage>,
+    /// Until somebody takes it.
+    heard: Option<mpsc::Receiver<CloudMessage>>,
+}
+
+/// What a link listens to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ears {
+    /// What is subscribed to on every connection, QoS 1. The broker's rules have to allow it.
+    pub filters: Vec<String>,
+    /// Where an answer to every message is asked for under MQTT 5, as its Response Topic; its Correlation Data is the
+    /// SHA-256 of the message's payload. A receiver that knows nothing of us can confirm a message with these two.
+    pub response_topic: Option<String>,
+    /// Where this side answers the cloud. That nobody listens there is no complaint: whoever asked has gone.
+    pub answers: Option<String>,
 }
 
 struct Connection {
@@ -45,6 +69,8 @@ struct Connection {
 
 enum Report {
     Answered(Ticket, Answer),
+    /// The broker does not let us listen; everything else goes on.
+    Deaf(String),
     Ended(String),
 }
 
@@ -58,7 +84,16 @@ impl MqttUplink {
         let role = Role { session_expiry_s: 0, receive_maximum: None };
         let dialler = Dialler::new(config, role, clock.clone())?;
         let metrics = Metrics::default();
-        Ok(Self { dialler, connection: None, state: StateKeeper::new(clock, metrics.clone()), metrics })
+        let state = StateKeeper::new(clock, metrics.clone());
+        let (hear, heard) = mpsc::channel(HEARD_MESSAGES);
+        Ok(Self { dialler, connection: None, state, metrics, ears: None, hear, heard: Some(heard) })
+    }
+
+    /// Listens to the cloud on every connection from now on.
+    #[must_use]
+    pub fn listening(mut self, ears: Ears) -> Self {
+        self.ears = Some(ears);
+        self
     }
 
     /// The counters.
@@ -87,7 +122,10 @@ impl MqttUplink {
         } else {
             self.metrics.refused.inc()
         };
-        self.state.answered(topic, &answer);
+        let asked_for = self.ears.as_ref().and_then(|ears| ears.answers.as_deref()) == Some(topic);
+        if !asked_for || answer != Answer::NoSubscriber {
+            self.state.answered(topic, &answer);
+        }
         (ticket, answer)
     }
 }
@@ -100,7 +138,9 @@ impl Uplink for MqttUplink {
     fn max_payload_bytes(&self, topic: &str) -> usize {
         let configured = usize::try_from(self.config().max_packet_bytes).unwrap_or(usize::MAX);
         let packet = self.connection.as_ref().map_or(configured, |connection| connection.max_packet_bytes);
-        packet.saturating_sub(topic.len() + PUBLISH_OVERHEAD_BYTES)
+        let answer = self.ears.as_ref().and_then(|ears| ears.response_topic.as_ref());
+        let answer = answer.map_or(0, |response_topic| response_topic.len() + ANSWER_OVERHEAD_BYTES);
+        packet.saturating_sub(topic.len() + PUBLISH_OVERHEAD_BYTES + answer)
     }
 
     async fn connect(&mut self) -> Result<(), Lost> {
@@ -112,10 +152,17 @@ impl Uplink for MqttUplink {
             Err(lost) => return Err(self.lose(lost.reason)),
         };
         let Dialled { client, eventloop, max_packet_bytes } = dialled;
+        self.state.complain("subscription", None);
+        // Before the first message on this connection, so that no answer to it is missed.
+        if let Some(ears) = self.ears.as_ref().filter(|ears| !ears.filters.is_empty())
+            && client.subscribe(&ears.filters).is_err()
+        {
+            return Err(self.lose(format!("{} takes no more requests", self.config().far_side())));
+        }
         let window = self.window();
         let (submissions, submitted) = mpsc::channel(window);
-        // Every message gives one report at most, and the end gives one.
-        let (report, reports) = mpsc::channel(window + 1);
+        // Every message gives one report at most, the subscription gives one, and so does the end.
+        let (report, reports) = mpsc::channel(window + 2);
         let service = Service {
             client,
             submitted: Some(submitted),
@@ -124,6 +171,9 @@ impl Uplink for MqttUplink {
             answer_timeout: Duration::from_millis(self.config().answer_timeout_ms),
             unsent: VecDeque::new(),
             unanswered: HashMap::new(),
+            response_topic: self.ears.as_ref().and_then(|ears| ears.response_topic.clone()),
+            hear: self.hear.clone(),
+            metrics: self.metrics.clone(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(service.run(eventloop));
@@ -170,13 +220,22 @@ impl Uplink for MqttUplink {
             self.metrics.refused.inc();
             return Ok(known);
         }
-        match connection.reports.recv().await {
-            Some(Report::Answered(ticket, answer)) => {
-                let topic = connection.waiting.remove(&ticket).unwrap_or_default();
-                Ok(self.tell(ticket, &topic, answer))
+        loop {
+            match connection.reports.recv().await {
+                Some(Report::Answered(ticket, answer)) => {
+                    let topic = connection.waiting.remove(&ticket).unwrap_or_default();
+                    return Ok(self.tell(ticket, &topic, answer));
+                }
+                Some(Report::Deaf(reason)) => {
+                    tracing::warn!(reason, "the cloud cannot be heard");
+                    self.state.complain("subscription", Some(reason));
+                }
+                Some(Report::Ended(reason)) => return Err(self.lose(reason)),
+                None => {
+                    let far_side = self.config().far_side();
+                    return Err(self.lose(format!("the service of {far_side} ended without a word")));
+                }
             }
-            Some(Report::Ended(reason)) => Err(self.lose(reason)),
-            None => Err(self.lose(format!("the service of {} ended without a word", self.config().far_side()))),
         }
     }
 
@@ -191,6 +250,14 @@ impl Uplink for MqttUplink {
     fn state(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
     }
+
+    fn from_cloud(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
+        self.ears.as_ref().filter(|ears| !ears.filters.is_empty()).and(self.heard.take())
+    }
+
+    fn complain(&mut self, about: &'static str, complaint: Option<String>) {
+        self.state.complain(about, complaint);
+    }
 }
 
 /// What serves one connection until its first error.
@@ -204,6 +271,9 @@ struct Service {
     /// Handed to the client, not yet seen leaving; they leave in this order.
     unsent: VecDeque<Ticket>,
     unanswered: HashMap<u16, Ticket>,
+    response_topic: Option<String>,
+    hear: mpsc::Sender<CloudMessage>,
+    metrics: Metrics,
 }
 
 enum Wake {
@@ -256,7 +326,9 @@ impl Service {
                         if !waits {
                             deadline.set(tokio::time::sleep(self.answer_timeout));
                         }
-                        if self.client.publish(&message.topic, &message.payload).is_err() {
+                        let correlation = || Bytes::copy_from_slice(Digest::of(&message.payload).as_bytes());
+                        let answer = self.response_topic.as_deref().map(|topic| (topic, correlation()));
+                        if self.client.publish(&message.topic, &message.payload, answer).is_err() {
                             return Wake::Ended("takes no more requests".to_owned());
                         }
                         self.unsent.push_back(ticket);
@@ -288,6 +360,26 @@ impl Service {
                     let _ = self.report.send(Report::Answered(ticket, answer)).await;
                 }
                 true
+            }
+            Heard::Delivered { topic, payload, correlation, packet_id, .. } => {
+                // Acknowledged at once: what is said here is said again by whoever needs an effect.
+                let _ = self.client.acknowledge(packet_id);
+                // A copy, so that a short message does not hold the buffer that it was read into.
+                let short = (payload.len() <= HEARD_BYTES).then(|| Bytes::copy_from_slice(&payload));
+                let message = short.map(|payload| CloudMessage { topic, payload, correlation });
+                let heard = message.is_some_and(|message| self.hear.try_send(message).is_ok());
+                if heard {
+                    self.metrics.heard.inc()
+                } else {
+                    self.metrics.unheard.inc()
+                };
+                false
+            }
+            Heard::Subscribed(Err(refused)) => {
+                let reason = format!("{} refuses the subscription to the cloud's words: {refused}", self.far_side);
+                // The channel has room for one.
+                let _ = self.report.send(Report::Deaf(reason)).await;
+                false
             }
             _ => false,
         }

@@ -13,7 +13,7 @@ use crate::base::Clock;
 
 use super::config::{Config, Error};
 use super::dial::{Dialled, Dialler, Role};
-use super::link::{LinkState, Lost, StateKeeper};
+use super::link::{Answer, LinkState, Lost, StateKeeper};
 use super::metrics::Metrics;
 use super::session::{Client, EventLoop, Heard};
 
@@ -46,6 +46,8 @@ pub struct Delivery {
     pub topic: String,
     /// What it carries.
     pub payload: Bytes,
+    /// Its sender named a topic for an answer (MQTT 5), so it keeps what is not confirmed there.
+    pub answer_wanted: bool,
     /// Give it back to [`Receiver::acknowledge`].
     pub token: AckToken,
 }
@@ -74,7 +76,7 @@ struct Connection {
 }
 
 enum Event {
-    Delivered { topic: String, payload: Bytes, packet_id: u16 },
+    Delivered { topic: String, payload: Bytes, answer_wanted: bool, packet_id: u16 },
     Ended(String),
 }
 
@@ -142,7 +144,7 @@ impl Receiver {
         let (deliver, deliveries) = mpsc::channel(usize::from(self.config.receive_maximum));
         let (granted, mut grant) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(eventloop, deliver, granted, far_side.clone()));
+        tasks.spawn(serve(eventloop, deliver, granted, (far_side.clone(), self.metrics.clone())));
         let limit = Duration::from_millis(self.dialler.config().connect_timeout_ms);
         match tokio::time::timeout(limit, grant.recv()).await {
             Ok(Some(Ok(()))) => {}
@@ -163,9 +165,9 @@ impl Receiver {
             return Err(self.lose(format!("{} is not connected", self.dialler.config().far_side())));
         };
         match connection.deliveries.recv().await {
-            Some(Event::Delivered { topic, payload, packet_id }) => {
+            Some(Event::Delivered { topic, payload, answer_wanted, packet_id }) => {
                 let token = AckToken { connection: self.connections, packet_id };
-                Ok(Delivery { topic, payload, token })
+                Ok(Delivery { topic, payload, answer_wanted, token })
             }
             Some(Event::Ended(reason)) => Err(self.lose(reason)),
             None => Err(self.lose(format!("the service of {} ended without a word", self.dialler.config().far_side()))),
@@ -179,6 +181,17 @@ impl Receiver {
         if token.connection == self.connections && connection.client.acknowledge(token.packet_id).is_ok() {
             self.metrics.acknowledged.inc();
         }
+    }
+
+    /// Says something to a gateway, QoS 1, after everything that was acknowledged or said before. Not waited for:
+    /// whoever needs to hear it asks again. False if there is no connection to say it on.
+    pub fn say(&mut self, topic: &str, payload: &Bytes) -> bool {
+        let said = self.connection.as_ref().is_some_and(|link| link.client.publish(topic, payload, None).is_ok());
+        if said {
+            self.metrics.sent.inc();
+            self.metrics.sent_bytes.inc_by(payload.len() as u64);
+        }
+        said
     }
 
     /// Ends the connection in good order: acknowledgements leave first. The session stays at the broker.
@@ -204,15 +217,16 @@ async fn serve(
     mut eventloop: EventLoop,
     deliver: mpsc::Sender<Event>,
     granted: mpsc::Sender<Result<(), String>>,
-    far_side: String,
+    (far_side, metrics): (String, Metrics),
 ) {
+    let mut told = false;
     loop {
         let event = match pin!(eventloop.poll()).await {
-            Ok(Heard::Delivered { topic, payload, packet_id }) => {
+            Ok(Heard::Delivered { topic, payload, answer_wanted, packet_id, .. }) => {
                 // What a kept session brings may come before the SUBACK; it shows that the session is subscribed, and
                 // waiting with it could fill the channel.
                 let _ = granted.try_send(Ok(()));
-                Event::Delivered { topic, payload, packet_id }
+                Event::Delivered { topic, payload, answer_wanted, packet_id }
             }
             Ok(Heard::Subscribed(Err(refused))) => {
                 let reason = format!("{far_side} refused the subscription: {refused}");
@@ -221,6 +235,14 @@ async fn serve(
             }
             Ok(Heard::Subscribed(Ok(()))) => {
                 let _ = granted.try_send(Ok(()));
+                continue;
+            }
+            // Nobody there to hear it is no fault: a gateway that is away asks again.
+            Ok(Heard::Answered(_, Answer::Refused { reason })) => {
+                metrics.refused.inc();
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(reason, "the broker does not let this receiver answer the gateways");
+                }
                 continue;
             }
             Ok(Heard::Disconnected) => return,

@@ -36,6 +36,8 @@ pub(super) enum Heard {
     Delivered {
         topic: String,
         payload: Bytes,
+        correlation: Option<Bytes>,
+        answer_wanted: bool,
         packet_id: u16,
     },
     /// The broker's answer to SUBSCRIBE: `Err` names the first refusal.
@@ -55,10 +57,21 @@ pub(super) enum Ended {
 pub(super) struct Unserved;
 
 impl Client {
-    pub(super) fn publish(&self, topic: &str, payload: &Bytes) -> Result<(), Unserved> {
+    /// Under MQTT 5 an answer may be asked for: where to, and by which name.
+    pub(super) fn publish(&self, topic: &str, payload: &Bytes, answer: Option<(&str, Bytes)>) -> Result<(), Unserved> {
         match self {
             Self::V5(client) => {
-                client.try_publish(topic, v5::mqttbytes::QoS::AtLeastOnce, false, payload.clone()).map_err(|_| Unserved)
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                let Some((response_topic, correlation)) = answer else {
+                    return client.try_publish(topic, qos, false, payload.clone()).map_err(|_| Unserved);
+                };
+                let properties = mqtt5::PublishProperties {
+                    response_topic: Some(response_topic.to_owned()),
+                    correlation_data: Some(correlation),
+                    ..mqtt5::PublishProperties::default()
+                };
+                let publish = client.try_publish_with_properties(topic, qos, false, payload.clone(), properties);
+                publish.map_err(|_| Unserved)
             }
             Self::V3(client) => {
                 client.try_publish(topic, mqttbytes::QoS::AtLeastOnce, false, payload.as_ref()).map_err(|_| Unserved)
@@ -149,6 +162,8 @@ fn heard_v5(event: v5::Event) -> Heard {
             mqtt5::Packet::Publish(publish) => Heard::Delivered {
                 topic: String::from_utf8_lossy(&publish.topic).into_owned(),
                 payload: publish.payload,
+                answer_wanted: publish.properties.as_ref().is_some_and(|all| all.response_topic.is_some()),
+                correlation: publish.properties.and_then(|all| all.correlation_data),
                 packet_id: publish.pkid,
             },
             mqtt5::Packet::SubAck(suback) => {
@@ -169,7 +184,8 @@ fn heard_v3(event: rumqttc::Event) -> Heard {
             // 3.1.1 has no reasons: an answer is an acknowledgement.
             Packet::PubAck(puback) => Heard::Answered(puback.pkid, Answer::Acknowledged),
             Packet::Publish(publish) => {
-                Heard::Delivered { topic: publish.topic, payload: publish.payload, packet_id: publish.pkid }
+                let (topic, payload, packet_id) = (publish.topic, publish.payload, publish.pkid);
+                Heard::Delivered { topic, payload, correlation: None, answer_wanted: false, packet_id }
             }
             Packet::SubAck(suback) => {
                 let refused = suback.return_codes.contains(&mqttbytes::v4::SubscribeReasonCode::Failure);

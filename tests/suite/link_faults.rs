@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::chaos::{Chaos, Fault};
-use crate::fleet::{Collector, Gateway, brisk, clock, impatient};
+use crate::fleet::{Collector, Gateway, brisk, clock, impatient, trusting};
 use crate::mosquitto::Mosquitto;
 
 const CLASSES: [Class; 3] = [Class::Alarm, Class::Verdict, Class::Raw];
@@ -103,7 +103,7 @@ async fn killed_between_effect_and_acknowledgement_the_effect_is_once() {
     let gateway = Gateway::open(sender.path(), "press-7");
     let stream = gateway.stream(Class::Raw, "temperature");
     gateway.append(stream, (0..200_u8).map(|row| vec![row])).await;
-    let sync = gateway.sync_to(broker.port(), brisk());
+    let sync = gateway.sync_to(broker.port(), trusting());
     gateway.drained().await;
     sync.stop().await;
 
@@ -145,7 +145,7 @@ async fn what_is_not_committed_is_not_acknowledged() {
     collector.store.writer().submit(0, stuck, |_| ()).await.unwrap();
     let gateway = Gateway::open(sender.path(), "press-7");
     let stream = gateway.stream(Class::Raw, "temperature");
-    let sync = gateway.sync_to(broker.port(), brisk());
+    let sync = gateway.sync_to(broker.port(), trusting());
     for part in 0..8_u8 {
         // Each message gives an acknowledgement of the one before it the time of a round trip to leave.
         gateway.append(stream, (0..25).map(|row| vec![part, row])).await;

@@ -5,6 +5,9 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod collecting;
+mod custody_crash;
+mod custody_faults;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
@@ -18,6 +21,8 @@ mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
 mod e2e_payloads;
+mod e2e_receipts;
+mod e2e_summaries;
 mod fleet;
 mod gateway;
 mod http_door;
@@ -36,6 +41,7 @@ mod mqtt_transport;
 mod outbox_model;
 mod page_chromium;
 mod salvage;
+mod sketches;
 mod store_faults;
 mod upgrade;
 mod webdriver;

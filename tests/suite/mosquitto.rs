@@ -1,7 +1,7 @@
 //! A private mosquitto: own port, own folder, ready when it says so, gone with the value.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -32,10 +32,24 @@ impl Mosquitto {
         self.port
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     /// SIGTERM (which saves the sessions), then the same port and folder again.
     pub(crate) fn restart(&mut self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        self.start_again();
+    }
+
+    /// SIGKILL, then the same port and folder again.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.start_again();
+    }
+
+    fn start_again(&mut self) {
         self.child.wait().unwrap();
         self.child = loop {
             if let Some(child) = spawn(self.folder.path(), self.port, &self.settings) {

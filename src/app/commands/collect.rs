@@ -11,7 +11,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
 
-use super::{note, progress, progress_done, say};
+use super::{accounts, note, progress, progress_done, say};
 use crate::app::cli::{CollectArgs, PostgresArgs};
 use crate::base::{Clock, Name, SystemClock};
 use crate::flows::{COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, InboxSink, Rejects, Sink};
@@ -243,20 +243,6 @@ pub(crate) async fn report(args: &CollectArgs) -> Result<ExitCode> {
             look(&args.state, &clock)?.read(move |conn| Ok(inbox.report(conn))).await??
         }
     };
-    for series in &report.series {
-        let holes = if series.missing == 0 { String::new() } else { format!("  MISSING {}", series.missing) };
-        say(format_args!(
-            "{} epoch {} {}/{}: {} received of {}, {} numbers declared lost ({} readings), {} repeated{holes}",
-            series.gateway,
-            series.epoch,
-            series.class,
-            series.stream,
-            series.received,
-            series.highest,
-            series.declared_lost,
-            series.readings_lost,
-            series.duplicates
-        ));
-    }
+    accounts::show(&report, args.json);
     Ok(if report.missing() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,11 +1,14 @@
 //! What each subcommand does. Answers go to standard output, progress and errors to standard error.
 
+mod accounts;
 pub(super) mod check;
 pub(super) mod collect;
 pub(super) mod doctor;
 pub(super) mod key;
 pub(super) mod model;
+pub(super) mod prove;
 pub(super) mod replay;
+pub(super) mod request;
 pub(super) mod run;
 
 use std::io::{IsTerminal as _, Write as _};

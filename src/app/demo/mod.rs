@@ -3,6 +3,7 @@
 mod cable;
 mod children;
 mod probe;
+mod proof;
 mod report;
 mod site;
 mod story;

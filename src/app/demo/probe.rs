@@ -13,10 +13,24 @@ const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 /// GETs `path` and returns status and JSON body.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, Value)> {
+    ask(address, "GET", path, "").await
+}
+
+/// POSTs JSON to `path` and returns status and JSON body.
+pub(crate) async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<(u16, Value)> {
+    ask(address, "POST", path, &body.to_string()).await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, Value)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: application/json\r\n\r\n");
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: application/json\r\n");
+        if !body.is_empty() {
+            request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+        }
+        request.push_str("\r\n");
+        request.push_str(body);
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
@@ -25,7 +39,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, Value)>
     let answer = tokio::time::timeout(Duration::from_secs(10), exchange)
         .await
         .with_context(|| format!("no answer from http://{address}{path} within 10 s"))?
-        .with_context(|| format!("failed to GET http://{address}{path}"))?;
+        .with_context(|| format!("failed to {method} http://{address}{path}"))?;
     let text = String::from_utf8_lossy(&answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         bail!("http://{address}{path} answered without a head")

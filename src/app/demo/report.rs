@@ -1,13 +1,19 @@
 //! The sceptic's questions, and the answers as text.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::proof::{Counts, Fetched, count_summaries, count_verdicts};
 use super::site::Anomaly;
 use super::watch::Peaks;
 use crate::app::replay::{Reading, Report as FeedReport};
-use crate::flows::record::{AlarmRecord, VerdictRecord};
+use crate::flows::record::{AlarmRecord, SummaryRecord, VerdictRecord};
+
+/// Share of the readings' JSON that may leave for the cloud with default settings.
+const MOST_SENT: f64 = 0.02;
+/// Below so many readings the handshakes and alarms of the story itself are most of what is sent.
+const SHARE_FROM_READINGS: usize = 10_000;
 
 /// Everything that was seen.
 pub(crate) struct Evidence {
@@ -17,12 +23,24 @@ pub(crate) struct Evidence {
     pub(crate) feed: FeedReport,
     /// First publish of each reading, time since boot, by position.
     pub(crate) verdict_us: Vec<u32>,
-    /// Rows of the verdict stream in the cloud, in order of arrival.
-    pub(crate) verdicts: Vec<VerdictRecord>,
+    /// Rows of the verdict stream in the cloud, in order of arrival, if it was to get them.
+    pub(crate) verdicts: Option<Vec<VerdictRecord>>,
+    /// Rows of the summary stream in the cloud.
+    pub(crate) summaries: Vec<SummaryRecord>,
+    /// How far their sketches are off at worst: rank, and relative error of the number of different values.
+    pub(crate) sketch_errors: (f64, f64),
     /// Rows of the alarm stream in the cloud.
     pub(crate) alarms: Vec<AlarmRecord>,
+    /// Alarms that the gateway knows and the cloud does not.
+    pub(crate) alarms_missing: u64,
     /// Batches' rows that arrived more than once and had no second effect.
     pub(crate) repeats: u64,
+    /// Bytes of the readings as the sensor published them.
+    pub(crate) raw_bytes: u64,
+    /// Bytes that went over the cable towards the cloud.
+    pub(crate) sent_bytes: u64,
+    /// Readings fetched on demand, what they are about, and the bytes that they took.
+    pub(crate) fetched: (Fetched, String, u64),
     /// Highest queue and memory.
     pub(crate) peaks: Peaks,
     /// Labelled anomalies within what was published.
@@ -33,49 +51,15 @@ pub(crate) struct Evidence {
     pub(crate) drain: Duration,
 }
 
-/// The counts that must agree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Readings that the gateway acknowledged.
-    pub(crate) acknowledged: u64,
-    /// Different readings that the cloud has.
-    pub(crate) received: u64,
-    /// Acknowledged readings that the cloud does not have.
-    pub(crate) missing: u64,
-    /// Readings that the cloud has more than once.
-    pub(crate) duplicated: u64,
-    /// Readings that the cloud has with another value than the sensor published, or never published.
-    pub(crate) altered: u64,
-}
-
-impl Counts {
-    /// True if nothing was lost, doubled or altered.
-    pub(crate) fn agree(&self) -> bool {
-        self.acknowledged == self.received && self.missing == 0 && self.duplicated == 0 && self.altered == 0
+impl Evidence {
+    fn share(&self) -> f64 {
+        self.sent_bytes as f64 / self.raw_bytes.max(1) as f64
     }
-}
 
-/// Holds what the cloud has against what was published.
-pub(crate) fn count(published: &[Reading], acknowledged: usize, verdicts: &[VerdictRecord]) -> Counts {
-    let mut times_seen: HashMap<u64, u64> = HashMap::new();
-    let mut altered = 0;
-    for verdict in verdicts {
-        let n = verdict.id.as_deref().and_then(|id| id.parse::<u64>().ok());
-        let original = n.and_then(|n| published.get(usize::try_from(n.checked_sub(1)?).ok()?));
-        match (n, original) {
-            (Some(n), Some(original)) => {
-                *times_seen.entry(n).or_default() += 1;
-                if verdict.values.first() != Some(&Some(original.value)) {
-                    altered += 1;
-                }
-            }
-            _ => altered += 1,
-        }
+    /// True if so little was sent as default settings promise. Whoever wants every verdict pays for it.
+    fn is_little(&self) -> bool {
+        self.verdicts.is_some() || self.published.len() < SHARE_FROM_READINGS || self.share() <= MOST_SENT
     }
-    let received = times_seen.len() as u64;
-    let missing = published.iter().filter(|reading| !times_seen.contains_key(&reading.n)).count() as u64;
-    let duplicated = times_seen.values().filter(|&&times| times > 1).count() as u64;
-    Counts { acknowledged: acknowledged as u64, received, missing, duplicated, altered }
 }
 
 /// The alarms raised, with the anomaly each fell into.
@@ -108,29 +92,69 @@ fn latency(title: &str, sorted_us: &[u32]) -> String {
     format!("  {title:<34} p50 {:>8.1} ms   p99 {:>8.1} ms   ({} of them)\n", at(0.5), at(0.99), sorted_us.len())
 }
 
-/// The report, and whether the counts agree.
+fn readings(text: &mut String, evidence: &Evidence) -> bool {
+    let acknowledged = evidence.feed.acknowledged;
+    let summed = count_summaries(&evidence.published, acknowledged, &evidence.summaries);
+    let lines = |text: &mut String, counts: &Counts, received: &str, altered: &str| {
+        for (what, number) in [
+            ("acknowledged by the gateway", counts.acknowledged),
+            (received, counts.received),
+            ("missing", counts.missing),
+            ("duplicated", counts.duplicated),
+            (altered, counts.altered),
+        ] {
+            let _ = writeln!(text, "  {what:<34} {number:>8}");
+        }
+    };
+    let mut agree = summed.agree();
+    if let Some(verdicts) = &evidence.verdicts {
+        let counts = count_verdicts(&evidence.published, acknowledged, verdicts);
+        agree &= counts.agree();
+        let _ = writeln!(text, "\nReadings, each with its verdict");
+        lines(text, &counts, "received by the cloud", "altered");
+    }
+    let _ = writeln!(text, "\nReadings, as {} summaries stand for them", evidence.summaries.len());
+    lines(text, &summed, "received by the cloud", "altered");
+    let repeated_sends = evidence.feed.sent - acknowledged;
+    let _ = writeln!(
+        text,
+        "  (count, extremes, mean and times of each summary were held against the recording;\n   the sensor sent {repeated_sends} readings again after the kill, the link carried {} rows twice; neither had a second effect)",
+        evidence.repeats
+    );
+    let (rank, distinct) = evidence.sketch_errors;
+    let (rank, distinct) = (rank * 100.0, distinct * 100.0);
+    let _ = writeln!(text, "  {:<34} {rank:>8.2} % of the ranks at worst", "quantiles in the summaries are off by");
+    let _ = writeln!(text, "  {:<34} {distinct:>8.2} % at worst", "counts of different values by");
+    agree
+}
+
+fn sent(text: &mut String, evidence: &Evidence) {
+    let _ = writeln!(text, "\nSent to the cloud");
+    let _ = writeln!(text, "  {:<34} {:>8} bytes", "the readings as JSON", evidence.raw_bytes);
+    let _ = writeln!(
+        text,
+        "  {:<34} {:>8} bytes, {:.2} %",
+        "everything that left over the cable",
+        evidence.sent_bytes,
+        evidence.share() * 100.0
+    );
+    let (fetched, about, bytes) = &evidence.fetched;
+    let verdict = if fetched.identical { "identical to the recording's" } else { "NOT THE RECORDING'S" };
+    let _ = writeln!(
+        text,
+        "  on demand: {} readings {about} in {} rows, {bytes} bytes, {verdict}",
+        fetched.readings, fetched.rows
+    );
+}
+
+/// The report, and whether everything agrees.
 pub(crate) fn write(evidence: &Evidence) -> (String, bool) {
-    let counts = count(&evidence.published, evidence.feed.acknowledged, &evidence.verdicts);
     let mut text = String::from("\nWhat happened\n");
     for event in &evidence.events {
         let _ = writeln!(text, "  {event}");
     }
-    let _ = writeln!(text, "\nReadings");
-    for (what, number) in [
-        ("acknowledged by the gateway", counts.acknowledged),
-        ("received by the cloud", counts.received),
-        ("missing", counts.missing),
-        ("duplicated", counts.duplicated),
-        ("altered", counts.altered),
-    ] {
-        let _ = writeln!(text, "  {what:<34} {number:>8}");
-    }
-    let repeated_sends = evidence.feed.sent - evidence.feed.acknowledged;
-    let _ = writeln!(
-        text,
-        "  (the sensor sent {repeated_sends} readings again after the kill, the link carried {} rows twice; neither had a second effect)",
-        evidence.repeats
-    );
+    let agree = readings(&mut text, evidence);
+    sent(&mut text, evidence);
     let (caught, elsewhere) = judge(&evidence.anomalies, &evidence.alarms);
     let _ = writeln!(text, "\nAnomalies caught: {} of {}", caught.len(), evidence.anomalies.len());
     for (at, window) in evidence.anomalies.iter().enumerate() {
@@ -144,6 +168,7 @@ pub(crate) fn write(evidence: &Evidence) -> (String, bool) {
         };
     }
     let _ = writeln!(text, "  alarms outside the labelled windows {elsewhere}");
+    let _ = writeln!(text, "  alarms that the cloud does not know  {}", evidence.alarms_missing);
     let _ = writeln!(text, "\nLatency");
     text.push_str(&latency("publish to PUBACK (on the disk)", &evidence.feed.latencies_us));
     text.push_str(&latency("publish to verdict at an app", &evidence.verdict_us));
@@ -155,48 +180,30 @@ pub(crate) fn write(evidence: &Evidence) -> (String, bool) {
     let _ = writeln!(text, "  {:<34} {:>8.1} s", "from link restored to queue empty", evidence.drain.as_secs_f64());
     let _ = writeln!(text, "  {:<34} {}", "memory while it served", megabytes(evidence.peaks.memory_kib));
     let _ = writeln!(text, "  {:<34} {}", "memory while it started", megabytes(evidence.peaks.starting_kib));
-    let _ = writeln!(
-        text,
-        "\n{}",
-        if counts.agree() { "Every acknowledged reading is in the cloud, once." } else { "THE COUNTS DIFFER." }
-    );
-    (text, counts.agree())
+    let mut complaints = Vec::new();
+    if !agree {
+        complaints.push("THE COUNTS DIFFER.".to_owned());
+    }
+    if evidence.alarms_missing > 0 {
+        complaints.push("THE CLOUD LACKS ALARMS.".to_owned());
+    }
+    if !evidence.fetched.0.identical {
+        complaints.push("WHAT WAS FETCHED IS NOT WHAT WAS PUBLISHED.".to_owned());
+    }
+    if !evidence.is_little() {
+        complaints.push(format!("MORE THAN {} % OF THE READINGS' BYTES WERE SENT.", MOST_SENT * 100.0));
+    }
+    let good = complaints.is_empty();
+    if good {
+        complaints.push("Every acknowledged reading is accounted for in the cloud, once.".to_owned());
+    }
+    let _ = writeln!(text, "\n{}", complaints.join("\n"));
+    (text, good)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn reading(n: u64, value: f64) -> Reading {
-        Reading { n, time: String::new(), value }
-    }
-
-    fn verdict(id: &str, value: f64) -> VerdictRecord {
-        VerdictRecord {
-            number: 0,
-            id: Some(id.to_owned()),
-            time_ms: 0,
-            values: vec![Some(value)],
-            score: None,
-            state: "normal".to_owned(),
-            notes: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_missing_a_doubled_and_an_altered_reading_are_each_seen() {
-        let published = [reading(1, 1.0), reading(2, 2.0), reading(3, 3.0)];
-        let exact = [verdict("1", 1.0), verdict("2", 2.0), verdict("3", 3.0)];
-        assert!(count(&published, 3, &exact).agree());
-        let missing = count(&published, 3, &exact[..2]);
-        assert_eq!((missing.missing, missing.agree()), (1, false));
-        let doubled = count(&published, 3, &[exact.as_slice(), &exact[..1]].concat());
-        assert_eq!((doubled.duplicated, doubled.agree()), (1, false));
-        let altered = count(&published, 3, &[verdict("1", 1.5), verdict("2", 2.0), verdict("3", 3.0)]);
-        assert_eq!((altered.altered, altered.agree()), (1, false));
-        let invented = count(&published, 3, &[exact.as_slice(), &[verdict("9", 1.0)]].concat());
-        assert!(!invented.agree());
-    }
 
     #[test]
     fn an_alarm_counts_for_the_window_it_rises_in() {

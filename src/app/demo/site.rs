@@ -68,8 +68,10 @@ impl Site {
         })
     }
 
-    /// Writes the gateway's configuration, whose cloud is at the near end of the cable.
-    pub(crate) fn write_gateway(&self, cable: SocketAddr) -> Result<PathBuf> {
+    /// Writes the gateway's configuration, whose cloud is at the near end of the cable. What it sends is the default, or
+    /// `verdicts` too.
+    pub(crate) fn write_gateway(&self, cable: SocketAddr, verdicts: bool) -> Result<PathBuf> {
+        let verdicts = if verdicts { "\n[stream.cloud]\nverdicts = true\n" } else { "" };
         let folder = self.folder.display();
         let (mqtt, http) = (self.mqtt, self.http);
         let (cable_host, cable_port) = (cable.ip(), cable.port());
@@ -134,10 +136,7 @@ name = "machine-temperature"
 
 [stream.rule]
 severity = "critical"
-
-[stream.cloud]
-verdicts = true
-"#
+{verdicts}"#
             ),
         )
     }

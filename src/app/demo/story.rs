@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cable::Cable;
 use super::children::{Process, own_binary};
 use super::probe;
+use super::proof::{Fetched, compare_raw, sketch_errors};
 use super::report::{self, Evidence};
 use super::site::{self, GATEWAY, RECORDING, STREAM, Site, TOPIC};
 use super::watch::{Peaks, Verdicts, sample};
@@ -20,7 +22,7 @@ use crate::app::commands::{collect, note, progress, progress_done, say};
 use crate::app::replay::{Feed, FeedError, Reading, Recording, Report as FeedReport, publish_all};
 use crate::app::stop::until_told_to_stop;
 use crate::base::{Clock, SystemClock};
-use crate::flows::record::{self, AlarmRecord, VerdictRecord};
+use crate::flows::record::{self, AlarmRecord, RawRecord, SummaryRecord, VerdictRecord};
 use crate::store::Reader;
 
 /// Shares of the readings at which something happens.
@@ -38,7 +40,7 @@ pub(crate) async fn run(args: &DemoArgs) -> Result<ExitCode> {
     let mut recording = Recording::parse("the bundled recording", RECORDING)?;
     recording.readings.truncate(args.readings.unwrap_or(usize::MAX).max(1));
     let site = Site::prepare(&args.dir, args.mqtt_port, args.http_port)?;
-    let mut stage = Stage::set(&site).await?;
+    let mut stage = Stage::set(&site, args.verdicts).await?;
     note(format_args!("page      http://{}/", site.http));
     note(format_args!("gateway   mqtt://{}   configuration {}", site.mqtt, site.folder.join("gateway.toml").display()));
     note(format_args!("cloud     mqtt://{}   behind a cable that will be cut", site.cloud));
@@ -65,13 +67,15 @@ struct Stage {
     cloud: Process,
     collect: Process,
     cable: Cable,
+    /// The cloud gets each verdict, too.
+    verdicts: bool,
 }
 
 impl Stage {
-    async fn set(site: &Site) -> Result<Self> {
+    async fn set(site: &Site, verdicts: bool) -> Result<Self> {
         let binary = own_binary()?;
         let cable = Cable::plug(site.cloud).await.context("failed to lay the cable")?;
-        let (gateway, cloud) = (site.write_gateway(cable.address())?, site.write_cloud()?);
+        let (gateway, cloud) = (site.write_gateway(cable.address(), verdicts)?, site.write_cloud()?);
         let process = |name, arguments: &[&str]| Process::start(name, &binary, arguments, &site.log(name));
         let mut cloud = process("cloud", &["run", "--config", text(&cloud)?])?;
         cloud.ready(site.cloud_http).await?;
@@ -81,7 +85,7 @@ impl Stage {
             process("collect", &["collect", "--broker", &broker, "--tenant", "demo", "--state", text(&state)?])?;
         let mut gateway = process("gateway", &["run", "--config", text(&gateway)?])?;
         gateway.ready(site.http).await?;
-        Ok(Self { gateway, cloud, collect, cable })
+        Ok(Self { gateway, cloud, collect, cable, verdicts })
     }
 
     async fn play(&mut self, site: &Site, readings: &[Reading], rate: f64, clock: &Arc<dyn Clock>) -> Result<Evidence> {
@@ -112,15 +116,29 @@ impl Stage {
         let incidents = self.incidents(site, readings.len(), acknowledged, &pid, clock, &mut events);
         let (fed, happened): (Result<FeedReport, FeedError>, Result<Duration>) = tokio::join!(publishing, incidents);
         let (fed, restored_at) = (fed?, happened?);
+        // The last window is not full: it goes as it is.
+        let (status, answer) = probe::post(site.http, &format!("/api/v1/streams/{STREAM}/summary"), &json!({})).await?;
+        if status != 202 && status != 200 {
+            bail!("the gateway did not end its summary: {status} {answer}");
+        }
         let (received, drained_at) = self.drained(site, readings.len(), clock).await?;
+        let sent_bytes = self.cable.sent_bytes();
+        let alarms_missing = self.alarms_missing(site, &received).await?;
+        let fetched = self.fetch(site, readings, &received, clock).await?;
         let peaks = *seen_peaks.borrow();
         Ok(Evidence {
             verdict_us: verdict_latencies(&fed, &verdicts),
             published: readings.to_vec(),
             feed: fed,
-            verdicts: received.verdicts,
+            verdicts: self.verdicts.then_some(received.verdicts),
+            sketch_errors: sketch_errors(readings, &received.summaries)?,
+            summaries: received.summaries,
             alarms: received.alarms,
+            alarms_missing,
             repeats: received.repeats,
+            raw_bytes: payloads.iter().map(|payload| payload.len() as u64).sum(),
+            sent_bytes,
+            fetched,
             peaks,
             anomalies: site::anomalies_within(readings)?,
             events,
@@ -158,8 +176,21 @@ impl Stage {
         Ok(clock.since_boot())
     }
 
-    /// Waits until the queue is empty and the cloud has stopped receiving.
+    /// Waits until the queue is empty and the cloud has what `total` readings leave.
     async fn drained(&mut self, site: &Site, total: usize, clock: &Arc<dyn Clock>) -> Result<(Received, Duration)> {
+        let drained_at = self.queue_is_empty(site, clock).await?;
+        // The cloud's broker has everything; the receiver may still be writing. Everything is there and nothing more comes,
+        // or nothing comes at all: both are for the report to judge.
+        let verdicts = self.verdicts;
+        let received = settle(site, clock, |received| {
+            let summed = received.summaries.iter().map(|summary| summary.count).sum::<u64>();
+            let verdicts = if verdicts { received.verdicts.len() } else { total };
+            (summed.min(verdicts as u64), total as u64)
+        });
+        Ok((received.await?, drained_at))
+    }
+
+    async fn queue_is_empty(&mut self, site: &Site, clock: &Arc<dyn Clock>) -> Result<Duration> {
         let (mut progressed, mut best) = (clock.since_boot(), u64::MAX);
         loop {
             self.gateway.running()?;
@@ -168,7 +199,7 @@ impl Stage {
             let (_, queue) = probe::get(site.http, "/api/v1/queue").await?;
             let rows = queue["rows"].as_u64().context("the queue has no depth")?;
             if rows == 0 {
-                break;
+                return Ok(clock.since_boot());
             }
             if rows < best {
                 (best, progressed) = (rows, clock.since_boot());
@@ -179,23 +210,69 @@ impl Stage {
             progress(format_args!("draining: {rows} rows queued"));
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        let drained_at = clock.since_boot();
-        // The cloud's broker has everything; the receiver may still be writing.
-        let reader = collect::look(&site.collected(), clock)?;
-        let (mut last, mut since) = (0, clock.since_boot());
-        loop {
-            let received = Received::read(&reader).await?;
-            let now = clock.since_boot();
-            if received.verdicts.len() != last {
-                (last, since) = (received.verdicts.len(), now);
+    }
+
+    /// Alarms that the gateway raised and the cloud did not hear of.
+    async fn alarms_missing(&self, site: &Site, received: &Received) -> Result<u64> {
+        let (_, answer) = probe::get(site.http, "/api/v1/alerts?limit=1000").await?;
+        let alerts = answer["alerts"].as_array().context("the gateway lists no alarms")?;
+        let heard = |id: i64| received.alarms.iter().any(|alarm| alarm.kind == "raised" && alarm.alarm == id);
+        Ok(alerts.iter().filter(|alert| !alert["id"].as_i64().is_some_and(heard)).count() as u64)
+    }
+
+    /// Asks for the readings around the last alarm, or for the last ones where no alarm was raised.
+    async fn fetch(
+        &mut self,
+        site: &Site,
+        readings: &[Reading],
+        received: &Received,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<(Fetched, String, u64)> {
+        let before = self.cable.sent_bytes();
+        let alarm = received.alarms.iter().rfind(|alarm| alarm.kind == "raised");
+        let (wanted, about) = match alarm {
+            Some(alarm) => {
+                (json!({ "request": "demo", "alarm": alarm.alarm }), format!("around alarm {}", alarm.alarm))
             }
-            let settled = now.saturating_sub(since);
-            // Everything is there and nothing more comes, or nothing comes at all: both are for the report to judge.
-            if (last >= total && settled > Duration::from_millis(300)) || settled > Duration::from_secs(15) {
-                return Ok((received, drained_at));
+            None => {
+                let tail = &readings[readings.len().saturating_sub(100)..];
+                let ends = [tail.first(), tail.last()].map(|end| end.map_or(Ok(0), |end| site::time_ms(&end.time)));
+                let [from_ms, to_ms] = ends;
+                (json!({ "request": "demo", "from_ms": from_ms?, "to_ms": to_ms? }), "of the end".to_owned())
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        let path = format!("/api/v1/streams/{STREAM}/send");
+        let (status, first) = probe::post(site.http, &path, &wanted).await?;
+        // A request that comes again has no second effect.
+        let (again, second) = probe::post(site.http, &path, &wanted).await?;
+        if (status, again) != (202, 202) || second["repeated"] != true {
+            bail!("the gateway did not send readings on demand: {status} {first}, then {again} {second}");
         }
+        let expected = first["readings"].as_u64().context("the gateway does not say how many readings it sends")?;
+        self.queue_is_empty(site, clock).await?;
+        let came = |received: &Received| received.raw.iter().map(|row| row.readings.len() as u64).sum();
+        let received = settle(site, clock, |received| (came(received), expected)).await?;
+        let bytes = self.cable.sent_bytes() - before;
+        Ok((compare_raw(readings, &received.raw, expected), about, bytes))
+    }
+}
+
+/// Reads what the cloud has until it is what was expected, or nothing more comes. `progress` says how much there is, and
+/// how much there should be.
+async fn settle(site: &Site, clock: &Arc<dyn Clock>, progress: impl Fn(&Received) -> (u64, u64)) -> Result<Received> {
+    let reader = collect::look(&site.collected(), clock)?;
+    let (mut last, mut since) = (0, clock.since_boot());
+    loop {
+        let received = Received::read(&reader).await?;
+        let (now, (there, wanted)) = (clock.since_boot(), progress(&received));
+        if there != last {
+            (last, since) = (there, now);
+        }
+        let quiet = now.saturating_sub(since);
+        if (there >= wanted && quiet > Duration::from_millis(300)) || quiet > Duration::from_secs(15) {
+            return Ok(received);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
@@ -218,22 +295,34 @@ fn verdict_latencies(fed: &FeedReport, verdicts: &Verdicts) -> Vec<u32> {
 /// What the cloud has of the demonstration's gateway.
 struct Received {
     verdicts: Vec<VerdictRecord>,
+    summaries: Vec<SummaryRecord>,
     alarms: Vec<AlarmRecord>,
+    raw: Vec<RawRecord>,
     repeats: u64,
 }
 
 impl Received {
     async fn read(reader: &Reader) -> Result<Self> {
         let inbox = crate::inbox::Inbox::new(crate::inbox::Config::default());
-        let (verdicts, alarms, report) = reader
+        let ([verdicts, summaries, alarms, raw], report) = reader
             .read(move |conn| {
                 let rows = |class: &str| inbox.bodies(conn, GATEWAY, class, STREAM);
-                Ok((rows("verdict"), rows("alarm"), inbox.report(conn)))
+                Ok((["verdict", "summary", "alarm", "raw"].map(rows), inbox.report(conn)))
             })
             .await?;
-        let decode_all = |bodies: Vec<Vec<u8>>| bodies.iter().map(|body| record::decode("verdict", body)).collect();
-        let verdicts: Result<Vec<VerdictRecord>, _> = decode_all(verdicts?);
-        let alarms = alarms?.iter().map(|body| record::decode("alarm", body)).collect::<Result<_, _>>()?;
-        Ok(Self { verdicts: verdicts?, alarms, repeats: report?.duplicates() })
+        Ok(Self {
+            verdicts: decode_all("verdict", &verdicts?)?,
+            summaries: summaries?.iter().map(|body| record::decode_summary(body)).collect::<Result<_, _>>()?,
+            alarms: decode_all("alarm", &alarms?)?,
+            raw: decode_all("raw", &raw?)?,
+            repeats: report?.duplicates(),
+        })
     }
+}
+
+fn decode_all<T: for<'de> serde::Deserialize<'de>>(
+    what: &'static str,
+    bodies: &[Vec<u8>],
+) -> Result<Vec<T>, record::RecordError> {
+    bodies.iter().map(|body| record::decode(what, body)).collect()
 }

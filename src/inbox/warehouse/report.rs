@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 
 use crate::base::{Epoch, Name, Seq};
 use crate::inbox::ranges::Ranges;
-use crate::inbox::report::{Report, SeriesReport};
+use crate::inbox::report::{About, Report, SeriesReport, Settlement};
 
 use super::apply::Warehouse;
 use super::connection::{WarehouseError, failed};
@@ -33,26 +33,23 @@ fn of(row: &Row, max_ranges: usize) -> Result<SeriesReport, WarehouseError> {
     let name = |at: usize| {
         Name::new(row.get(at)).map_err(|error| WarehouseError::Row { table: "forebay_series", what: error.to_string() })
     };
-    let (received, lost) = (ranges(row, 6), ranges(row, 8));
-    let mut known = received.clone();
-    for (first, last) in lost.pairs() {
-        known.insert(*first, *last);
-    }
-    let highest = row.get::<_, i64>(4).cast_unsigned();
-    let missing = known.absent(1, highest);
-    Ok(SeriesReport {
+    let about = About {
         gateway: name(0)?,
         epoch: Epoch(row.get::<_, i64>(1).cast_unsigned()),
         class: row.get(2),
         stream: name(3)?,
-        highest: Seq(highest),
-        received: received.len(),
-        declared_lost: known.len() - received.len(),
-        readings_lost: row.get::<_, i64>(10).cast_unsigned(),
-        missing: missing.iter().map(|(first, last)| last - first + 1).sum(),
-        missing_ranges: missing.iter().take(max_ranges).map(|(first, last)| (Seq(*first), Seq(*last))).collect(),
+        highest: Seq(row.get::<_, i64>(4).cast_unsigned()),
         duplicates: row.get::<_, i64>(5).cast_unsigned(),
-    })
+    };
+    let mut settlement = Settlement::new(about, ranges(row, 6), max_ranges);
+    let numbers = |at| row.get::<_, Option<Vec<i64>>>(at).unwrap_or_default().into_iter();
+    let reasons = row.get::<_, Option<Vec<String>>>(11).unwrap_or_default();
+    let entries = numbers(8).zip(numbers(9)).zip(numbers(10)).zip(reasons).zip(numbers(12));
+    for ((((first, last), count), reason), wall_ms) in entries {
+        let range = (first.cast_unsigned(), last.cast_unsigned());
+        settlement.declare(range, count.cast_unsigned(), &reason, wall_ms);
+    }
+    Ok(settlement.finish())
 }
 
 /// Two columns of equal length, or nothing.

@@ -138,14 +138,16 @@ pub(super) const FORGET_REJECTED: &str = "
 
 pub(super) const REPORT: &str = "
     SELECT s.gateway, s.epoch, s.class, s.stream, s.highest, s.duplicates,
-        r.firsts, r.lasts, l.firsts, l.lasts, coalesce(l.readings, 0)::bigint
+        r.firsts, r.lasts, l.firsts, l.lasts, l.counts, l.reasons, l.times
     FROM forebay_series s
     LEFT JOIN LATERAL (
         SELECT array_agg(first ORDER BY first) AS firsts, array_agg(last ORDER BY first) AS lasts
         FROM forebay_received WHERE series_no = s.series_no
     ) r ON true
     LEFT JOIN LATERAL (
-        SELECT array_agg(first) AS firsts, array_agg(last) AS lasts, sum(count) AS readings
+        SELECT array_agg(first ORDER BY first, last DESC) AS firsts, array_agg(last ORDER BY first, last DESC) AS lasts,
+            array_agg(count ORDER BY first, last DESC) AS counts, array_agg(reason ORDER BY first, last DESC) AS reasons,
+            array_agg(wall_ms ORDER BY first, last DESC) AS times
         FROM forebay_lost WHERE series_no = s.series_no
     ) l ON true
     WHERE s.tenant = $1
