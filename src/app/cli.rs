@@ -250,6 +250,9 @@ pub(super) struct StreamArgs {
     /// Consumer; collectors with one name share the messages between them.
     #[arg(long = "nats-consumer", value_name = "NAME", default_value = "forebay-collect", requires = "nats")]
     pub consumer: String,
+    /// A message that is not kept within so many seconds goes to another collector (of a consumer that is made).
+    #[arg(long = "nats-ack-wait", value_name = "SECONDS", default_value_t = 30, requires = "nats")]
+    pub ack_wait_s: u64,
     /// Credentials file (JWT and seed).
     #[arg(long = "nats-credentials", value_name = "FILE", requires = "nats", conflicts_with = "user")]
     pub credentials: Option<PathBuf>,

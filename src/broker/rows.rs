@@ -183,7 +183,8 @@ fn old_checksum(message: &Message) -> u32 {
 fn checksum(numbers: &[i64], ids: &[u8], message: &Message) -> u32 {
     let numbers: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     let lengths = [message.topic.len(), message.payload.len(), ids.len()].map(|length| (length as u64).to_le_bytes());
-    let parts = [&numbers, lengths.as_flattened(), message.topic.as_bytes(), &message.payload, &message.properties, ids];
+    let parts =
+        [&numbers, lengths.as_flattened(), message.topic.as_bytes(), &message.payload, &message.properties, ids];
     row_checksum(&parts)
 }
 
@@ -466,8 +467,8 @@ pub(super) fn load(connection: &Connection, clock: &dyn Clock) -> Result<Loaded,
 
 /// The first and the last row of every session that has some: one descent of the tree each.
 fn find_queues(connection: &Connection, known: &HashSet<i64>, loaded: &mut Loaded) -> Result<(), Error> {
-    let mut first = connection
-        .prepare("SELECT place, packet_id FROM broker_queue WHERE place >= ?1 ORDER BY place LIMIT 1")?;
+    let mut first =
+        connection.prepare("SELECT place, packet_id FROM broker_queue WHERE place >= ?1 ORDER BY place LIMIT 1")?;
     let mut last = connection.prepare(
         "SELECT place, packet_id, length(topic) + length(payload) + coalesce(length(properties), 0) + 64
          FROM broker_queue WHERE place <= ?1 ORDER BY place DESC LIMIT 1",
@@ -533,8 +534,8 @@ fn read_queued(row: &Row<'_>, moments: &mut Moments<'_>) -> Result<(i64, Result<
         return Ok((session, Err(message.size_bytes())));
     }
     message.expires_at = moments.expiry(expires)?;
-    let ids =
-        ids.map(|bytes| bytes.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().expect("four bytes"))).collect());
+    let ids = ids
+        .map(|bytes| bytes.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().expect("four bytes"))).collect());
     let delivery = Delivery { qos: message.qos, retain: message.retain, ids, message: Arc::new(message) };
     Ok((session, Ok(Restored { packet_id, place, released, delivery })))
 }

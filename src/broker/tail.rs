@@ -78,7 +78,8 @@ impl Tail {
             guessed,
             guessed_bytes: guessed.saturating_mul(rows.row_bytes),
             repeated_until: rows.last_place,
-            first_number: next + (u64::from(rows.first_packet_id.max(1)) - 1 + PACKET_IDS - next % PACKET_IDS) % PACKET_IDS,
+            first_number: next
+                + (u64::from(rows.first_packet_id.max(1)) - 1 + PACKET_IDS - next % PACKET_IDS) % PACKET_IDS,
             after: rows.first_place - 1,
             ..Self::default()
         }

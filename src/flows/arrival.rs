@@ -61,10 +61,10 @@ fn verified(topic: &str, payload: &Bytes, config: &inbox::Config) -> Result<(Add
         return Err("the batch is of another gateway or stream than its topic".to_owned());
     }
     let Decoded { batch, digest, row_bytes } = decoded;
-    let Batch { gateway: _, epoch, stream, class, first, last, rows, gaps } = batch;
+    let Batch { gateway: _, epoch, stream, class, first, last, rows, gaps, ahead } = batch;
     let (class, rows) = (class.to_string(), rows.into_iter().map(incoming_row).collect());
     let gaps = gaps.into_iter().map(incoming_gap).collect();
-    let incoming = IncomingBatch { epoch, class, stream, first, last, rows, gaps, digest };
+    let incoming = IncomingBatch { epoch, class, stream, first, last, rows, gaps, ahead, digest };
     let verified = incoming.verify(&row_bytes, config).map_err(|error| error.to_string())?;
     Ok((address, verified))
 }

@@ -1,16 +1,18 @@
 //! One message to the cloud: consecutive rows of one stream, what is declared lost, and a digest. Defined here once,
-//! for the sending and the receiving side; `docs/batch.cddl` says the same for other people's receivers.
+//! for the sending and the receiving side; `docs/batch.cddl` says the same for other people's receivers. It may travel
+//! inside a zstd frame (`frame`).
 
 use bytes::Bytes;
 
 use crate::base::{BootId, ClockState, Digest, Epoch, Name, NameError, Seq, Stamp};
 
 use super::cbor::{CborError, Decoder, Encoder};
+use super::frame::{self, FrameError, FrameLimits};
 
 /// The format's version, the first thing in every batch.
 const VERSION: u64 = 1;
-/// Pairs of the outer map.
-const PAIRS: u64 = 11;
+/// Pairs of the outer map, without the one that only a batch has which overtakes others.
+const PAIRS: usize = 11;
 /// Longest text in which a loss gives its reason.
 const MAX_REASON_BYTES: usize = 64;
 
@@ -33,6 +35,8 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Entries of the loss ledger: ascending, disjoint, all within `first..=last`.
     pub gaps: Vec<Gap>,
+    /// Numbers from this one on, below `first`, may still be in the sender's queue: this batch overtakes them.
+    pub ahead: Option<Seq>,
 }
 
 /// A batch that was read, and the proof that it is what was sent.
@@ -83,11 +87,13 @@ pub struct Limits {
     pub gaps: usize,
     /// Boots that the rows of one batch come from.
     pub boots: usize,
+    /// What is unpacked.
+    pub frame: FrameLimits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows: 65_536, gaps: 4096, boots: 256 }
+        Self { rows: 65_536, gaps: 4096, boots: 256, frame: FrameLimits::default() }
     }
 }
 
@@ -109,6 +115,9 @@ pub enum BatchError {
     /// Numbers that contradict each other.
     #[error("failed to read the batch: {0}")]
     Shape(&'static str),
+    /// A frame that is none, or holds too much.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
 }
 
 /// Bytes that one row takes beside its body, at most.
@@ -145,7 +154,7 @@ impl Batch {
         let rows = rows.finish();
 
         let mut out = Encoder::with_capacity(rows.len() + BATCH_OVERHEAD_BYTES + self.gaps.len() * 64);
-        out.map(11);
+        out.map(PAIRS + usize::from(self.ahead.is_some()));
         out.text("v");
         out.uint(VERSION);
         out.text("gaps");
@@ -162,6 +171,10 @@ impl Batch {
         out.uint(self.last.0);
         out.text("rows");
         out.bytes(&rows);
+        if let Some(ahead) = self.ahead {
+            out.text("ahead");
+            out.uint(ahead.0);
+        }
         out.text("boots");
         out.array(boots.len());
         for (boot, offset_ms) in &boots {
@@ -184,11 +197,18 @@ impl Batch {
         out.finish()
     }
 
-    /// Reads a batch and verifies its digest. Bodies share the message's memory. Anything but what [`encode`](Self::encode) writes is
-    /// refused, so that a batch has one form only and its digest means something.
-    pub fn decode(bytes: &Bytes, limits: &Limits) -> Result<Decoded, BatchError> {
+    /// Reads a batch, plain or in a zstd frame, and verifies its digest. Bodies share the message's memory, or the frame's
+    /// content. Anything but what [`encode`](Self::encode) writes is refused, so that a batch has one form only and its
+    /// digest means something.
+    pub fn decode(message: &Bytes, limits: &Limits) -> Result<Decoded, BatchError> {
+        let unpacked = if frame::is_packed(message) { Some(frame::unpack(message, &limits.frame)?) } else { None };
+        let bytes = unpacked.as_ref().unwrap_or(message);
         let mut cbor = Decoder::new(bytes);
-        cbor.map_of(PAIRS, "a map of 11 pairs")?;
+        let overtakes = match cbor.map()? {
+            PAIRS => false,
+            pairs if pairs == PAIRS + 1 => true,
+            _ => return Err(BatchError::Shape("a batch is a map of 11 or 12 pairs")),
+        };
         cbor.key("v")?;
         match cbor.uint()? {
             VERSION => {}
@@ -200,6 +220,11 @@ impl Batch {
         let last = Seq(cbor.uint()?);
         cbor.key("rows")?;
         let row_bytes = cbor.bytes()?;
+        let mut ahead = None;
+        if overtakes {
+            cbor.key("ahead")?;
+            ahead = Some(Seq(cbor.uint()?));
+        }
         cbor.key("boots")?;
         let boots = read_boots(&mut cbor, limits)?;
         cbor.key("class")?;
@@ -220,6 +245,9 @@ impl Batch {
         if first.0 == 0 || first > last {
             return Err(BatchError::Shape("first is 0 or beyond last"));
         }
+        if ahead.is_some_and(|ahead| ahead.0 == 0 || ahead >= first) {
+            return Err(BatchError::Shape("ahead is 0 or not below first"));
+        }
         if Digest::of(row_bytes) != digest {
             return Err(BatchError::Digest);
         }
@@ -235,7 +263,7 @@ impl Batch {
         if !ascending || !within {
             return Err(BatchError::Shape("a gap is out of order or outside first..last"));
         }
-        let batch = Self { gateway, epoch, stream, class, first, last, rows, gaps };
+        let batch = Self { gateway, epoch, stream, class, first, last, rows, gaps, ahead };
         Ok(Decoded { batch, digest, row_bytes })
     }
 }
@@ -354,7 +382,8 @@ mod tests {
                     next = last.0 + 1;
                 }
                 let last = Seq(next - 1);
-                Batch { gateway, epoch: Epoch(epoch), stream, class, first: Seq(first), last, rows, gaps }
+                let ahead = (first % 3 == 2).then_some(Seq(first / 2));
+                Batch { gateway, epoch: Epoch(epoch), stream, class, first: Seq(first), last, rows, gaps, ahead }
             },
         )
     }
@@ -373,6 +402,7 @@ mod tests {
                 Row { seq: Seq(11), stamp, offset_ms: None, body: Bytes::from_static(b"eleven") },
             ],
             gaps: vec![Gap { first: Seq(4), last: Seq(9), reason: "restart".into(), count: 0, wall_ms: 5 }],
+            ahead: None,
         }
     }
 
@@ -382,7 +412,9 @@ mod tests {
             let bytes = Bytes::from(batch.encode());
             let read = Batch::decode(&bytes, &Limits::default()).unwrap().batch;
             prop_assert_eq!(&read, &batch);
-            prop_assert_eq!(read.encode(), bytes, "one form only");
+            prop_assert_eq!(read.encode(), bytes.clone(), "one form only");
+            let packed = Bytes::from(frame::pack(bytes.to_vec()));
+            prop_assert_eq!(Batch::decode(&packed, &Limits::default()).unwrap().batch, batch);
         }
 
         #[test]

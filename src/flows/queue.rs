@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::base::{Name, Seq};
 use crate::outbox::{self, BatchId, BatchLimits, GapReason, Outbox, Position, StreamHandle, StreamKey};
-use crate::store::Writer;
+use crate::store::{self, Writer};
 
 use super::batch::{Batch, Gap, Row};
+use super::day::DayRow;
 use super::flight::{Arrived, Flights};
 
 /// A deletion carries a few numbers.
@@ -71,15 +72,16 @@ impl Queue {
         held: impl Fn(&StreamKey) -> bool,
     ) -> Result<Option<(StreamKey, Batch)>, outbox::Error> {
         let mut in_flight = Vec::new();
-        for Position { key, stream, .. } in self.outbox.positions() {
+        let positions = self.outbox.positions();
+        for &Position { ref key, stream, .. } in &positions {
             let range = |(first, last)| BatchId { stream, first, last };
-            if held(&key) {
+            if held(key) {
                 // One less than the largest number: the outbox looks at the one after it.
                 in_flight.push(range((Seq(1), Seq(u64::MAX - 1))));
                 continue;
             }
-            in_flight.extend(flights.covered(&key).map(range));
-            if let (End::Newest, Some(highest)) = (end, flights.highest(&key)) {
+            in_flight.extend(flights.covered(key).map(range));
+            if let (End::Newest, Some(highest)) = (end, flights.highest(key)) {
                 in_flight.push(range((Seq(1), highest)));
             }
         }
@@ -106,7 +108,9 @@ impl Queue {
             .collect();
         let class = Name::new(key.class.as_str()).expect("a class is a short word");
         let stream = key.name.clone();
-        Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps })))
+        let settled = positions.iter().find(|position| position.stream == id.stream).map_or(0, |found| found.settled.0);
+        let ahead = (end == End::Newest && settled + 1 < first.0).then_some(Seq(settled + 1));
+        Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps, ahead })))
     }
 
     /// Deletes acknowledged rows, riding in a later commit. A deletion that fails stays known and is
@@ -125,8 +129,8 @@ impl Queue {
             }
             deleted.send_modify(|count| *count += 1);
         };
-        let work = move |tx: &crate::store::Tx<'_>| outbox.delete(tx, &id);
-        Ok(self.writer.ride(DELETION_BYTES, work, done).await.map_err(crate::store::Error::from)?)
+        let work = move |tx: &store::Tx<'_>| outbox.delete(tx, &id);
+        Ok(self.writer.ride(DELETION_BYTES, work, done).await.map_err(store::Error::from)?)
     }
 
     /// Takes note of finished deletions and tries failed ones again.
@@ -139,6 +143,28 @@ impl Queue {
             self.delete(arrived).await?;
         }
         Ok(())
+    }
+
+    /// The day's budget as the last run left it.
+    pub(super) async fn kept(&self) -> Result<Option<DayRow>, outbox::Error> {
+        Ok(self.writer.commit_from_reserve(DayRow::read).await?)
+    }
+
+    /// Writes the day's budget with the next commit that happens anyway. Returns when it is on the disk.
+    pub(super) async fn keep(&self, row: DayRow) -> Result<(), outbox::Error> {
+        let (tell, told) = oneshot::channel();
+        let work = move |tx: &store::Tx<'_>| row.write(tx);
+        let done = move |outcome: Result<(), store::CommitError>| drop(tell.send(outcome));
+        self.writer.ride(DayRow::BYTES, work, done).await.map_err(store::Error::from)?;
+        match told.await {
+            Ok(outcome) => Ok(outcome.map_err(store::Error::from)?),
+            Err(_) => Err(store::Error::from(store::Closed).into()),
+        }
+    }
+
+    /// The same, at once: for the end.
+    pub(super) async fn keep_now(&self, row: DayRow) -> Result<(), outbox::Error> {
+        Ok(self.writer.commit_from_reserve(move |tx| row.write(tx)).await?)
     }
 
     /// Enters one row into the loss ledger in its place: it can never be sent.

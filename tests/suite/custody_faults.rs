@@ -183,7 +183,9 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_afterwards_everything_is() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let watch = Arc::new(Watch::default());
     let disk = Disk::watched(&watch).unwrap();
-    for (call, harm) in [(Call::Write, Harm::Io), (Call::Write, Harm::Full), (Call::Sync, Harm::Io), (Call::Map, Harm::Io)] {
+    for (call, harm) in
+        [(Call::Write, Harm::Io), (Call::Write, Harm::Full), (Call::Sync, Harm::Io), (Call::Map, Harm::Io)]
+    {
         let folder = tempfile::tempdir().unwrap();
         let image = tempfile::tempdir().unwrap();
         watch.trace.take();
@@ -218,7 +220,8 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_afterwards_everything_is() {
             let events = watch.trace.take();
             watch.trace.stop();
             let mut debt = Debt::default();
-            let words = events.iter().filter_map(|event| if let Event::Mark(word) = event { Word::read(word) } else { None });
+            let words =
+                events.iter().filter_map(|event| if let Event::Mark(word) = event { Word::read(word) } else { None });
             words.for_each(|word| debt.hear(word));
             for world in [AfterFailedSync::Lost, AfterFailedSync::Kept] {
                 let mut player = Player::new(world);

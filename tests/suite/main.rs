@@ -24,11 +24,18 @@ mod e2e_payloads;
 mod e2e_receipts;
 mod e2e_summaries;
 mod fleet;
+#[cfg(all(feature = "nats", feature = "postgres"))]
+mod fleet_faults;
 mod gateway;
 mod http_door;
 mod http_fixture;
 mod link_faults;
+#[cfg(feature = "nats")]
+mod link_kinds;
 mod link_mqtt;
+#[cfg(feature = "nats")]
+mod link_nats;
+mod link_pace;
 mod link_sync;
 #[cfg(feature = "tract")]
 mod models;
@@ -38,10 +45,16 @@ mod mqtt_exchange;
 mod mqtt_fixture;
 mod mqtt_hostile;
 mod mqtt_transport;
+#[cfg(feature = "nats")]
+mod nats_server;
 mod outbox_model;
 mod page_chromium;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod salvage;
 mod sketches;
 mod store_faults;
 mod upgrade;
+#[cfg(feature = "postgres")]
+mod warehouse;
 mod webdriver;

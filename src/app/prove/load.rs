@@ -27,11 +27,10 @@ const SCHEMAS: [Schema; 3] = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA];
 /// Says a word to whoever keeps the account: the trace, or a pipe.
 pub type Say = Arc<dyn Fn(Word) + Send + Sync>;
 
+#[derive(Clone, Copy)]
 struct Lane {
     queue: StreamHandle,
     past: StreamNo,
-    /// The last reading's number.
-    last: Arc<AtomicU64>,
 }
 
 /// The store with what stands on it, as the gateway opens them.
@@ -74,12 +73,11 @@ impl Life {
         let history = History::new(history::Config { readings: 5000, ..history::Config::default() });
         let mut lanes = Vec::new();
         for (name, class) in LANES {
-            let key = StreamKey { name: Name::new(name).expect("letters"), class };
+            let key = StreamKey::new(Name::new(name).expect("letters"), class);
             let queue = outbox.stream(key.clone())?;
             let history = history.clone();
             let past = store.writer().commit_blocking(move |tx| history.stream(tx, &key.to_string()))?;
-            let last = newest(&store, past)?;
-            lanes.push(Lane { queue, past, last: Arc::new(AtomicU64::new(last)) });
+            lanes.push(Lane { queue, past });
         }
         Ok((Self { store, outbox, history, lanes, clock }, opened))
     }
@@ -115,8 +113,7 @@ impl Life {
     /// Submits row `row` and waits for its answer.
     pub async fn put(&self, row: u64, say: &Say) -> Result<(), CommitError> {
         let lane = Self::lane_of_row(row);
-        let Lane { queue, past, last } = &self.lanes[lane];
-        let (queue, past, last) = (*queue, *past, Arc::clone(last));
+        let Lane { queue, past } = self.lanes[lane];
         let (outbox, history) = (self.outbox.clone(), self.history.clone());
         let envelope = Envelope { body: body_of(row), stamp: self.clock.stamp() };
         let bytes = envelope.body.len();
@@ -126,8 +123,7 @@ impl Life {
             let seq = outbox.append(tx, &queue, &envelope)?.0;
             said(Word::Issued { lane, seq });
             seen.store(seq, Ordering::Relaxed);
-            let number = last.fetch_add(1, Ordering::Relaxed) + 1;
-            history.append(tx, past, &reading_of(number, row, envelope.stamp.wall_ms))
+            history.append(tx, past, &reading_of(row, envelope.stamp.wall_ms)).map(drop)
         };
         let (tell, told) = oneshot::channel();
         let said = Arc::clone(say);
@@ -159,13 +155,6 @@ impl Life {
         told.await??;
         Ok(true)
     }
-}
-
-/// The number of the newest reading, 0 if there is none.
-fn newest(store: &Store, stream: StreamNo) -> Result<u64> {
-    let sql = "SELECT coalesce(max(seq), 0) FROM history_reading WHERE stream_no = ?1";
-    let newest: i64 = store.writer().commit_blocking(move |tx| tx.query_row(sql, [stream.0], |row| row.get(0)))?;
-    Ok(newest.cast_unsigned())
 }
 
 /// Runs `plan` until every row was answered or `stop` is set. Returns the first failure of a commit.
@@ -236,15 +225,16 @@ pub(super) fn row_of(body: &[u8]) -> Option<u64> {
     body.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
-fn reading_of(seq: u64, row: u64, time_ms: i64) -> Reading {
+fn reading_of(row: u64, time_ms: i64) -> Reading {
     Reading {
-        seq,
+        seq: 0,
         time_ms,
         id: Some(row.to_string()),
         values: vec![(row % 1000) as f64],
         score: Some(0.5),
         expected: None,
         state: 0,
+        extra: None,
     }
 }
 

@@ -90,7 +90,7 @@ pub async fn rate(
     let config = store::Config { disk, ..store::Config::at(home.path()) };
     let (store, opened) = Store::open(&config, &[outbox::SCHEMA], Arc::clone(clock))?;
     let outbox = Outbox::open(&outbox::Config::default(), &store, opened.epoch, Arc::clone(clock))?;
-    let stream = outbox.stream(StreamKey { name: Name::new("press").expect("letters"), class: Class::Raw })?;
+    let stream = outbox.stream(StreamKey::new(Name::new("press").expect("letters"), Class::Raw))?;
     let stop = Arc::new(AtomicBool::new(false));
     let rows = Arc::new(AtomicU64::new(0));
     let delays = Arc::new(Mutex::new(Vec::new()));

@@ -163,7 +163,11 @@ impl fmt::Display for Report {
         if let Some(killed) = &self.killed {
             let planned = short_of(killed.kills, killed.planned);
             writeln!(f, "\nKills")?;
-            writeln!(f, "  {} processes killed{planned}, {} of them with rows under way", killed.kills, killed.under_way)?;
+            writeln!(
+                f,
+                "  {} processes killed{planned}, {} of them with rows under way",
+                killed.kills, killed.under_way
+            )?;
             writeln!(
                 f,
                 "  {} rows acknowledged, {} rows read back and compared, {} breaches",

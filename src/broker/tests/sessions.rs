@@ -294,7 +294,9 @@ async fn a_queued_message_whose_checksum_is_wrong_is_not_served_and_counted() {
     assert_eq!(bench.broker.metrics().corrupt.get(), 3);
     bench.synced().await;
     bench.synced().await;
-    let left = |c: &rusqlite::Connection| Ok(c.query_row("SELECT count(*) FROM broker_queue", [], |row| row.get::<_, i64>(0))?);
+    let left = |c: &rusqlite::Connection| {
+        Ok(c.query_row("SELECT count(*) FROM broker_queue", [], |row| row.get::<_, i64>(0))?)
+    };
     assert!(bench.store.reader().read(left).await.unwrap() <= 3, "the wrong rows are gone");
 }
 

@@ -170,7 +170,7 @@ impl Series {
         }
         let duplicates = batch.rows.len() as u64 - new_rows;
         self.duplicates += duplicates;
-        self.highest = self.highest.max(batch.last.0);
+        self.highest = self.highest.max(batch.complete_to());
         Applied::Stored { new_rows, duplicates, newly_lost }
     }
 }
