@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
 use super::batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 use super::error::Error;
+use super::packs::{self, Found};
 use super::queue::{Outbox, Stored};
 use super::size::{integer, remove};
 use super::stream::{Class, StreamHandle, StreamKey};
@@ -138,12 +139,18 @@ fn by_urgency(connection: &Connection, candidates: Vec<Candidate>) -> Result<Vec
     let mut statement = connection.prepare_cached(
         "SELECT boot_no, boot_ms FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq LIMIT 1",
     )?;
+    let mut heads = connection.prepare_cached(&packs::heads_sql())?;
     let mut aged = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let part = (candidate.stream.no, candidate.from.cast_signed(), candidate.last.cast_signed());
         let head = statement.query_row(part, |row| Ok((integer(row.get_ref(0)?), integer(row.get_ref(1)?))));
-        // A stream with ledger entries only goes first in its class: losses are declared before anything else.
-        let age = head.optional()?.unwrap_or((None, None));
+        let block = packs::heads(&mut heads, candidate.stream.no, candidate.from, 1)?.first().copied();
+        // A stream with ledger entries only goes first in its class: losses are declared before anything else. Blocks
+        // hold what is older than single rows.
+        let age = match block.filter(|block| block.first <= candidate.last) {
+            Some(block) => (Some(block.age.0), Some(block.age.1)),
+            None => head.optional()?.unwrap_or((None, None)),
+        };
         aged.push(((candidate.key.class != Class::Alarm, age), candidate));
     }
     aged.sort_by_key(|(age, _)| *age);
@@ -215,6 +222,7 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
         gaps: Vec::new(),
         bad: Vec::new(),
     };
+    let mut blocks = packs::Reading::new(connection, candidate.stream.no);
     let mut bytes = 0;
     let mut row = rows.next()?;
     while reading.last < candidate.last {
@@ -259,12 +267,27 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
                 reading.last = seq;
                 row = rows.next()?;
             }
-            // Nothing stands for these numbers: a row vanished.
             other => {
                 let next_row = other.map_or(u64::MAX, |(seq, _)| seq);
+                let next_block = match blocks.at(expected)? {
+                    Found::Row(row) => {
+                        if reading.rows.len() >= most
+                            || (bytes + row.body.len() > limits.bytes && !reading.rows.is_empty())
+                        {
+                            break;
+                        }
+                        bytes += row.body.len();
+                        reading.rows.push(to_row(connection, &mut boots, &row.stored, row.body.clone())?);
+                        reading.last = expected;
+                        continue;
+                    }
+                    Found::Bad { until } => until + 1,
+                    Found::Nothing { next } => next,
+                };
+                // Nothing stands for these numbers, or nothing intact: rows vanished.
                 let next_gap = gaps.front().map_or(u64::MAX, |gap| gap.first.0);
                 let next_acked = acked.front().map_or(u64::MAX, |range| range.first.0);
-                let until = next_row.min(next_gap).min(next_acked).min(candidate.last + 1) - 1;
+                let until = next_row.min(next_gap).min(next_acked).min(next_block).min(candidate.last + 1) - 1;
                 reading.bad.push((expected, until));
                 reading.last = until;
             }
