@@ -248,6 +248,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let mut registry = Registry::with_prefix("forebay");
     store.metrics().register(&mut registry);
     outbox.metrics().register(&mut registry);
+    history::register(&mut registry);
     broker.metrics().register(&mut registry);
     pool.metrics().register(&mut registry);
     access.metrics().register(&mut registry);

@@ -10,7 +10,7 @@ use super::packs::{self, Found};
 use super::queue::{Outbox, Stored};
 use super::size::{integer, remove};
 use super::stream::{Class, StreamHandle, StreamKey};
-use crate::base::{BootId, Seq, Stamp};
+use crate::base::{BootId, ClockState, Seq, Stamp};
 use crate::store;
 
 /// Set right and read again at most this often in one call.
@@ -208,7 +208,7 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
         candidate,
         most + 1,
     )?;
-    let mut boots: Vec<(i64, BootId, Option<i64>)> = Vec::new();
+    let mut boots = Vec::new();
     let mut statement = connection.prepare_cached(
         "SELECT seq, wall_ms, boot_ms, boot_no, clock_state, checksum, body FROM outbox_row
          WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
@@ -315,21 +315,47 @@ pub(super) fn intact(stream_no: i64, row: &rusqlite::Row<'_>) -> Result<Option<(
     Ok(holds.then(|| (stored, body.to_vec())))
 }
 
-fn to_row(
-    connection: &Connection,
-    boots: &mut Vec<(i64, BootId, Option<i64>)>,
-    stored: &Stored,
-    body: Vec<u8>,
-) -> Result<Row, store::Error> {
-    let known = boots.iter().find(|(no, _, _)| *no == stored.boot_no).copied();
-    let (_, boot, offset_ms) = match known {
+/// A boot as rows refer to it.
+#[derive(Debug, Clone, Copy)]
+struct Boot {
+    no: i64,
+    id: BootId,
+    /// What to add to the wall clock that the boot began with.
+    offset_ms: Option<i64>,
+    /// That wall clock, less the time since boot.
+    start_ms: i64,
+}
+
+/// Rows whose clock stood this far from what the boot began with have an offset of their own, in steps of this.
+const STEP_MS: i64 = 1000;
+
+impl Boot {
+    fn read(connection: &Connection, no: i64) -> Result<Self, store::Error> {
+        let sql = "SELECT boot_id, offset_ms, first_wall_ms - first_boot_ms FROM boot WHERE boot_no = ?1";
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Self { no, id: BootId(row.get(0)?), offset_ms: row.get(1)?, start_ms: row.get(2)? })
+        };
+        let unknown = Self { no, id: BootId([0; 16]), offset_ms: None, start_ms: 0 };
+        Ok(connection.prepare_cached(sql)?.query_row([no], read).optional()?.unwrap_or(unknown))
+    }
+
+    /// The offset of a row: somebody may have set the clock in between, and the time since boot does not mind.
+    fn offset_ms(&self, stored: &Stored) -> Option<i64> {
+        let offset_ms = self.offset_ms?;
+        if stored.state() == Some(ClockState::Ntp) {
+            return Some(offset_ms);
+        }
+        let moved_ms = stored.wall_ms.saturating_sub(stored.boot_ms).saturating_sub(self.start_ms);
+        Some(offset_ms.saturating_sub(moved_ms.saturating_add(moved_ms.signum() * STEP_MS / 2) / STEP_MS * STEP_MS))
+    }
+}
+
+fn to_row(connection: &Connection, boots: &mut Vec<Boot>, stored: &Stored, body: Vec<u8>) -> Result<Row, store::Error> {
+    let known = boots.iter().find(|boot| boot.no == stored.boot_no).copied();
+    let boot = match known {
         Some(boot) => boot,
         None => {
-            let boot = connection
-                .prepare_cached("SELECT boot_id, offset_ms FROM boot WHERE boot_no = ?1")?
-                .query_row([stored.boot_no], |row| Ok((stored.boot_no, BootId(row.get(0)?), row.get(1)?)))
-                .optional()?
-                .unwrap_or((stored.boot_no, BootId([0; 16]), None));
+            let boot = Boot::read(connection, stored.boot_no)?;
             boots.push(boot);
             boot
         }
@@ -337,8 +363,8 @@ fn to_row(
     let stamp = Stamp {
         wall_ms: stored.wall_ms,
         boot_ms: stored.boot_ms.cast_unsigned(),
-        boot,
+        boot: boot.id,
         state: stored.state().expect("checked with the checksum"),
     };
-    Ok(Row { seq: Seq(stored.seq.cast_unsigned()), stamp, offset_ms, body })
+    Ok(Row { seq: Seq(stored.seq.cast_unsigned()), stamp, offset_ms: boot.offset_ms(stored), body })
 }

@@ -195,6 +195,7 @@ impl Outbox {
             let came = next.unwrap_or(pages.count());
             let is_full = found.len() >= COMMIT_ROWS || bytes >= COMMIT_BYTES;
             if is_full || next.is_none() || came >= remembered + REMEMBER_PAGES {
+                self.wait_for_room(places, &found, bytes as u64).await;
                 *rows += self.enter(wreck, places, std::mem::take(&mut found), came).await?;
                 (remembered, bytes) = (came, 0);
             }
@@ -204,6 +205,31 @@ impl Outbox {
             }
         }
         Ok(())
+    }
+
+    /// A class that is full would give up its oldest rows, which are the salvaged ones: as long as rows of this epoch can
+    /// make room by being sent, the wreck waits. A class that is full of salvaged rows follows its policy, or nothing
+    /// would ever be sent.
+    async fn wait_for_room(&self, places: &Places, found: &[Found], bytes: u64) {
+        let classes = || {
+            let class = |row: &Found| places.streams.get(&row.stored.stream_no).map(|(_, _, old)| old.key.class);
+            found.iter().filter_map(class)
+        };
+        loop {
+            let is_tight = {
+                let streams = self.state.lock();
+                classes().any(|class| {
+                    let limit = streams.limit(class);
+                    let of_class = streams.all.iter().filter(|stream| stream.key.class == class);
+                    let own: u64 = of_class.filter(|stream| stream.key.epoch.is_none()).map(Stream::bytes_now).sum();
+                    streams.class_bytes(class) + bytes > limit && own > limit / 8
+                })
+            };
+            if !is_tight {
+                return;
+            }
+            tokio::time::sleep(WAIT).await;
+        }
     }
 
     /// Rows and progress in one transaction. Returns the rows that were new.
