@@ -24,6 +24,8 @@ pub struct Position {
     pub last: Seq,
     /// Rows waiting.
     pub rows: u64,
+    /// Ledger entries waiting.
+    pub losses: u64,
 }
 
 impl Outbox {
@@ -36,6 +38,7 @@ impl Outbox {
             settled: Seq(stream.settled),
             last: Seq(stream.last),
             rows: stream.rows,
+            losses: stream.entries,
         };
         streams.all.iter().enumerate().map(position).collect()
     }
