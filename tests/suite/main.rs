@@ -5,6 +5,7 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod clock_jumps;
 mod collecting;
 mod custody_crash;
 mod custody_faults;
@@ -54,6 +55,7 @@ mod postgres;
 mod salvage;
 mod sketches;
 mod store_faults;
+mod startup;
 mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;
