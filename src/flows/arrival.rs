@@ -17,8 +17,8 @@ pub enum Arrival {
         address: Address,
         /// What it holds.
         batch: VerifiedBatch,
-        /// Bytes of the message.
-        size_bytes: usize,
+        /// The message as it came.
+        payload: Bytes,
     },
     /// Something that nobody will ever read: put aside, so that the far side need not bring it again.
     Unreadable {
@@ -35,7 +35,7 @@ impl Arrival {
     /// Reads a message within the inbox's limits.
     pub fn read(topic: String, payload: Bytes, config: &inbox::Config) -> Self {
         match verified(&topic, &payload, config) {
-            Ok((address, batch)) => Self::Batch { address, batch, size_bytes: payload.len() },
+            Ok((address, batch)) => Self::Batch { address, batch, payload },
             Err(reason) => {
                 tracing::warn!(topic, reason, "put a message aside");
                 Self::Unreadable { topic, reason, payload }
@@ -46,8 +46,7 @@ impl Arrival {
     /// Bytes of the message.
     pub fn size_bytes(&self) -> usize {
         match self {
-            Self::Batch { size_bytes, .. } => *size_bytes,
-            Self::Unreadable { payload, .. } => payload.len(),
+            Self::Batch { payload, .. } | Self::Unreadable { payload, .. } => payload.len(),
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::batch::GapReason;
+use super::block::{BlockRow, Packed};
 use super::error::Error;
 use super::ledger;
 use super::queue::{Outbox, Stored};
@@ -394,16 +395,40 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn look(pages: &Pages, from: u64, places: &Places) -> (Vec<Found>, u64, store::Scanned) {
     let (mut found, mut strangers) = (Vec::new(), 0);
     let scanned = pages.scan(from, SCAN_PAGES, &mut |record| {
-        let Some(row) = row(record.values) else { return };
-        match places.streams.get(&row.stored.stream_no) {
-            Some((_, _, old)) if old.wants(row.stored.seq.cast_unsigned()) => found.push(row),
-            Some(_) => {}
-            // Streams that an earlier salvage brought are known by their file.
-            None if places.streams.is_empty() || row.stored.stream_no > 0 => strangers += 1,
-            None => {}
+        for row in rows(record.values) {
+            match places.streams.get(&row.stored.stream_no) {
+                Some((_, _, old)) if old.wants(row.stored.seq.cast_unsigned()) => found.push(row),
+                Some(_) => {}
+                // Streams that an earlier salvage brought are known by their file.
+                None if places.streams.is_empty() || row.stored.stream_no > 0 => strangers += 1,
+                None => {}
+            }
         }
     });
     (found, strangers, scanned)
+}
+
+/// The rows that a record is or, as a block, holds.
+fn rows(values: &[Value<'_>]) -> Vec<Found> {
+    if let Some(row) = row(values) {
+        return vec![row];
+    }
+    let [stream_no, last, first, _, _, base, count, raw_bytes, checksum, body, ..] = values else { return Vec::new() };
+    let packed = || {
+        let number = |value: &Value<'_>| value.int().and_then(|number| u64::try_from(number).ok());
+        let packed = Packed {
+            stream_no: stream_no.int()?,
+            base: number(base)?,
+            count: number(count)?,
+            raw_bytes: number(raw_bytes)?,
+            checksum: u32::try_from(checksum.int()?).ok()?,
+            body: body.blob()?.to_vec(),
+        };
+        Some((first.int()?..=last.int()?, packed.unpack()?))
+    };
+    let Some((range, rows)) = packed() else { return Vec::new() };
+    let whole = |row: &BlockRow| range.contains(&row.stored.seq) && row.is_intact();
+    rows.into_iter().filter(whole).map(|BlockRow { stored, body, .. }| Found { stored, body }).collect()
 }
 
 /// A record as a row of the queue, if its checksum says that it is one.
