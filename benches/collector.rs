@@ -95,7 +95,10 @@ async fn sizes() {
         let sum = classes.entry(class).or_default();
         *sum = (sum.0 + 1, sum.1 + message.payload.len());
     }
-    println!("8192 readings, {json_bytes} bytes of JSON; stored by nats-server: {:?}", stream.cached_info().state.bytes);
+    println!(
+        "8192 readings, {json_bytes} bytes of JSON; stored by nats-server: {:?}",
+        stream.cached_info().state.bytes
+    );
     for (class, (messages, bytes)) in classes {
         println!("  {class}: {messages} messages, {bytes} bytes");
     }

@@ -142,9 +142,9 @@ pub fn curve(
     }
     let per_bucket = ((last - first + 1) as u64).div_ceil(buckets.max(1) as u64).max(1) as i64;
     // Rows come in the order of the key, so neighbours are grouped as they come: GROUP BY would sort them again.
-    let mut statement = conn.prepare_cached(
-        &format!("{READING} WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 AND value IS NOT NULL ORDER BY seq"),
-    )?;
+    let mut statement = conn.prepare_cached(&format!(
+        "{READING} WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 AND value IS NOT NULL ORDER BY seq"
+    ))?;
     let mut rows = statement.query(params![stream.0, first, last])?;
     let mut curve: Vec<Bucket> = Vec::new();
     let mut open = None;
@@ -303,7 +303,12 @@ mod tests {
         let stream = store.writer().commit(1, fill).await.unwrap();
         let served = move |conn: &Connection| {
             let ids: Vec<_> = tail(conn, stream, 9)?.into_iter().filter_map(|reading| reading.id).collect();
-            Ok((ids, readings(conn, stream, 0, 9)?.len(), curve(conn, stream, None, None, 9)?.len(), memory(conn, stream)?))
+            Ok((
+                ids,
+                readings(conn, stream, 0, 9)?.len(),
+                curve(conn, stream, None, None, 9)?.len(),
+                memory(conn, stream)?,
+            ))
         };
         let (ids, count, buckets, remembered) = store.reader().read(served).await.unwrap();
         assert_eq!(ids, ["1", "NaN", "4"], "a row of an older release has no checksum");

@@ -214,8 +214,7 @@ pub(super) mod tests {
     #[test]
     fn a_block_that_claims_to_be_huge_is_not_unpacked() {
         let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap();
-        let mut packed =
-            Packed { stream_no: 1, base: 1, count: 1, raw_bytes: 64 << 20, checksum: 0, body: bomb };
+        let mut packed = Packed { stream_no: 1, base: 1, count: 1, raw_bytes: 64 << 20, checksum: 0, body: bomb };
         packed.checksum = packed.sum();
         assert_eq!(packed.unpack(), None);
         packed.raw_bytes = 1000;
@@ -228,7 +227,14 @@ pub(super) mod tests {
         let rows: Vec<_> = (0..256)
             .map(|n| {
                 let wave = 50.0 + 20.0 * (n as f64 / 40.0).sin() + (n * 7919 % 100) as f64 / 100.0;
-                row(n + 1, format!(r#"{{"t":{},"n":{n},"v0":{wave:.4},"s":0.1,"state":"normal"}}"#, 1_763_690_000_000_i64 + n * 100).as_bytes())
+                row(
+                    n + 1,
+                    format!(
+                        r#"{{"t":{},"n":{n},"v0":{wave:.4},"s":0.1,"state":"normal"}}"#,
+                        1_763_690_000_000_i64 + n * 100
+                    )
+                    .as_bytes(),
+                )
             })
             .collect();
         let bodies: usize = rows.iter().map(|row| row.body.len()).sum();

@@ -113,7 +113,8 @@ impl Outbox {
     fn cold_candidates(&self) -> Vec<Candidate> {
         let streams = self.state.lock();
         let least = (self.config.pack.block_rows / LEAST) as u64;
-        let long = streams.all.iter().enumerate().filter(|(_, stream)| stream.rows > least && stream.last > stream.settled);
+        let long =
+            streams.all.iter().enumerate().filter(|(_, stream)| stream.rows > least && stream.last > stream.settled);
         long.map(|(at, stream)| Candidate {
             at,
             no: stream.no,
@@ -130,9 +131,13 @@ fn look(
     config: &PackConfig,
     since_boot: Duration,
 ) -> Result<Looked, store::Error> {
-    let this_boot: Option<i64> =
-        connection.prepare_cached("SELECT max(boot_no) FROM boot")?.query_row([], |row| row.get(0)).optional()?.flatten();
-    let old_ms = i64::try_from(since_boot.as_millis()).unwrap_or(i64::MAX).saturating_sub_unsigned(config.after_s * 1000);
+    let this_boot: Option<i64> = connection
+        .prepare_cached("SELECT max(boot_no) FROM boot")?
+        .query_row([], |row| row.get(0))
+        .optional()?
+        .flatten();
+    let old_ms =
+        i64::try_from(since_boot.as_millis()).unwrap_or(i64::MAX).saturating_sub_unsigned(config.after_s * 1000);
     let block_rows = config.block_rows.clamp(1, MAX_ROWS);
     let mut looked = Looked::default();
     for Candidate { at, no, mut from, last } in candidates {
@@ -513,8 +518,12 @@ mod tests {
                     bench = bench.restart(folder.path(), &config);
                 }
             }
-            let stored = bench.one("SELECT (SELECT count(*) FROM outbox_row)
-                + (SELECT coalesce(sum(last - first + 1), 0) FROM outbox_pack)").await;
+            let stored = bench
+                .one(
+                    "SELECT (SELECT count(*) FROM outbox_row)
+                + (SELECT coalesce(sum(last - first + 1), 0) FROM outbox_pack)",
+                )
+                .await;
             assert_eq!(stored.cast_unsigned(), bench.rows(), "depth is exact");
         }
         bench = bench.restart(folder.path(), &config);

@@ -116,7 +116,8 @@ pub(super) fn set_age(tx: &Tx<'_>, no: i64, last: u64, age: (i64, i64)) -> Resul
 pub(super) fn newest(connection: &Connection, no: i64, range: (u64, u64), rows: usize) -> Result<Option<u64>, Error> {
     let sql = format!("{HEAD} WHERE stream_no = ?1 AND last BETWEEN ?2 AND ?3 ORDER BY last DESC LIMIT 1");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query_map(params![no, range.0.cast_signed(), range.1.cast_signed()], |row| Head::of(row))?;
+    let mut found =
+        statement.query_map(params![no, range.0.cast_signed(), range.1.cast_signed()], |row| Head::of(row))?;
     let Some(head) = found.next().transpose()? else { return Ok(None) };
     Ok(Some(head.first.max(range.0).max((head.last + 1).saturating_sub(rows as u64))))
 }
@@ -282,10 +283,7 @@ pub(super) fn remove(tx: &Tx<'_>, stream: &mut Stream, first: u64, last: u64) ->
 /// nothing in their place and enters them into the ledger.
 fn open(tx: &Tx<'_>, stream: &mut Stream, head: Head, kept: [(u64, u64); 2]) -> Result<(), Error> {
     let loaded = load(&mut *tx.prepare_cached(LOAD)?, stream.no, head.last)?;
-    tx.execute(
-        "DELETE FROM outbox_pack WHERE stream_no = ?1 AND last = ?2",
-        (stream.no, head.last.cast_signed()),
-    )?;
+    tx.execute("DELETE FROM outbox_pack WHERE stream_no = ?1 AND last = ?2", (stream.no, head.last.cast_signed()))?;
     for BlockRow { stored, checksum, body } in loaded.map_or_else(Vec::new, |(_, rows)| rows) {
         let seq = stored.seq.cast_unsigned();
         if kept.iter().any(|(first, last)| (*first..=*last).contains(&seq)) {

@@ -350,12 +350,7 @@ impl Boot {
     }
 }
 
-fn to_row(
-    connection: &Connection,
-    boots: &mut Vec<Boot>,
-    stored: &Stored,
-    body: Vec<u8>,
-) -> Result<Row, store::Error> {
+fn to_row(connection: &Connection, boots: &mut Vec<Boot>, stored: &Stored, body: Vec<u8>) -> Result<Row, store::Error> {
     let known = boots.iter().find(|boot| boot.no == stored.boot_no).copied();
     let boot = match known {
         Some(boot) => boot,

@@ -221,8 +221,7 @@ impl Outbox {
                 classes().any(|class| {
                     let limit = streams.limit(class);
                     let of_class = streams.all.iter().filter(|stream| stream.key.class == class);
-                    let own: u64 =
-                        of_class.filter(|stream| stream.key.epoch.is_none()).map(Stream::bytes_now).sum();
+                    let own: u64 = of_class.filter(|stream| stream.key.epoch.is_none()).map(Stream::bytes_now).sum();
                     streams.class_bytes(class) + bytes > limit && own > limit / 8
                 })
             };

@@ -152,7 +152,9 @@ impl Stream {
     /// Writes what a start must know. Rows alone need no word: a start counts the few that came since.
     fn seal(&self, tx: &Tx<'_>) -> Result<(), Error> {
         let staged = &self.staged;
-        let counted = staged.reserved.is_some() || staged.settled.is_some() || staged.removed + staged.vanished + staged.packed > 0;
+        let counted = staged.reserved.is_some()
+            || staged.settled.is_some()
+            || staged.removed + staged.vanished + staged.packed > 0;
         if counted {
             tx.execute(
                 "UPDATE outbox_stream SET reserved = ?2, settled = ?3, bytes = ?4, counted = ?5 WHERE stream_no = ?1",

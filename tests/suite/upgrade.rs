@@ -126,9 +126,14 @@ async fn use_on(folder: &Path, config: &store::Config, is_full: bool) {
                 let outbox = outbox.clone();
                 move |tx: &Tx<'_>| outbox.append(tx, &stream, &envelope)
             };
-            assert_eq!(store.writer().commit(4000, append).await.is_err(), is_full, "nothing new fits into a full file");
+            assert_eq!(
+                store.writer().commit(4000, append).await.is_err(),
+                is_full,
+                "nothing new fits into a full file"
+            );
             let reads = |c: &rusqlite::Connection| {
-                let no = |name: &str| c.query_row("SELECT no FROM history_stream WHERE name = ?1", [name], |row| row.get(0));
+                let no =
+                    |name: &str| c.query_row("SELECT no FROM history_stream WHERE name = ?1", [name], |row| row.get(0));
                 let (press, coolant) = (history::StreamNo(no("press")?), history::StreamNo(no("coolant")?));
                 let values: Vec<f64> = history::tail(c, press, 1000)?.iter().map(|reading| reading.values[0]).collect();
                 let standing = history::open_alert(c, coolant)?;
