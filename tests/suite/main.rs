@@ -24,6 +24,7 @@ mod e2e_models;
 mod e2e_payloads;
 mod e2e_quota;
 mod e2e_receipts;
+mod e2e_salvage;
 mod e2e_summaries;
 mod fleet;
 #[cfg(all(feature = "nats", feature = "postgres"))]
