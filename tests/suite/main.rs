@@ -5,6 +5,7 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod clock_jumps;
 mod collecting;
 mod custody_crash;
 mod custody_faults;
@@ -23,6 +24,7 @@ mod e2e_models;
 mod e2e_payloads;
 mod e2e_quota;
 mod e2e_receipts;
+mod e2e_salvage;
 mod e2e_summaries;
 mod fleet;
 #[cfg(all(feature = "nats", feature = "postgres"))]
@@ -56,6 +58,7 @@ mod quota_model;
 mod salvage;
 mod sketches;
 mod store_faults;
+mod startup;
 mod three_weeks;
 mod upgrade;
 #[cfg(feature = "postgres")]
