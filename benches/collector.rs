@@ -128,7 +128,10 @@ async fn sizes() {
         let sum = classes.entry(class).or_default();
         *sum = (sum.0 + 1, sum.1 + message.payload.len());
     }
-    println!("8192 readings, {json_bytes} bytes of JSON; stored by nats-server: {:?}", stream.cached_info().state.bytes);
+    println!(
+        "8192 readings, {json_bytes} bytes of JSON; stored by nats-server: {:?}",
+        stream.cached_info().state.bytes
+    );
     for (class, (messages, bytes)) in classes {
         println!("  {class}: {messages} messages, {bytes} bytes");
     }
@@ -217,7 +220,9 @@ async fn full_stream(shape: Shape) -> NatsServer {
             };
             let subject = format!("fleet.v1.acme.press-{gateway}.raw.temperature");
             answers.push_back(context.publish(subject, batch.encode().into()).await.unwrap());
-            if answers.len() >= 128 && let Some(oldest) = answers.pop_front() {
+            if answers.len() >= 128
+                && let Some(oldest) = answers.pop_front()
+            {
                 oldest.await.unwrap();
             }
         }
@@ -342,8 +347,9 @@ async fn bare_insert(server: &Postgres, shape: Shape) -> Spent {
     let body = vec![b'x'; shape.row_bytes];
     let work = async {
         for part in messages.chunks(shape.transaction() / shape.rows) {
-            let each =
-                || part.iter().flat_map(|(series, first)| (*first..first + shape.rows as i64).map(|seq| (*series, seq)));
+            let each = || {
+                part.iter().flat_map(|(series, first)| (*first..first + shape.rows as i64).map(|seq| (*series, seq)))
+            };
             let series: Vec<i64> = each().map(|(series, _)| series).collect();
             let seqs: Vec<i64> = each().map(|(_, seq)| seq).collect();
             let (walls, boots) = (vec![1_700_000_000_000_i64; series.len()], vec![5_i64; series.len()]);

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::base::ClockState;
 use crate::inbox::{self, IncomingBatch, IncomingGap, IncomingRow, VerifiedBatch};
 
 use super::address::Address;
@@ -68,11 +69,13 @@ fn verified(topic: &str, payload: &Bytes, config: &inbox::Config) -> Result<(Add
 }
 
 fn incoming_row(row: Row) -> IncomingRow {
+    // A synchronised clock was right when the row was made; any other is put right once that boot's clock is known.
+    let offset_ms = row.offset_ms.filter(|_| row.stamp.state != ClockState::Ntp);
     IncomingRow {
         seq: row.seq,
-        wall_ms: row.stamp.wall_ms,
+        wall_ms: row.stamp.wall_ms.saturating_add(offset_ms.unwrap_or(0)),
         boot_ms: row.stamp.boot_ms,
-        clock_state: row.stamp.state.as_str(),
+        clock_state: if offset_ms.is_some() { "corrected" } else { row.stamp.state.as_str() },
         body: row.body.into(),
     }
 }
