@@ -8,6 +8,7 @@ mod chaos;
 mod collecting;
 mod custody_crash;
 mod custody_faults;
+mod custody_rot;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
