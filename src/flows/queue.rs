@@ -30,6 +30,8 @@ pub(super) enum End {
     Oldest,
     /// The last rows, which overtake a backlog.
     Newest,
+    /// No rows: a ledger entry that says what was lost.
+    Losses,
 }
 
 /// The queue's reading end.
@@ -54,6 +56,11 @@ impl Queue {
     /// Changes after every deletion, done or failed.
     pub(super) fn deleted(&self) -> watch::Receiver<u64> {
         self.deleted.subscribe()
+    }
+
+    /// Grows with every loss that is entered into the ledger.
+    pub(super) fn losses(&self) -> u64 {
+        self.outbox.losses()
     }
 
     /// Where every stream stands, what is on its way included.
@@ -88,6 +95,7 @@ impl Queue {
         let batch = match end {
             End::Oldest => self.outbox.next_batch(&limits, &in_flight).await?,
             End::Newest => self.outbox.newest_batch(&limits, &in_flight).await?,
+            End::Losses => self.outbox.next_declaration(&in_flight).await?,
         };
         let Some(batch) = batch else { return Ok(None) };
         let outbox::Batch { id, stream: key, epoch, first, last, rows, gaps } = batch;
@@ -109,7 +117,7 @@ impl Queue {
         let class = Name::new(key.class.as_str()).expect("a class is a short word");
         let stream = key.name.clone();
         let settled = positions.iter().find(|position| position.stream == id.stream).map_or(0, |found| found.settled.0);
-        let ahead = (end == End::Newest && settled + 1 < first.0).then_some(Seq(settled + 1));
+        let ahead = (end != End::Oldest && settled + 1 < first.0).then_some(Seq(settled + 1));
         Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps, ahead })))
     }
 

@@ -9,14 +9,14 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::batch::GapReason;
 use super::config::Policy;
 use super::ledger;
-use super::pick::intact;
+use super::packs;
 use super::queue::{Envelope, append};
 use super::quota::Quota;
 use super::size::{Removed, integer, remove};
 use super::state::{Stream, Streams};
 use super::stream::Class;
 use super::summarise::Summarise;
-use crate::base::{Seq, Stamp};
+use crate::base::Stamp;
 use crate::store::{Error, Tx};
 
 /// Rows of one stream that are looked at ahead: bounds memory at this many for every stream of a class.
@@ -28,7 +28,9 @@ const STEP_BYTES: u64 = 4 << 20;
 const LEAST_URGENT_FIRST: [Class; 3] = [Class::Raw, Class::Verdict, Class::Summary];
 
 /// Rows of one summary at most.
-const SUMMARY_ROWS: u64 = 1000;
+const SUMMARY_ROWS: usize = 1000;
+/// Bytes of their bodies at most.
+const SUMMARY_BYTES: usize = 256 << 10;
 /// Rows that expire in one transaction at most.
 const EXPIRE_ROWS: u64 = 4096;
 
@@ -50,7 +52,10 @@ struct Run {
     first: u64,
     last: u64,
     bytes: u64,
+    /// Of the first of them.
     age: Age,
+    /// They are a block.
+    is_block: bool,
 }
 
 /// The oldest rows of one stream.
@@ -100,7 +105,20 @@ fn oldest_rows(tx: &Tx<'_>, stream: &Stream, from: u64) -> Result<VecDeque<Run>,
         let number = |at| Ok::<_, rusqlite::Error>(integer(row.get_ref(at)?).unwrap_or(0));
         let seq = row.get::<_, i64>(0)?.cast_unsigned();
         let bytes = stream.row_bytes(seq, number(3)?.cast_unsigned());
-        runs.push_back(Run { first: seq, last: seq, bytes, age: (number(1)?, number(2)?) });
+        runs.push_back(Run { first: seq, last: seq, bytes, age: (number(1)?, number(2)?), is_block: false });
+    }
+    let blocks = packs::heads(&mut *tx.prepare_cached(&packs::heads_sql())?, stream.no, from, LOOK_AHEAD)?;
+    if !blocks.is_empty() {
+        // A block leaves whole, with the age of its first row.
+        runs.extend(blocks.iter().map(|block| Run {
+            first: block.first.max(from),
+            last: block.last,
+            bytes: block.bytes,
+            age: block.age,
+            is_block: true,
+        }));
+        runs.make_contiguous().sort_by_key(|run| run.first);
+        runs.truncate(usize::try_from(LOOK_AHEAD).unwrap_or(usize::MAX));
     }
     Ok(runs)
 }
@@ -198,21 +216,20 @@ fn sum_up(
     room: &Room<'_>,
 ) -> Result<u64, Error> {
     let key = streams.all[at].key.clone();
-    let beside = |stream: &Stream| stream.key.class == Class::Summary && stream.key.name == key.name;
+    // Numbers of an old epoch mean nothing beside those of this one, so what was salvaged just goes.
+    let beside = |stream: &Stream| {
+        let other = &stream.key;
+        key.epoch.is_none() && other.epoch.is_none() && other.class == Class::Summary && other.name == key.name
+    };
     let Some(summaries) = streams.all.iter().position(beside) else {
         return Ok(give_up(tx, streams.touch(at), numbers, GapReason::Evicted, room.stamp.wall_ms)?.bytes);
     };
+    let (no, is_wanted) = (streams.all[at].no, summarise.is_wanted(&key));
     let mut freed = 0;
     let mut first = numbers.0;
     while first <= numbers.1 {
-        let last = numbers.1.min(first + SUMMARY_ROWS - 1);
-        let body = match summarise.begin(&key) {
-            None => None,
-            Some(mut summary) => {
-                each_intact(tx, streams.all[at].no, first, last, |seq, body| summary.add(seq, body))?;
-                summary.finish()
-            }
-        };
+        let (bodies, last) = if is_wanted { bodies_until(tx, no, first, numbers.1)? } else { (Vec::new(), numbers.1) };
+        let body = if bodies.is_empty() { None } else { summarise.summarise(&key, &bodies) };
         freed += give_up(tx, streams.touch(at), (first, last), GapReason::Summarised, room.stamp.wall_ms)?.bytes;
         if let Some(body) = body {
             streams.touch(summaries);
@@ -224,25 +241,19 @@ fn sum_up(
     Ok(freed)
 }
 
-/// Rows that are damaged are no part of a summary.
-fn each_intact(
-    tx: &Tx<'_>,
-    stream_no: i64,
-    first: u64,
-    last: u64,
-    mut add: impl FnMut(Seq, &[u8]),
-) -> Result<(), Error> {
-    let mut statement = tx.prepare_cached(
-        "SELECT seq, wall_ms, boot_ms, boot_no, clock_state, checksum, body FROM outbox_row
-         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
-    )?;
-    let mut rows = statement.query((stream_no, first.cast_signed(), last.cast_signed()))?;
-    while let Some(row) = rows.next()? {
-        if let Some((stored, body)) = intact(stream_no, row)? {
-            add(Seq(stored.seq.cast_unsigned()), &body);
+/// Bodies for one summary, and the last row that they come from. Damaged rows are no part of a summary.
+fn bodies_until(tx: &Tx<'_>, stream_no: i64, first: u64, last: u64) -> Result<(Vec<Vec<u8>>, u64), Error> {
+    let (mut bodies, mut bytes, mut until): (Vec<Vec<u8>>, usize, u64) = (Vec::new(), 0, last);
+    packs::walk(tx, stream_no, (first, last), &mut |stored, body| {
+        bytes += body.len();
+        if bodies.len() >= SUMMARY_ROWS || (bytes > SUMMARY_BYTES && !bodies.is_empty()) {
+            until = stored.seq.cast_unsigned() - 1;
+            return false;
         }
-    }
-    Ok(())
+        bodies.push(body);
+        true
+    })?;
+    Ok((bodies, until))
 }
 
 /// Lets rows of the streams at `due` go that have waited longer than their class allows. True if some are left.
@@ -259,8 +270,28 @@ pub(super) fn expire(tx: &Tx<'_>, streams: &mut Streams, due: &[usize], stamp: &
             if left == 0 {
                 break;
             }
-            left -= 1;
-            cursor.choose();
+            let Some(run) = cursor.ahead.front_mut().filter(|run| run.is_block) else {
+                left -= 1;
+                cursor.choose();
+                continue;
+            };
+            // The rows of a block may be of very different ages.
+            let no = stream.no;
+            let young = packs::rows(tx, no, run.last)?.into_iter().find(|row| {
+                let age = (row.stored.boot_no, row.stored.boot_ms);
+                row.stored.seq.cast_unsigned() >= run.first && !streams.uptime.is_over(age, ttl, now_ms)
+            });
+            left = left.saturating_sub(run.last - run.first + 1);
+            let Some(young) = young.map(|row| row.stored) else {
+                cursor.choose();
+                continue;
+            };
+            packs::set_age(tx, no, run.last, (young.boot_no, young.boot_ms))?;
+            run.last = young.seq.cast_unsigned() - 1;
+            if run.first <= run.last {
+                cursor.choose();
+            }
+            break;
         }
         for numbers in cursor.chosen {
             give_up(tx, streams.touch(at), numbers, GapReason::Expired, stamp.wall_ms)?;
@@ -301,8 +332,9 @@ pub(super) fn shorten_ledger(tx: &Tx<'_>, stream: &mut Stream, wall_ms: i64) -> 
 #[cfg(test)]
 mod tests {
     use crate::outbox::fixture::{Bench, bodies, gaps, key, open_with};
-    use crate::outbox::{Batch, Class, ClassConfig, Config, Policy};
+    use crate::outbox::{Batch, Class, ClassConfig, Config, Policy, StreamKey, Summarise};
     use crate::store::Tx;
+    use std::sync::Arc;
     use std::time::Duration;
 
     /// A body that counts 1000 bytes with its row.
@@ -343,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_kilo_is_a_kilo() {
-        assert_eq!(super::super::size::stored_bytes(KILO as u64), 1000);
+        assert_eq!(crate::outbox::size::stored_bytes(KILO as u64), 1000);
     }
 
     #[tokio::test]
@@ -492,5 +524,55 @@ mod tests {
         let batch = bench.next().await.unwrap();
         assert_eq!(gaps(&batch), [(2, 6, 5, "evicted"), (8, 8, 1, "unsendable"), (10, 10, 1, "unsendable")]);
         assert_eq!(batch.rows.len(), 13);
+    }
+
+    struct Count {
+        is_wanted: bool,
+    }
+
+    impl Summarise for Count {
+        fn is_wanted(&self, _: &StreamKey) -> bool {
+            self.is_wanted
+        }
+
+        fn summarise(&self, _: &StreamKey, bodies: &[Vec<u8>]) -> Option<Vec<u8>> {
+            let number = |body: &Vec<u8>| String::from_utf8_lossy(body).parse::<u64>().unwrap();
+            Some(format!("{} from {}", bodies.len(), number(&bodies[0])).into_bytes())
+        }
+    }
+
+    #[tokio::test]
+    async fn summarise_replaces_the_oldest_rows_by_a_summary_and_a_ledger_entry() {
+        for is_wanted in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let bench = open_with(&folder, &hundred(Policy::Summarise));
+            bench.outbox.summarise_with(Arc::new(Count { is_wanted }));
+            let verdicts = bench.stream("press", Class::Verdict);
+            bench.stream("press", Class::Summary);
+            append(&bench, verdicts, 1..47).await;
+            let (mut left, mut lost, mut summaries) = (Vec::new(), Vec::new(), Vec::new());
+            while let Some(batch) = bench.next().await {
+                if batch.stream.class == Class::Summary {
+                    summaries.extend(bodies(&batch).into_iter().map(str::to_owned));
+                } else {
+                    left.extend(numbers(&batch));
+                    lost.extend(gaps(&batch));
+                }
+                bench.delete(&batch).await;
+            }
+            assert_eq!((left, lost), ((7..47).collect::<Vec<_>>(), vec![(1, 6, 6, "summarised")]));
+            let all = ["2 from 1", "2 from 3", "2 from 5"];
+            assert_eq!(summaries, if is_wanted { all.to_vec() } else { vec![] });
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_place_for_summaries_the_oldest_rows_just_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open_with(&folder, &hundred(Policy::Summarise));
+        bench.outbox.summarise_with(Arc::new(Count { is_wanted: true }));
+        let verdicts = bench.stream("press", Class::Verdict);
+        append(&bench, verdicts, 1..42).await;
+        assert_eq!(gaps(&bench.next().await.unwrap()), [(1, 2, 2, "evicted")]);
     }
 }

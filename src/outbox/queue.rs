@@ -84,6 +84,22 @@ pub const SCHEMA: Schema = Schema {
             done INTEGER NOT NULL
         ) WITHOUT ROWID;
     ",
+        // Numbers `first` to `last` are rows of the block; `base` and `count` are what was packed.
+        "
+        CREATE TABLE outbox_pack (
+            stream_no INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            first INTEGER NOT NULL,
+            boot_no INTEGER NOT NULL,
+            boot_ms INTEGER NOT NULL,
+            base INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            raw_bytes INTEGER NOT NULL,
+            checksum INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (stream_no, last)
+        ) WITHOUT ROWID;
+    ",
     ],
 };
 
@@ -95,6 +111,9 @@ pub struct Envelope {
     /// When its cause happened. Its boot is the current one.
     pub stamp: Stamp,
 }
+
+/// A class with less room than this counts as full: about what one payload asks for.
+const BLOCKING_BYTES: u64 = 4096;
 
 /// One class's part of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +128,13 @@ pub struct ClassUsage {
     pub limit_bytes: u64,
     /// What happens at the limit.
     pub policy: Policy,
+}
+
+impl ClassUsage {
+    /// True if new rows are turned away because the class is full.
+    pub fn is_blocking(&self) -> bool {
+        self.policy == Policy::Block && self.rows > 0 && self.bytes + BLOCKING_BYTES > self.limit_bytes
+    }
 }
 
 /// The queue. A cheap clone.
@@ -335,7 +361,7 @@ pub(super) fn append(
 }
 
 /// The columns that a checksum covers beside the body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) stream_no: i64,
     pub(super) seq: i64,

@@ -1,19 +1,12 @@
 //! Many rows in one: what `summarise` leaves of the oldest rows of a stream.
 
 use super::stream::StreamKey;
-use crate::base::Seq;
 
-/// Turns bodies into a summary's body. This room never looks into either.
+/// Turns bodies into a summary's body. The queue never looks into either.
 pub trait Summarise: Send + Sync {
-    /// Begins a summary of consecutive rows of `stream`. `None`: the far side gets a summary of them anyway, so they
-    /// may just go.
-    fn begin(&self, stream: &StreamKey) -> Option<Box<dyn Summary>>;
-}
-
-/// A summary in the making.
-pub trait Summary {
-    /// Takes one more row, in order. A body that cannot be read is left out.
-    fn add(&mut self, seq: Seq, body: &[u8]);
-    /// The body of the summary row; `None` if nothing in the rows could be summed up.
-    fn finish(self: Box<Self>) -> Option<Vec<u8>>;
+    /// False if the far side gets a summary of this stream's rows anyway, so that they may just go.
+    fn is_wanted(&self, stream: &StreamKey) -> bool;
+    /// One body for consecutive rows of `stream`, in order: at most 1000 rows, and of 256 KiB or one row. `None` if there
+    /// is nothing to be said about them.
+    fn summarise(&self, stream: &StreamKey, bodies: &[Vec<u8>]) -> Option<Vec<u8>>;
 }

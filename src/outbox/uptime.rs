@@ -64,6 +64,10 @@ impl Uptime {
 
     /// True if a row of `age` has waited longer than `ttl` when the uptime is `now_ms`.
     pub(super) fn is_over(&self, age: Age, ttl: Duration, now_ms: u64) -> bool {
+        // Salvaged: when the box was on in a life of another file is not known here.
+        if age.0 < 0 {
+            return false;
+        }
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         now_ms.saturating_sub(self.of(age)) > ttl_ms
     }

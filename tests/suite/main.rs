@@ -22,6 +22,7 @@ mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
 mod e2e_payloads;
+mod e2e_quota;
 mod e2e_receipts;
 mod e2e_summaries;
 mod fleet;
@@ -52,9 +53,12 @@ mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod quota_model;
 mod salvage;
 mod sketches;
 mod store_faults;
+mod three_weeks;
+mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;
 mod webdriver;

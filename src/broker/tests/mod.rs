@@ -97,6 +97,7 @@ async fn subscribe(link: &mut Link, filter: &str, options: Options) -> Subscribe
 
 fn publication(payload: &'static str, qos: Qos, packet_id: u16) -> Publication {
     Publication {
+        waits: false,
         payload: Bytes::from_static(payload.as_bytes()),
         qos,
         retain: false,
