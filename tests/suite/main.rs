@@ -9,6 +9,7 @@ mod clock_jumps;
 mod collecting;
 mod custody_crash;
 mod custody_faults;
+mod custody_rot;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
