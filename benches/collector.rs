@@ -46,6 +46,7 @@ fn main() {
 }
 
 async fn bench() {
+    sizes().await;
     println!("{TOTAL} rows of {ROW_BYTES} bytes in messages of {ROWS}, {GATEWAYS} gateways\n");
     println!("{:<46} {:>9} {:>13} {:>13} {:>7}", "", "rows/s", "own us/row", "server us/row", "ratio");
     let postgres = Postgres::start();
@@ -61,6 +62,47 @@ async fn bench() {
     row("1 collector, SQLite", &into_sqlite(&nats).await, &bare);
     let bare = bare_copy(&postgres).await;
     row("bare COPY again", &bare, &bare);
+}
+
+/// What a gateway with default settings sends for 4 x 2,048 noisy readings, each an own message with its subject.
+async fn sizes() {
+    use std::collections::BTreeMap;
+    let nats = NatsServer::start();
+    nats.stream().await;
+    let gateway = gateway::Gateway::start(&format!(
+        "[cloud]\nkind = \"nats\"\nport = {}\n[sync]\ntenant = \"acme\"\n{}",
+        nats.port(),
+        gateway::PRESS
+    ));
+    let (mut noise, mut json_bytes) = (1_u64, 0);
+    for first in (0..8192).step_by(64) {
+        let mut pack = Vec::new();
+        for n in first..first + 64 {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            pack.push(format!(r#"{{"n":{n},"value":{:.3}}}"#, 70.0 + (noise >> 40) as f64 / 1e6));
+        }
+        json_bytes += pack.iter().map(String::len).sum::<usize>();
+        let (status, answer) = gateway.post("/api/v1/streams/press/readings", &format!("[{}]", pack.join(",")));
+        assert_eq!(status, 202, "{answer}");
+    }
+    gateway.wait_for("/api/v1/queue", |queue| queue["rows"] == 0);
+    let client = async_nats::connect(format!("127.0.0.1:{}", nats.port())).await.unwrap();
+    let stream = async_nats::jetstream::new(client).get_stream("FLEET").await.unwrap();
+    let mut classes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for number in 1..=stream.cached_info().state.messages {
+        let message = stream.get_raw_message(number).await.unwrap();
+        let class = message.subject.split('.').nth(4).unwrap().to_owned();
+        let sum = classes.entry(class).or_default();
+        *sum = (sum.0 + 1, sum.1 + message.payload.len());
+    }
+    println!(
+        "8192 readings, {json_bytes} bytes of JSON; stored by nats-server: {:?}",
+        stream.cached_info().state.bytes
+    );
+    for (class, (messages, bytes)) in classes {
+        println!("  {class}: {messages} messages, {bytes} bytes");
+    }
+    println!();
 }
 
 struct Spent {

@@ -94,6 +94,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     tasks.spawn(broker.clone().run(link_end.clone()));
     tasks.spawn(watch_queue(query, link_end.clone()));
     tasks.spawn(keep_queue(outbox.clone(), link_end.clone()));
+    tasks.spawn(outbox.clone().pack_until(link_end.clone()));
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
     tasks.spawn(salvage.run(link_end.clone()));
@@ -247,6 +248,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let mut registry = Registry::with_prefix("forebay");
     store.metrics().register(&mut registry);
     outbox.metrics().register(&mut registry);
+    history::register(&mut registry);
     broker.metrics().register(&mut registry);
     pool.metrics().register(&mut registry);
     access.metrics().register(&mut registry);

@@ -9,7 +9,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::batch::GapReason;
 use super::config::Policy;
 use super::ledger;
-use super::pick::intact;
+use super::packs;
 use super::queue::{Envelope, append};
 use super::quota::Quota;
 use super::size::{Removed, integer, remove};
@@ -52,7 +52,10 @@ struct Run {
     first: u64,
     last: u64,
     bytes: u64,
+    /// Of the first of them.
     age: Age,
+    /// They are a block.
+    is_block: bool,
 }
 
 /// The oldest rows of one stream.
@@ -102,7 +105,20 @@ fn oldest_rows(tx: &Tx<'_>, stream: &Stream, from: u64) -> Result<VecDeque<Run>,
         let number = |at| Ok::<_, rusqlite::Error>(integer(row.get_ref(at)?).unwrap_or(0));
         let seq = row.get::<_, i64>(0)?.cast_unsigned();
         let bytes = stream.row_bytes(seq, number(3)?.cast_unsigned());
-        runs.push_back(Run { first: seq, last: seq, bytes, age: (number(1)?, number(2)?) });
+        runs.push_back(Run { first: seq, last: seq, bytes, age: (number(1)?, number(2)?), is_block: false });
+    }
+    let blocks = packs::heads(&mut *tx.prepare_cached(&packs::heads_sql())?, stream.no, from, LOOK_AHEAD)?;
+    if !blocks.is_empty() {
+        // A block leaves whole, with the age of its first row.
+        runs.extend(blocks.iter().map(|block| Run {
+            first: block.first.max(from),
+            last: block.last,
+            bytes: block.bytes,
+            age: block.age,
+            is_block: true,
+        }));
+        runs.make_contiguous().sort_by_key(|run| run.first);
+        runs.truncate(usize::try_from(LOOK_AHEAD).unwrap_or(usize::MAX));
     }
     Ok(runs)
 }
@@ -227,21 +243,17 @@ fn sum_up(
 
 /// Bodies for one summary, and the last row that they come from. Damaged rows are no part of a summary.
 fn bodies_until(tx: &Tx<'_>, stream_no: i64, first: u64, last: u64) -> Result<(Vec<Vec<u8>>, u64), Error> {
-    let mut statement = tx.prepare_cached(
-        "SELECT seq, wall_ms, boot_ms, boot_no, clock_state, checksum, body FROM outbox_row
-         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
-    )?;
-    let mut rows = statement.query((stream_no, first.cast_signed(), last.cast_signed()))?;
-    let (mut bodies, mut bytes): (Vec<Vec<u8>>, usize) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        let Some((stored, body)) = intact(stream_no, row)? else { continue };
+    let (mut bodies, mut bytes, mut until): (Vec<Vec<u8>>, usize, u64) = (Vec::new(), 0, last);
+    packs::walk(tx, stream_no, (first, last), &mut |stored, body| {
         bytes += body.len();
         if bodies.len() >= SUMMARY_ROWS || (bytes > SUMMARY_BYTES && !bodies.is_empty()) {
-            return Ok((bodies, stored.seq.cast_unsigned() - 1));
+            until = stored.seq.cast_unsigned() - 1;
+            return false;
         }
         bodies.push(body);
-    }
-    Ok((bodies, last))
+        true
+    })?;
+    Ok((bodies, until))
 }
 
 /// Lets rows of the streams at `due` go that have waited longer than their class allows. True if some are left.
@@ -258,8 +270,28 @@ pub(super) fn expire(tx: &Tx<'_>, streams: &mut Streams, due: &[usize], stamp: &
             if left == 0 {
                 break;
             }
-            left -= 1;
-            cursor.choose();
+            let Some(run) = cursor.ahead.front_mut().filter(|run| run.is_block) else {
+                left -= 1;
+                cursor.choose();
+                continue;
+            };
+            // The rows of a block may be of very different ages.
+            let no = stream.no;
+            let young = packs::rows(tx, no, run.last)?.into_iter().find(|row| {
+                let age = (row.stored.boot_no, row.stored.boot_ms);
+                row.stored.seq.cast_unsigned() >= run.first && !streams.uptime.is_over(age, ttl, now_ms)
+            });
+            left = left.saturating_sub(run.last - run.first + 1);
+            let Some(young) = young.map(|row| row.stored) else {
+                cursor.choose();
+                continue;
+            };
+            packs::set_age(tx, no, run.last, (young.boot_no, young.boot_ms))?;
+            run.last = young.seq.cast_unsigned() - 1;
+            if run.first <= run.last {
+                cursor.choose();
+            }
+            break;
         }
         for numbers in cursor.chosen {
             give_up(tx, streams.touch(at), numbers, GapReason::Expired, stamp.wall_ms)?;

@@ -10,6 +10,7 @@
 //! - A row whose checksum is wrong becomes a ledger entry and is never sent.
 //! - Opening and memory depend on the number of streams, not of rows.
 //!
+//! - Rows that wait long are packed into compressed blocks, which are sent, evicted and lost range by range like rows.
 //! - Each class has a share of the queue's bytes and a policy at it; alarms make telemetry give way. Whatever leaves
 //!   without the far side's acknowledgement is in the ledger, in the same transaction.
 //!
@@ -18,6 +19,7 @@
 
 mod admit;
 mod batch;
+mod block;
 mod config;
 mod declare;
 mod error;
@@ -28,6 +30,8 @@ mod give_up;
 mod ledger;
 mod metrics;
 mod newest;
+mod pack;
+mod packs;
 mod pick;
 mod queue;
 mod quota;
@@ -42,7 +46,7 @@ mod wreck;
 
 pub use admit::{Admission, ClassFull, Wanted};
 pub use batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
-pub use config::{ClassConfig, Config, Policy};
+pub use config::{ClassConfig, Config, PackConfig, Policy};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use newest::Position;

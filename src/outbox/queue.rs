@@ -84,6 +84,22 @@ pub const SCHEMA: Schema = Schema {
             done INTEGER NOT NULL
         ) WITHOUT ROWID;
     ",
+        // Numbers `first` to `last` are rows of the block; `base` and `count` are what was packed.
+        "
+        CREATE TABLE outbox_pack (
+            stream_no INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            first INTEGER NOT NULL,
+            boot_no INTEGER NOT NULL,
+            boot_ms INTEGER NOT NULL,
+            base INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            raw_bytes INTEGER NOT NULL,
+            checksum INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (stream_no, last)
+        ) WITHOUT ROWID;
+    ",
     ],
 };
 
@@ -345,7 +361,7 @@ pub(super) fn append(
 }
 
 /// The columns that a checksum covers beside the body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) stream_no: i64,
     pub(super) seq: i64,

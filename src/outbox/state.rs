@@ -39,6 +39,8 @@ pub(super) struct Stream {
     pub(super) flat_bytes: u64,
     /// Ledger entries waiting.
     pub(super) entries: u64,
+    /// Numbers below are in blocks, or were found to fit into none.
+    pub(super) packed_until: u64,
     /// First number issued in a failed commit and not in the ledger yet; the range ends just below `next`.
     pub(super) burned: Option<u64>,
     pub(super) staged: Staged,
@@ -54,6 +56,9 @@ pub(super) struct Staged {
     /// Rows that left, for whatever reason.
     pub(super) removed: u64,
     pub(super) freed_bytes: u64,
+    /// Rows that went into blocks, and what the blocks take; also what rows take that came out of one.
+    pub(super) packed: u64,
+    pub(super) packed_bytes: u64,
     /// Rows that were counted and are not there.
     pub(super) vanished: u64,
     /// Rows lost, by reason: for the counters.
@@ -82,6 +87,7 @@ impl Stream {
             flat_until: 0,
             flat_bytes: 0,
             entries: 0,
+            packed_until: 0,
             burned: None,
             staged: Staged::default(),
         }
@@ -115,7 +121,7 @@ impl Stream {
         if self.rows_now() == 0 {
             return 0;
         }
-        (self.bytes + self.staged.appended_bytes).saturating_sub(self.staged.freed_bytes)
+        (self.bytes + self.staged.appended_bytes + self.staged.packed_bytes).saturating_sub(self.staged.freed_bytes)
     }
 
     pub(super) fn entries_now(&self) -> u64 {
@@ -146,7 +152,9 @@ impl Stream {
     /// Writes what a start must know. Rows alone need no word: a start counts the few that came since.
     fn seal(&self, tx: &Tx<'_>) -> Result<(), Error> {
         let staged = &self.staged;
-        let counted = staged.reserved.is_some() || staged.settled.is_some() || staged.removed + staged.vanished > 0;
+        let counted = staged.reserved.is_some()
+            || staged.settled.is_some()
+            || staged.removed + staged.vanished + staged.packed > 0;
         if counted {
             tx.execute(
                 "UPDATE outbox_stream SET reserved = ?2, settled = ?3, bytes = ?4, counted = ?5 WHERE stream_no = ?1",
@@ -185,6 +193,7 @@ impl Stream {
         self.settled = staged.settled.unwrap_or(self.settled);
         metrics.appended.inc_by(staged.appended);
         metrics.deleted.inc_by(staged.acknowledged);
+        metrics.packed.inc_by(staged.packed);
         for (reason, count) in staged.lost {
             metrics.lost(self.key.class, reason, count);
         }

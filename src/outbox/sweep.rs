@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::Error;
 use super::evict::{self, Age};
+use super::packs;
 use super::queue::Outbox;
 use super::size::integer;
 use crate::store::{self, Tx};
@@ -63,12 +64,14 @@ fn oldest(connection: &Connection, waiting: &[(usize, i64, u64)]) -> Result<Vec<
     let mut statement = connection.prepare_cached(
         "SELECT boot_no, boot_ms FROM outbox_row WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1",
     )?;
+    let mut blocks = connection.prepare_cached(&packs::heads_sql())?;
     let mut heads = Vec::new();
     for &(at, no, from) in waiting {
         let age = statement.query_row((no, from.cast_signed()), |row| {
             Ok((integer(row.get_ref(0)?).unwrap_or(0), integer(row.get_ref(1)?).unwrap_or(0)))
         });
-        heads.extend(age.optional()?.map(|age| (at, age)));
+        let block = packs::heads(&mut blocks, no, from, 1)?.first().map(|block| block.age);
+        heads.extend(age.optional()?.into_iter().chain(block).min().map(|age| (at, age)));
     }
     Ok(heads)
 }

@@ -15,7 +15,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 /// Commits of the load.
-const ROWS: u64 = 14;
+const ROWS: u64 = 10;
 /// Tries of one row, and openings, until it must have worked: the failure is one, but it may hit a thing that is tried
 /// twice.
 const TRIES: usize = 4;
@@ -33,7 +33,15 @@ fn clock() -> Arc<dyn Clock> {
 
 fn config(folder: &Path, disk: Disk) -> Config {
     // Checkpoints and restarts of the log happen within a few commits, and a failing disk is tried again at once.
-    Config { checkpoint_bytes: 24 << 10, restart_bytes: 64 << 10, probe_ms: 1, readers: 1, disk, ..small(folder) }
+    Config {
+        checkpoint_bytes: 24 << 10,
+        restart_bytes: 64 << 10,
+        probe_ms: 1,
+        ride_ms: 1,
+        readers: 1,
+        disk,
+        ..small(folder)
+    }
 }
 
 /// The load: rows one after the other with deletes between, a clean end in the middle, and another life.

@@ -57,6 +57,7 @@ mod salvage;
 mod sketches;
 mod store_faults;
 mod three_weeks;
+mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;
 mod webdriver;

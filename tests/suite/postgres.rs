@@ -22,7 +22,13 @@ impl Postgres {
 
     /// With further settings, one a line, and the way in which clients prove themselves.
     pub(crate) fn with(settings: &str, authentication: &str) -> Self {
+        Self::with_files(settings, authentication, |_| ())
+    }
+
+    /// With files of its own beside the data; `{folder}` in the settings is where they are.
+    pub(crate) fn with_files(settings: &str, authentication: &str, files: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        files(folder.path());
         let data = folder.path().join("data");
         std::fs::write(folder.path().join("password"), "open sesame\n").unwrap();
         give_to_the_server(folder.path());
@@ -61,8 +67,9 @@ impl Postgres {
 
     /// SIGQUIT: every connection ends at once and nothing is saved, as after a crash.
     pub(crate) fn kill(&mut self) {
+        let pid = self.pid().to_string();
         if let Some(mut child) = self.child.take() {
-            let _ = Command::new("kill").args(["-QUIT", &child.id().to_string()]).status();
+            let _ = Command::new("kill").args(["-QUIT", &pid]).status();
             child.wait().unwrap();
         }
     }

@@ -100,7 +100,8 @@ fn python_reads_every_window_and_merges_eight_as_exactly_as_we_do() {
         let quantiles = Quantiles::read(&ours[at].0).unwrap();
         assert_eq!(theirs["n"], windows[at].len(), "{what}");
         let here: Vec<_> = (0..=100).map(|percent| quantiles.quantile(f64::from(percent) / 100.0).unwrap()).collect();
-        assert_eq!(numbers(&theirs["quantiles"]), here, "{what}");
+        // At the ends it gives what is retained, and the true ends beside it.
+        assert_eq!(numbers(&theirs["quantiles"])[1..100], here[1..100], "{what}");
         assert_eq!([theirs["min"].as_f64(), theirs["max"].as_f64()], [Some(here[0]), Some(here[100])], "{what}");
         assert!(rank_error(&here, &windows[at]) <= 1.0 / 64.0 + 1e-9, "{what}");
         assert_eq!(theirs["kll"], hex::encode(&ours[at].0), "{what}: it writes the same bytes again");

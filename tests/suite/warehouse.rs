@@ -6,12 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forebay::base::{Clock, ManualClock, Stamp};
 use forebay::flows::{Arrival, Batch, Effect, InboxSink, Rejects, Row, Sink, WarehouseSink};
-use forebay::inbox::{self, Warehouse, WarehouseConfig};
+use forebay::inbox::{self, TlsFiles, Warehouse, WarehouseConfig};
+use forebay::uplink::{TlsConfig, client_tls};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::fleet::{Collector, clock, name};
+use crate::link_mqtt::Authority;
 use crate::postgres::Postgres;
 
 fn stamp() -> Stamp {
@@ -195,6 +197,48 @@ async fn a_series_beyond_the_limit_is_refused_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_database_refuses_for_ever_is_put_aside_and_holds_nothing_up() {
+    let server = Postgres::start();
+    let (_, sink) = sink(server.config());
+    sink.keep(Vec::new()).await.unwrap();
+    let client = server.client().await;
+    client.batch_execute("ALTER TABLE forebay_row ADD CHECK (seq <> 13)").await.unwrap();
+    let present: BTreeSet<u64> = (1..=30).collect();
+    let odd = "the ledger's word\0 with a NUL";
+    let pack = [batch("g", "a", 1, 10, &present, &[]), batch("g", "a", 11, 20, &present, &[]), extreme(odd)];
+    let stored = |rows| Effect::Stored { rows, duplicates: 0 };
+    assert_eq!(sink.keep(pack.to_vec()).await.unwrap(), [stored(10), Effect::Rejected, stored(0)]);
+    let aside = client.query_one("SELECT topic, reason, size_bytes FROM forebay_rejected", &[]).await.unwrap();
+    assert_eq!(aside.get::<_, &str>(0), "fleet/v1/acme/g/raw/a");
+    assert!(aside.get::<_, &str>(1).contains("check constraint"), "{}", aside.get::<_, &str>(1));
+    assert!(aside.get::<_, i64>(2) > 100);
+    let kept = client.query_one("SELECT first, last, count, reason FROM forebay_lost", &[]).await.unwrap();
+    assert_eq!((kept.get::<_, i64>(1), kept.get::<_, i64>(2)), (i64::MAX, i64::MAX));
+}
+
+/// Numbers at the end of their range.
+fn extreme(reason: &str) -> Arrival {
+    use forebay::base::{Epoch, Seq};
+    use forebay::flows::Gap;
+    let last = Seq(i64::MAX.cast_unsigned());
+    let gap = Gap { first: Seq(5), last, count: u64::MAX, reason: reason.to_owned(), wall_ms: i64::MIN };
+    let (gateway, stream, class) = (name("g"), name("z"), name("raw"));
+    let batch = Batch {
+        gateway,
+        epoch: Epoch(u64::MAX),
+        stream,
+        class,
+        first: Seq(5),
+        last,
+        rows: vec![],
+        gaps: vec![gap],
+        ahead: None,
+    };
+    let payload = Bytes::from(batch.encode());
+    Arrival::read("fleet/v1/acme/g/raw/z".to_owned(), payload, &inbox::Config::default())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_and_newer_tables_are_said_in_plain_words() {
     let server = Postgres::with("", "scram-sha-256");
     let secret = server.folder().join("secret");
@@ -208,6 +252,39 @@ async fn a_wrong_password_and_newer_tables_are_said_in_plain_words() {
     server.client().await.execute("INSERT INTO forebay_schema VALUES (99)", &[]).await.unwrap();
     let said = sink(config).1.keep(Vec::new()).await.unwrap_err();
     assert!(said.contains("they are at step 99"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_with_a_client_certificate_carries_rows_and_strangers_are_turned_away() {
+    let authority = Authority::new();
+    authority.sign("server", &["db.example", "127.0.0.1"]);
+    authority.sign("forebay", &["collector.example"]);
+    let settings = "ssl=on\nssl_cert_file={folder}/server.pem\nssl_key_file={folder}/server.key\nssl_ca_file={folder}/ca.pem\n\
+                    hba_file={folder}/hba.conf";
+    let server = Postgres::with_files(settings, "trust", |folder| {
+        for file in ["server.pem", "server.key", "ca.pem"] {
+            std::fs::copy(authority.path(file), folder.join(file)).unwrap();
+        }
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(folder.join("server.key"), owner_only).unwrap();
+        std::fs::write(folder.join("hba.conf"), "hostssl all all 127.0.0.1/32 cert\n").unwrap();
+    });
+    let connect = |files: TlsConfig| {
+        let files: TlsFiles = Arc::new(move || client_tls(&files, &clock()).map_err(|error| error.to_string()));
+        Warehouse::new(server.config(), Some(files)).unwrap()
+    };
+    // The certificate's common name is the role's.
+    let ours = connect(authority.client("forebay"));
+    ours.keep(&[], &[]).await.unwrap();
+    let plain = Warehouse::new(server.config(), None).unwrap();
+    let said = plain.keep(&[], &[]).await.unwrap_err().to_string();
+    assert!(said.contains("no pg_hba.conf entry"), "{said}");
+    let without = TlsConfig { certificate_file: None, key_file: None, ..authority.client("forebay") };
+    connect(without).keep(&[], &[]).await.unwrap_err();
+    let stranger = Authority::new();
+    let mistrusting = TlsConfig { ca_file: stranger.path("ca.pem"), ..authority.client("forebay") };
+    let said = connect(mistrusting).keep(&[], &[]).await.unwrap_err().to_string();
+    assert!(said.contains("certificate"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,6 +21,10 @@ use crate::store::{self, CommitError, Opened, Schema, Store, Tx};
 /// The streams of the load. Two classes of one name, so that numbers of one cannot be taken for the other's.
 const LANES: [(&str, Class); 3] = [("press", Class::Verdict), ("press", Class::Alarm), ("mill", Class::Raw)];
 
+/// Numbers reserved at a time: few, so that reservations happen often, and no fewer than one transaction appends to a
+/// stream, or a transaction that never came to its commit could have issued numbers that nothing remembers.
+const RESERVE_ROWS: u64 = 64;
+
 /// Tables of the gateway.
 const SCHEMAS: [Schema; 3] = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA];
 
@@ -44,10 +48,10 @@ pub struct Life {
     clock: Arc<dyn Clock>,
 }
 
-/// Limits of a store small enough that checkpoints, restarts of the log and reservations happen in a short run. All else
+/// Limits of a store small enough that checkpoints, restarts of the log and lone deletes happen in a short run. All else
 /// is the gateway's default.
 pub fn small(folder: &Path) -> store::Config {
-    store::Config { checkpoint_bytes: 96 << 10, restart_bytes: 256 << 10, ..store::Config::at(folder) }
+    store::Config { checkpoint_bytes: 96 << 10, restart_bytes: 256 << 10, ride_ms: 10, ..store::Config::at(folder) }
 }
 
 /// How much is written.
@@ -67,7 +71,7 @@ impl Life {
     /// Opens the file as the gateway does. Blocks.
     pub fn open(config: &store::Config, clock: Arc<dyn Clock>) -> Result<(Self, Opened)> {
         let (store, opened) = Store::open(config, &SCHEMAS, Arc::clone(&clock)).context("failed to open the store")?;
-        let queue = outbox::Config { reserve_rows: 16, ..outbox::Config::default() };
+        let queue = outbox::Config { reserve_rows: RESERVE_ROWS, ..outbox::Config::default() };
         let outbox =
             Outbox::open(&queue, &store, opened.epoch, Arc::clone(&clock)).context("failed to open the queue")?;
         let history = History::new(history::Config { readings: 5000, ..history::Config::default() });
