@@ -1,5 +1,6 @@
 //! Building the gateway from its configuration, running it, and draining it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::memory;
+use super::metered::Metered;
 use super::notify::{self, Vitals};
 use crate::access::Access;
 use crate::base::{Clock, Name, SystemClock};
@@ -27,13 +29,13 @@ use crate::flows::query::{self, LinkWatch, Query};
 use crate::flows::raw::Raw;
 use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
-use crate::flows::{AcknowledgedBy, Address, Requests, Sync, SyncConfig};
+use crate::flows::{AcknowledgedBy, Address, Requests, SYNC_SCHEMA, Sync, SyncConfig};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
 use crate::telemetry::Registry;
 use crate::uplink::{AnyUplink, Ears};
-use crate::{doors, signal};
+use crate::{doors, flows, signal};
 
 /// How often the queue's depth is looked at for its deepest point.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -179,7 +181,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
 
     let store_config = store;
     let database = store_config.state_dir.join("forebay.db");
-    let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA];
+    let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA, SYNC_SCHEMA];
     let outbox_config = outbox;
     let opening = Arc::clone(&clock);
     let outbox_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
@@ -258,8 +260,14 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             uplink.metrics().register(&mut registry);
             let rng = StdRng::from_os_rng();
             let (answers, per_minute) = (Address::responses(&sync.tenant, &gateway.name), sync.requests_per_minute);
+            let watches_routes = sync.metered == flows::Metered::Auto;
             let mut sync =
                 Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
+            if watches_routes {
+                let (metered, told) = Metered::new(Path::new("/proc"), Path::new("/sys"));
+                tasks.spawn(metered.run(streams_end.clone()));
+                sync = sync.metered_by(told);
+            }
             let asking = (sync.requests(), answers, per_minute);
             sync.metrics().register(&mut registry);
             let link = LinkWatch { state: sync.link(), metrics: sync.metrics().clone() };

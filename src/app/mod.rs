@@ -6,6 +6,7 @@ pub mod config;
 mod demo;
 mod gateway;
 mod memory;
+mod metered;
 mod notify;
 pub mod replay;
 mod stop;

@@ -1,11 +1,13 @@
 //! One message to the cloud: consecutive rows of one stream, what is declared lost, and a digest. Defined here once,
-//! for the sending and the receiving side; `docs/batch.cddl` says the same for other people's receivers.
+//! for the sending and the receiving side; `docs/batch.cddl` says the same for other people's receivers. It may travel
+//! inside a zstd frame (`frame`).
 
 use bytes::Bytes;
 
 use crate::base::{BootId, ClockState, Digest, Epoch, Name, NameError, Seq, Stamp};
 
 use super::cbor::{CborError, Decoder, Encoder};
+use super::frame::{self, FrameError, FrameLimits};
 
 /// The format's version, the first thing in every batch.
 const VERSION: u64 = 1;
@@ -83,11 +85,13 @@ pub struct Limits {
     pub gaps: usize,
     /// Boots that the rows of one batch come from.
     pub boots: usize,
+    /// What is unpacked.
+    pub frame: FrameLimits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows: 65_536, gaps: 4096, boots: 256 }
+        Self { rows: 65_536, gaps: 4096, boots: 256, frame: FrameLimits::default() }
     }
 }
 
@@ -109,6 +113,9 @@ pub enum BatchError {
     /// Numbers that contradict each other.
     #[error("failed to read the batch: {0}")]
     Shape(&'static str),
+    /// A frame that is none, or holds too much.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
 }
 
 /// Bytes that one row takes beside its body, at most.
@@ -184,9 +191,12 @@ impl Batch {
         out.finish()
     }
 
-    /// Reads a batch and verifies its digest. Bodies share the message's memory. Anything but what [`encode`](Self::encode) writes is
-    /// refused, so that a batch has one form only and its digest means something.
-    pub fn decode(bytes: &Bytes, limits: &Limits) -> Result<Decoded, BatchError> {
+    /// Reads a batch, plain or in a zstd frame, and verifies its digest. Bodies share the message's memory, or the frame's
+    /// content. Anything but what [`encode`](Self::encode) writes is refused, so that a batch has one form only and its
+    /// digest means something.
+    pub fn decode(message: &Bytes, limits: &Limits) -> Result<Decoded, BatchError> {
+        let unpacked = if frame::is_packed(message) { Some(frame::unpack(message, &limits.frame)?) } else { None };
+        let bytes = unpacked.as_ref().unwrap_or(message);
         let mut cbor = Decoder::new(bytes);
         cbor.map_of(PAIRS, "a map of 11 pairs")?;
         cbor.key("v")?;
@@ -382,7 +392,9 @@ mod tests {
             let bytes = Bytes::from(batch.encode());
             let read = Batch::decode(&bytes, &Limits::default()).unwrap().batch;
             prop_assert_eq!(&read, &batch);
-            prop_assert_eq!(read.encode(), bytes, "one form only");
+            prop_assert_eq!(read.encode(), bytes.clone(), "one form only");
+            let packed = Bytes::from(frame::pack(bytes.to_vec()));
+            prop_assert_eq!(Batch::decode(&packed, &Limits::default()).unwrap().batch, batch);
         }
 
         #[test]

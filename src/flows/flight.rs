@@ -28,7 +28,7 @@ struct Stream {
     flights: Vec<Flight>,
     /// Acknowledged, and still in the queue.
     leaving: Vec<Flight>,
-    /// Everything beyond it has not been submitted on this link.
+    /// Everything beyond it came since the link is up and was not submitted.
     highest: Option<Seq>,
     /// Submitted at some time and not acknowledged.
     returned: Vec<(Seq, Seq)>,
@@ -78,7 +78,13 @@ impl<K: Clone + Eq + Hash> Flights<K> {
             .flat_map(|stream| stream.flights.iter().chain(&stream.leaving).map(|flight| (flight.first, flight.last)))
     }
 
-    /// Beyond this number nothing of the stream was submitted on this link.
+    /// The link came up when `last` was the stream's last number: what is beyond it is fresh.
+    pub(super) fn begin(&mut self, key: &K, last: Seq) {
+        let stream = self.streams.entry(key.clone()).or_default();
+        stream.highest = stream.highest.max(Some(last));
+    }
+
+    /// Beyond this number all rows came since the link is up, and none was submitted.
     pub(super) fn highest(&self, key: &K) -> Option<Seq> {
         self.streams.get(key)?.highest
     }
@@ -112,23 +118,29 @@ impl<K: Clone + Eq + Hash> Flights<K> {
 
     /// The batch is acknowledged. Gives what may now be deleted, unless nothing is known of it any more.
     pub(super) fn acknowledge(&mut self, ticket: u64) -> Option<Arrived<K>> {
-        let key = self.tickets.remove(&ticket)?;
-        let stream = self.streams.get_mut(&key)?;
-        let at = stream.flights.iter().position(|flight| flight.ticket == ticket)?;
-        let flight = stream.flights.swap_remove(at);
-        let arrived = Arrived { key, first: flight.first, last: flight.last, rows: flight.rows };
-        stream.leaving.push(flight);
-        Some(arrived)
+        let (key, flight) = self.land(ticket)?;
+        let (first, last, rows) = (flight.first, flight.last, flight.rows);
+        self.streams.get_mut(&key)?.leaving.push(flight);
+        Some(Arrived { key, first, last, rows })
     }
 
     /// The batch was not taken and will be fetched again. Gives its stream.
     pub(super) fn refuse(&mut self, ticket: u64) -> Option<K> {
+        let (key, flight) = self.land(ticket)?;
+        self.streams.get_mut(&key)?.take_back(&flight);
+        Some(key)
+    }
+
+    /// The batch was never handed over.
+    pub(super) fn cancel(&mut self, ticket: u64) {
+        self.land(ticket);
+    }
+
+    fn land(&mut self, ticket: u64) -> Option<(K, Flight)> {
         let key = self.tickets.remove(&ticket)?;
         let stream = self.streams.get_mut(&key)?;
         let at = stream.flights.iter().position(|flight| flight.ticket == ticket)?;
-        let flight = stream.flights.swap_remove(at);
-        stream.take_back(&flight);
-        Some(key)
+        Some((key, stream.flights.swap_remove(at)))
     }
 
     /// The link is gone: nothing is on its way any more. Gives the batches that were.

@@ -9,11 +9,15 @@ mod collect;
 #[cfg(feature = "nats")]
 mod collect_stream;
 mod confirm;
+mod day;
+mod due;
 mod flight;
+mod frame;
 pub mod inference;
 pub mod intake;
 mod load_spec;
 pub mod models;
+mod pace;
 pub mod query;
 mod queue;
 pub mod raw;
@@ -37,11 +41,13 @@ pub use cbor::CborError;
 pub use collect::{Collect, CollectConfig, CollectMetrics};
 #[cfg(feature = "nats")]
 pub use collect_stream::{CollectStream, StreamBatch};
+pub use day::SYNC_SCHEMA;
+pub use frame::{FrameError, FrameLimits};
 pub use load_spec::load_spec;
 pub use receipt::{Receipt, ReceiptError, Span, Verdict};
 pub use request::{Ask, CloudAnswer, CloudRequest, Outcome, RequestMetrics, Requests};
 pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
 pub use sync::Sync;
-pub use sync_settings::{AcknowledgedBy, SyncConfig, SyncMetrics};
+pub use sync_settings::{AcknowledgedBy, Classes, Metered, SyncConfig, SyncMetrics};
 #[cfg(feature = "postgres")]
 pub use warehouse_sink::WarehouseSink;

@@ -177,10 +177,11 @@ impl Query {
     /// The link to the cloud.
     pub fn link(&self) -> LinkView {
         let Some(link) = &self.parts.link else {
-            return LinkView { state: "off", reason: None, since_ms: None, batches: 0, rows: 0, bytes: 0, failures: 0 };
+            return LinkView::off();
         };
         let (state, reason, since_ms) = match &*link.state.borrow() {
             LinkState::Up => ("up", None, None),
+            LinkState::Metered => ("metered", None, None),
             LinkState::Degraded { reason } => ("degraded", Some(reason.clone()), None),
             LinkState::Down { since_ms, reason } => ("down", Some(reason.clone()), Some(*since_ms)),
         };
@@ -190,8 +191,11 @@ impl Query {
             since_ms,
             batches: link.metrics.batches.get(),
             rows: link.metrics.rows.get(),
-            bytes: link.metrics.bytes.get(),
+            bytes: link.metrics.sent_bytes.get(),
+            plain_bytes: link.metrics.bytes.get(),
             failures: link.metrics.failures.get(),
+            answer_ms: link.metrics.answer_ms.get(),
+            day_left_bytes: u64::try_from(link.metrics.day_left_bytes.get()).ok(),
         }
     }
 

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::base::{Name, Seq};
 use crate::outbox::{self, BatchId, BatchLimits, GapReason, Outbox, Position, StreamHandle, StreamKey};
-use crate::store::Writer;
+use crate::store::{self, Writer};
 
 use super::batch::{Batch, Gap, Row};
+use super::day::DayRow;
 use super::flight::{Arrived, Flights};
 
 /// A deletion carries a few numbers.
@@ -125,8 +126,8 @@ impl Queue {
             }
             deleted.send_modify(|count| *count += 1);
         };
-        let work = move |tx: &crate::store::Tx<'_>| outbox.delete(tx, &id);
-        Ok(self.writer.ride(DELETION_BYTES, work, done).await.map_err(crate::store::Error::from)?)
+        let work = move |tx: &store::Tx<'_>| outbox.delete(tx, &id);
+        Ok(self.writer.ride(DELETION_BYTES, work, done).await.map_err(store::Error::from)?)
     }
 
     /// Takes note of finished deletions and tries failed ones again.
@@ -139,6 +140,28 @@ impl Queue {
             self.delete(arrived).await?;
         }
         Ok(())
+    }
+
+    /// The day's budget as the last run left it.
+    pub(super) async fn kept(&self) -> Result<Option<DayRow>, outbox::Error> {
+        Ok(self.writer.commit_from_reserve(DayRow::read).await?)
+    }
+
+    /// Writes the day's budget with the next commit that happens anyway. Returns when it is on the disk.
+    pub(super) async fn keep(&self, row: DayRow) -> Result<(), outbox::Error> {
+        let (tell, told) = oneshot::channel();
+        let work = move |tx: &store::Tx<'_>| row.write(tx);
+        let done = move |outcome: Result<(), store::CommitError>| drop(tell.send(outcome));
+        self.writer.ride(DayRow::BYTES, work, done).await.map_err(store::Error::from)?;
+        match told.await {
+            Ok(outcome) => Ok(outcome.map_err(store::Error::from)?),
+            Err(_) => Err(store::Error::from(store::Closed).into()),
+        }
+    }
+
+    /// The same, at once: for the end.
+    pub(super) async fn keep_now(&self, row: DayRow) -> Result<(), outbox::Error> {
+        Ok(self.writer.commit_from_reserve(move |tx| row.write(tx)).await?)
     }
 
     /// Enters one row into the loss ledger in its place: it can never be sent.

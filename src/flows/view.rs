@@ -118,7 +118,7 @@ pub struct QueueStream {
 /// The link to the cloud.
 #[derive(Debug, Clone, Serialize)]
 pub struct LinkView {
-    /// `off` (none configured), `connecting`, `up`, `degraded` or `down`.
+    /// `off` (none configured), `up`, `metered`, `degraded` or `down`, with hysteresis.
     pub state: &'static str,
     /// Why, when it is not up.
     pub reason: Option<String>,
@@ -128,10 +128,34 @@ pub struct LinkView {
     pub batches: u64,
     /// Rows that the far side acknowledged, since start.
     pub rows: u64,
-    /// Bytes of acknowledged batches, since start.
+    /// Bytes handed to the link as they travel (topics and payloads, repeated ones too), since start.
     pub bytes: u64,
+    /// What these bytes were before compression, without topics.
+    pub plain_bytes: u64,
     /// Attempts that failed, since start.
     pub failures: u64,
+    /// Smoothed time from handing over a batch to its answer.
+    pub answer_ms: i64,
+    /// What the day's budget has left, if one is set.
+    pub day_left_bytes: Option<u64>,
+}
+
+impl LinkView {
+    /// Without a cloud.
+    pub(super) fn off() -> Self {
+        Self {
+            state: "off",
+            reason: None,
+            since_ms: None,
+            batches: 0,
+            rows: 0,
+            bytes: 0,
+            plain_bytes: 0,
+            failures: 0,
+            answer_ms: 0,
+            day_left_bytes: None,
+        }
+    }
 }
 
 /// Whether the gateway serves.

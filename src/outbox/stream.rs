@@ -85,6 +85,7 @@ impl fmt::Display for StreamKey {
 
 /// A registered stream. A cheap copy; belongs to the outbox that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(test, derive(Default))]
 pub struct StreamHandle {
     /// Index in the outbox's memory.
     pub(super) at: usize,

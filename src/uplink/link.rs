@@ -69,6 +69,8 @@ pub struct Lost {
 pub enum LinkState {
     /// Connected, and the last answer on every topic was an acknowledgement.
     Up,
+    /// The same, and its bytes cost money. Only a [`LinkJudge`](super::LinkJudge) says it.
+    Metered,
     /// Connected, but some messages are not taken.
     Degraded {
         /// What the far side says, for one of the topics.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use forebay::base::{Clock, Epoch, Name, SystemClock};
 use forebay::flows::{
-    AcknowledgedBy, Address, COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, InboxSink, Rejects, Sync,
-    SyncConfig, SyncMetrics,
+    AcknowledgedBy, Address, COLLECT_SCHEMA, Collect, CollectConfig, CollectMetrics, InboxSink, Rejects, SYNC_SCHEMA,
+    Sync, SyncConfig, SyncMetrics,
 };
 use forebay::inbox::{self, Inbox, Report};
 use forebay::outbox::{self, Class, Envelope, Outbox, StreamHandle, StreamKey};
@@ -44,7 +44,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn open(folder: &Path, gateway: &str) -> Self {
-        let (store, epoch) = open(folder, &[outbox::SCHEMA]);
+        let (store, epoch) = open(folder, &[outbox::SCHEMA, SYNC_SCHEMA]);
         let config = outbox::Config { reserve_rows: 64, ..outbox::Config::default() };
         let outbox = Outbox::open(&config, &store, epoch, clock()).unwrap();
         Self { name: name(gateway), store, outbox }
@@ -76,17 +76,21 @@ impl Gateway {
     pub(crate) fn sync<U: Uplink + 'static>(&self, uplink: U, config: SyncConfig) -> Running<SyncMetrics> {
         let rng = StdRng::seed_from_u64(1);
         let (outbox, writer) = (self.outbox.clone(), self.store.writer());
-        let sync = Sync::new(outbox, writer, uplink, self.name.clone(), clock(), config, rng);
-        let (metrics, stop) = (sync.metrics().clone(), CancellationToken::new());
-        Running { metrics, stop: stop.clone(), task: tokio::spawn(sync.run(stop)) }
+        Running::start(Sync::new(outbox, writer, uplink, self.name.clone(), clock(), config, rng))
     }
 
     pub(crate) fn sync_to(&self, port: u16, config: SyncConfig) -> Running<SyncMetrics> {
+        Running::start(self.flow_to(port, config))
+    }
+
+    /// The flow over MQTT, not running yet.
+    pub(crate) fn flow_to(&self, port: u16, config: SyncConfig) -> Sync<MqttUplink, StdRng> {
         let client_id = format!("forebay-{}", self.name);
         let uplink = MqttUplink::new(impatient(port), &client_id, clock()).unwrap();
         let receipts = Address::receipts(&config.tenant, &self.name);
         let ears = Ears { filters: vec![receipts.clone()], response_topic: Some(receipts), answers: None };
-        self.sync(uplink.listening(ears), config)
+        let (outbox, writer, rng) = (self.outbox.clone(), self.store.writer(), StdRng::seed_from_u64(1));
+        Sync::new(outbox, writer, uplink.listening(ears), self.name.clone(), clock(), config, rng)
     }
 
     /// Waits until the cloud has acknowledged everything and the rows are deleted.
@@ -132,6 +136,13 @@ pub(crate) struct Running<M> {
     pub(crate) metrics: M,
     stop: CancellationToken,
     task: JoinHandle<()>,
+}
+
+impl Running<SyncMetrics> {
+    pub(crate) fn start<U: Uplink + 'static>(sync: Sync<U, StdRng>) -> Self {
+        let stop = CancellationToken::new();
+        Self { metrics: sync.metrics().clone(), stop: stop.clone(), task: tokio::spawn(sync.run(stop)) }
+    }
 }
 
 impl<M> Running<M> {

@@ -29,6 +29,7 @@ pub fn review(loaded: &Loaded) -> Review {
     }
     review.remarks.extend(config.access.remarks());
     cloud(loaded, &mut review);
+    pace(loaded, &mut review);
     let catalog = Catalog::scan(&config.catalog);
     for problem in catalog.problems() {
         let mut file = problem.path.display().to_string();
@@ -108,6 +109,20 @@ fn cloud(loaded: &Loaded, review: &mut Review) {
                 ));
             }
         }
+    }
+}
+
+fn pace(loaded: &Loaded, review: &mut Review) {
+    let sync = &loaded.config.sync;
+    if let Err((key, problem)) = sync.check() {
+        review.errors.push(at(loaded, &format!("sync.{key}"), &format!("sync.{key} {problem}"), None));
+    }
+    if let (Some(second), Some(day)) = (sync.bytes_per_s, sync.bytes_per_day)
+        && second.saturating_mul(86_400) < day
+    {
+        review
+            .remarks
+            .push(format!("sync.bytes_per_s allows {} bytes a day, less than bytes_per_day", second * 86_400));
     }
 }
 

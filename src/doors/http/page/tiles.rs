@@ -59,7 +59,7 @@ pub(super) fn link(link: &LinkView) -> Markup {
     let (class, shape, word) = match link.state {
         "up" => ("ok", "M3 8.500l3.300 3.300L13 5", "Up"),
         "degraded" => ("warn", "M8 3v6.500M8 12.500v.1", "Degraded"),
-        "connecting" => ("warn", "M3 8h.1M8 8h.1M13 8h.1", "Connecting"),
+        "metered" => ("ok", "M3 8.500l3.300 3.300L13 5", "Up, metered"),
         "down" => ("alarm", "M4 4l8 8M12 4l-8 8", "Down"),
         _ => ("note", "M4 8h8", "Not configured"),
     };
@@ -72,6 +72,7 @@ pub(super) fn link(link: &LinkView) -> Markup {
             @if let Some(since) = link.since_ms { p.muted { "since " (text::time(since)) } }
             p.muted {
                 (text::count(link.rows)) " rows in " (text::count(link.batches)) " batches, " (text::bytes(link.bytes))
+                @if let Some(left) = link.day_left_bytes { " · " (text::bytes(left)) " left today" }
                 @if link.failures > 0 { " · " (text::count(link.failures)) @if link.failures == 1 { " failed attempt" } @else { " failed attempts" } }
             }
         },
