@@ -11,7 +11,7 @@ FEATURES ?=
 TOOLS := $(TARGET_DIR)/tools
 PYTHON := $(TOOLS)/python/bin/python
 
-.PHONY: help demo test interop check bench doc clean deny release static tools-test tools-bench tools-release
+.PHONY: help demo test prove interop check bench doc clean deny release static tools-test tools-bench tools-release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,10 @@ test: tools-test ## every test, with real brokers, clients, disks and a real bro
 	@echo "== cargo test"
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo test --locked
 	bash tests/interop.sh $(TARGET_DIR) $(PAHO_TESTING)
+
+prove: ## that what was acknowledged survives: power cuts, negative controls, 1,000 kills (DIR=a folder on the disk in question)
+	cargo build --release --locked
+	$(TARGET_DIR)/release/forebay prove --dir $(or $(DIR),.) --seconds 1200 --states 50000 --kills 1000 --negative-controls
 
 interop: ## only the public MQTT interoperability clients; PAHO_TESTING=a checkout where there is no way to GitHub
 	cargo build --locked

@@ -41,10 +41,14 @@ mkdir -p "$folder"
 case $what in
   test)
     packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium \
-      chromedriver=chromium-driver python3=python3
-    python paho-mqtt==2.1.0
+      chromedriver=chromium-driver python3=python3 nats-server=nats-server setpriv=util-linux \
+      "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
+    python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6
     ;;
-  bench) packages cc=gcc /usr/sbin/mosquitto=mosquitto ;;
+  bench)
+    packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server \
+      "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
+    ;;
   release)
     packages xz=xz-utils file=file python3=python3
     python ziglang==0.15.2 cargo-zigbuild==0.24.0

@@ -67,7 +67,7 @@ impl Server {
             write!(
                 text,
                 "[[stream]]\nname = \"s{at}\"\ntopic = \"plant/{at}\"\n{}\n[stream.signal]\nfields = [{}]\n\
-                 [stream.signal.decoder]\ntime = \"t\"\ntime_format = \"unix_ms\"\n[stream.summary]\nreadings = 60\n",
+                 [stream.signal.decoder]\ntime = \"t\"\ntime_format = \"unix_ms\"\n",
                 setup.stream,
                 fields.join(", ")
             )

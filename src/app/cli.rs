@@ -51,6 +51,18 @@ enum Command {
     Model(ModelCommand),
     /// Look at this machine and say what the gateway can rely on: disk, clock, ports, memory, engines.
     Doctor(ConfigArgs),
+    /// Prove on this machine's own disk that what is acknowledged survives power cuts and kills.
+    ///
+    /// Measures how long the disk takes to make a write durable and what that allows: rows a second, at which delay, and
+    /// how long flash will last. Then records every call of the real writer to the disk, builds the files that a power
+    /// cut could leave after each of them (nothing, all or any part of what had not been synced, torn at 512 bytes), opens
+    /// them with the gateway's own code and compares every row with what had been acknowledged. Then runs the writer as
+    /// a process of its own and kills it under load, again and again.
+    ///
+    /// Writes only into folders that it makes and removes; an existing database is never touched. Exit code 0 if
+    /// nothing acknowledged was lost, 1 if anything was. Whether the disk itself keeps what it says is synced, only a
+    /// pulled plug can show: docs/proof.md says what is proved and what is not.
+    Prove(ProveArgs),
     /// Make a key for an app or a sensor, and the line that lets it in.
     Key {
         /// Its name: the MQTT user name and the name in logs and audit.
@@ -238,6 +250,9 @@ pub(super) struct StreamArgs {
     /// Consumer; collectors with one name share the messages between them.
     #[arg(long = "nats-consumer", value_name = "NAME", default_value = "forebay-collect", requires = "nats")]
     pub consumer: String,
+    /// A message that is not kept within so many seconds goes to another collector (of a consumer that is made).
+    #[arg(long = "nats-ack-wait", value_name = "SECONDS", default_value_t = 30, requires = "nats")]
+    pub ack_wait_s: u64,
     /// Credentials file (JWT and seed).
     #[arg(long = "nats-credentials", value_name = "FILE", requires = "nats", conflicts_with = "user")]
     pub credentials: Option<PathBuf>,
@@ -287,6 +302,47 @@ pub(super) struct PostgresArgs {
     pub partitions: u16,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct ProveArgs {
+    /// A folder on the disk that the box will use, such as the one above its state folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub dir: PathBuf,
+    /// About how long it may take. What does not fit is left out and said.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub seconds: u64,
+    /// Crash states to try, if the time allows.
+    #[arg(long, value_name = "N", default_value_t = 4000)]
+    pub states: u64,
+    /// Processes to kill, if the time allows.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub kills: u64,
+    /// Also run the writer with SQLite's `synchronous` at NORMAL and OFF, which must be caught: a proof that passes
+    /// those proves nothing. Exit code 1 if they are not caught.
+    #[arg(long)]
+    pub negative_controls: bool,
+    /// What the disk's maker says it takes in its life, in terabytes written. Absent: 32, spelled out in the answer.
+    #[arg(long, value_name = "TB")]
+    pub endurance_tbw: Option<f64>,
+    /// Rows a second on average, for the years that the disk will last.
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    pub rate: f64,
+    /// Bytes of one row.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub payload_bytes: u32,
+    /// The answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Repeat the chances of an earlier run.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// The process that is killed: writes without end.
+    #[arg(long, hide = true)]
+    pub child: bool,
+    /// Submitters of that process.
+    #[arg(long, hide = true, default_value_t = 8)]
+    pub submitters: u64,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
     /// One line a model: name, version, format, size, quality, problems.
@@ -333,6 +389,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Check(args) => Ok(commands::check::run(&args.config, &overrides())),
         Command::Doctor(args) => Ok(commands::doctor::run(&args.config, &overrides())),
+        Command::Prove(args) => commands::prove::run(&args),
         Command::Demo(args) => runtime()?.block_on(demo::run(&args)),
         Command::Replay(args) => {
             let password = std::env::var("FOREBAY_PASSWORD").ok();

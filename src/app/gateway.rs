@@ -29,7 +29,7 @@ use crate::flows::query::{self, LinkWatch, Query};
 use crate::flows::raw::Raw;
 use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
-use crate::flows::{AcknowledgedBy, Address, Requests, SYNC_SCHEMA, Sync, SyncConfig};
+use crate::flows::{AcknowledgedBy, Address, InPlaceOfRows, Requests, SYNC_SCHEMA, Sync, SyncConfig, keep_queue};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
@@ -93,6 +93,8 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     doors.close();
     tasks.spawn(broker.clone().run(link_end.clone()));
     tasks.spawn(watch_queue(query, link_end.clone()));
+    tasks.spawn(keep_queue(outbox.clone(), link_end.clone()));
+    tasks.spawn(outbox.clone().pack_until(link_end.clone()));
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
     tasks.spawn(salvage.run(link_end.clone()));
@@ -224,6 +226,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let history = History::new(history);
     let signals = signal::Metrics::default();
     let (tasks, streams_end) = (TaskTracker::new(), CancellationToken::new());
+    outbox.summarise_with(Arc::new(InPlaceOfRows::new(&stream)));
     let parts = sense::Parts {
         clock: Arc::clone(&clock),
         writer: store.writer(),
@@ -245,6 +248,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let mut registry = Registry::with_prefix("forebay");
     store.metrics().register(&mut registry);
     outbox.metrics().register(&mut registry);
+    history::register(&mut registry);
     broker.metrics().register(&mut registry);
     pool.metrics().register(&mut registry);
     access.metrics().register(&mut registry);

@@ -8,6 +8,7 @@ mod gateway;
 mod memory;
 mod metered;
 mod notify;
+pub mod prove;
 pub mod replay;
 mod stop;
 

@@ -181,7 +181,10 @@ impl Hub {
     /// Writes the session's row as it is now; nobody waits.
     pub(super) fn write_session(&self, session: &Arc<Session>) {
         let state = session.state();
-        let offline = state.signal.is_none().then(|| self.clock.wall_ms());
+        let offline = state.signal.is_none().then(|| {
+            let boot_ms = i64::try_from(self.clock.since_boot().as_millis()).unwrap_or(i64::MAX);
+            (self.clock.wall_ms(), boot_ms)
+        });
         let row = OwnedRow::of(session, state.expiry_s, offline, state.will.clone());
         drop(state);
         let session = session.clone();
@@ -200,7 +203,7 @@ impl Hub {
             signal.close(Closing::TakenOver);
         }
         let subscriptions = std::mem::take(&mut state.subscriptions);
-        let places = state.queue.places();
+        let places = state.queue.places_below(rows::first_place(1));
         state.queue = super::outgoing::Queue::default();
         state.replay.clear();
         state.incoming.clear();
@@ -222,6 +225,7 @@ impl Hub {
         if let Some(no) = session.row {
             self.write_later(64 + 16 * places.len(), move |tx| {
                 rows::delete_session(tx, no)?;
+                rows::delete_queue(tx, no)?;
                 rows::delete_queued(tx, &places)
             });
         }
@@ -236,14 +240,14 @@ struct OwnedRow {
     client: Arc<str>,
     owner: Arc<str>,
     expiry_s: u32,
-    offline_wall_ms: Option<i64>,
+    offline: Option<(i64, i64)>,
     will: Option<Will>,
 }
 
 impl OwnedRow {
-    fn of(session: &Session, expiry_s: u32, offline_wall_ms: Option<i64>, will: Option<Will>) -> Self {
+    fn of(session: &Session, expiry_s: u32, offline: Option<(i64, i64)>, will: Option<Will>) -> Self {
         let no = session.row.expect("only persistent sessions have rows");
-        Self { no, client: session.client.clone(), owner: session.owner.clone(), expiry_s, offline_wall_ms, will }
+        Self { no, client: session.client.clone(), owner: session.owner.clone(), expiry_s, offline, will }
     }
 
     fn bytes(&self) -> usize {
@@ -251,8 +255,8 @@ impl OwnedRow {
     }
 
     fn put(&self, tx: &crate::store::Tx) -> Result<(), crate::store::Error> {
-        let Self { no, client, owner, expiry_s, offline_wall_ms, will } = self;
-        let (no, expiry_s, offline_wall_ms) = (*no, *expiry_s, *offline_wall_ms);
-        rows::put_session(tx, &SessionRow { no, client, owner, expiry_s, offline_wall_ms, will: will.as_ref() })
+        let Self { no, client, owner, expiry_s, offline, will } = self;
+        let (no, expiry_s, offline) = (*no, *expiry_s, *offline);
+        rows::put_session(tx, &SessionRow { no, client, owner, expiry_s, offline, will: will.as_ref() })
     }
 }

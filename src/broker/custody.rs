@@ -76,9 +76,9 @@ impl Keep {
         if self.finished.swap(true, Ordering::AcqRel) {
             return;
         }
-        for KeepRow { session, slot, .. } in &self.rows {
+        for KeepRow { session, slot, place, delivery, .. } in &self.rows {
             let mut state = session.state();
-            state.queue.committed(slot.number, kept);
+            state.queue.committed(*slot, *place, delivery.message.size_bytes(), kept);
             state.account(true, &self.hub.persistent_bytes);
             if let Some(signal) = state.raise() {
                 signal.wake();

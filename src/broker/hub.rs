@@ -17,6 +17,7 @@ use super::retained::Retained;
 use super::route::Leaf;
 use super::rows::{self, Loaded, LoadedSession};
 use super::session::{Incoming, Session};
+use super::tail::{Page, PageOf};
 use super::tap::Tap;
 use super::topic::TopicLimits;
 use super::tree::Tree;
@@ -28,6 +29,8 @@ const QUEUE_MESSAGES_MOST: usize = 60_000;
 /// Work that waits for the writer without a connection that could be slowed down.
 const CHORES_MOST: usize = 10_000;
 const FLUSH_TOPICS: usize = 256;
+/// Wait after a read that failed.
+const LOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a session's deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,13 +49,13 @@ pub(super) struct Hub {
     pub(super) topic_limits: TopicLimits,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) writer: Writer,
+    reader: Reader,
     pub(super) tree: RwLock<Tree<Leaf>>,
     /// Counts changes of the tree.
     pub(super) generation: AtomicU64,
     pub(super) sessions: Mutex<HashMap<Arc<str>, Arc<Session>>>,
     pub(super) retained: Retained,
     pub(super) tap: OnceLock<Arc<dyn Tap>>,
-    pub(super) next_place: AtomicU64,
     pub(super) next_session: AtomicI64,
     pub(super) persistent_bytes: AtomicUsize,
     pub(super) stopping: AtomicBool,
@@ -79,20 +82,19 @@ impl Hub {
         let loaded = reader.read(move |connection| rows::load(connection, &*load_clock)).await.map_err(Error::Load)?;
         let messages = config.queue_messages.min(QUEUE_MESSAGES_MOST);
         let highest = |numbers: &mut dyn Iterator<Item = u64>| numbers.max().map_or(1, |highest| highest + 1);
-        let queued = loaded.queued.iter().map(|(_, row)| row.place);
-        let places = highest(&mut queued.chain(loaded.orphans.iter().copied()));
-        let sessions = highest(&mut loaded.sessions.iter().map(|session| session.no.cast_unsigned()));
+        let numbers = loaded.sessions.iter().map(|session| session.no).chain(loaded.gone.iter().copied());
+        let sessions = highest(&mut numbers.map(i64::cast_unsigned));
         let hub = Arc::new(Self {
             queue_limits: QueueLimits { messages, bytes: config.queue_bytes },
             topic_limits: TopicLimits { levels: config.topic_levels, bytes: config.topic_bytes },
             clock,
             writer,
+            reader: reader.clone(),
             tree: RwLock::default(),
             generation: AtomicU64::new(1),
             sessions: Mutex::default(),
             retained: Retained::new(config.retained_messages, config.retained_bytes),
             tap: OnceLock::new(),
-            next_place: AtomicU64::new(places),
             next_session: AtomicI64::new(sessions.cast_signed()),
             persistent_bytes: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
@@ -108,9 +110,10 @@ impl Hub {
     }
 
     fn restore(self: &Arc<Self>, loaded: Loaded) {
-        let Loaded { sessions, subscriptions, queued, incoming, retained, corrupt, orphans } = loaded;
+        let Loaded { sessions, subscriptions, queued, at_start, incoming, retained, corrupt, orphans, gone } = loaded;
         if corrupt > 0 {
-            tracing::warn!(rows = corrupt, "queued or retained messages had a wrong checksum and are not served");
+            self.metrics.corrupt.inc_by(corrupt as u64);
+            tracing::error!(rows = corrupt, "queued or retained messages had a wrong checksum and are not served");
         }
         for message in &retained {
             self.retained.set(message);
@@ -129,7 +132,14 @@ impl Hub {
         }
         for (row, restored) in queued {
             if let Some(session) = by_row.get(&row) {
-                session.state().queue.restore(restored);
+                session.state().queue.restore(vec![restored]);
+            }
+        }
+        for (row, rows) in at_start {
+            if let Some(session) = by_row.get(&row) {
+                let mut state = session.state();
+                state.queue.rests_on_disk(&rows);
+                state.next_place = rows.last_place + 1;
             }
         }
         for (row, packet_id) in incoming {
@@ -138,10 +148,14 @@ impl Hub {
             }
         }
         for session in by_row.values() {
+            session.state().queue.disconnected();
             session.state().account(true, &self.persistent_bytes);
         }
         if !orphans.is_empty() {
             self.write_later(64 + orphans.len() * 8, move |tx| rows::delete_queued(tx, &orphans));
+        }
+        for session in gone {
+            self.write_later(64, move |tx| rows::delete_queue(tx, session));
         }
         self.count_sessions();
         self.metrics.retained.set(i64::try_from(self.retained.len()).unwrap_or(i64::MAX));
@@ -150,7 +164,6 @@ impl Hub {
     fn restored(&self, loaded: &LoadedSession) -> Arc<Session> {
         let session = Arc::new(Session::new(loaded.client.clone(), loaded.owner.clone(), Some(loaded.no)));
         let now = self.clock.since_boot();
-        let away = loaded.offline_wall_ms.map_or(0, |since| self.clock.wall_ms().saturating_sub(since).max(0));
         let mut state = session.state();
         state.expiry_s = loaded.expiry_s;
         state.will.clone_from(&loaded.will);
@@ -160,8 +173,7 @@ impl Hub {
             let delay_s = will.delay_s.min(loaded.expiry_s);
             self.remind(now + Duration::from_secs(delay_s.into()), &session, state.turn, Deadline::Will);
         }
-        let left =
-            Duration::from_secs(loaded.expiry_s.into()).saturating_sub(Duration::from_millis(away.cast_unsigned()));
+        let left = Duration::from_secs(loaded.expiry_s.into()).saturating_sub(loaded.away);
         if loaded.expiry_s != u32::MAX {
             self.remind(now + left, &session, state.turn, Deadline::Expiry);
         }
@@ -230,6 +242,50 @@ impl Hub {
 
     pub(super) fn take_chores(&self) -> Vec<Waiting> {
         std::mem::take(&mut *locked(&self.chores))
+    }
+
+    /// Reads the next rows of a connected client's queue. One read a session at a time.
+    pub(super) fn load(self: &Arc<Self>, session: &Arc<Session>, of: PageOf) {
+        let Some(row) = session.row else { return };
+        let (hub, session, reader) = (self.clone(), session.clone(), self.reader.clone());
+        let (clock, wanted) = (self.clock.clone(), of.clone());
+        let work: Waiting = Box::pin(async move {
+            let read = reader.read(move |connection| rows::load_page(connection, &*clock, row, &wanted)).await;
+            if let Err(error) = &read {
+                tracing::warn!(client = &*session.client, error = %error, "queued messages cannot be read yet");
+                tokio::time::sleep(LOAD_PAUSE).await;
+            }
+            hub.take_page(&session, &of, read.ok());
+        });
+        // Not one of the bounded chores: there is one at most for each connection.
+        locked(&self.chores).push(work);
+        self.chore_added.notify_one();
+    }
+
+    fn take_page(&self, session: &Arc<Session>, of: &PageOf, page: Option<Page>) {
+        let skipped: Vec<u64> = page.iter().flat_map(|page| page.skipped.iter().map(|(place, _)| *place)).collect();
+        let mut state = session.state();
+        if state.ended {
+            return;
+        }
+        match page {
+            Some(page) => state.queue.loaded(of, page),
+            None => state.queue.not_loaded(),
+        }
+        state.account(true, &self.persistent_bytes);
+        if let Some(signal) = state.raise() {
+            signal.wake();
+        }
+        drop(state);
+        if !skipped.is_empty() {
+            self.metrics.corrupt.inc_by(skipped.len() as u64);
+            tracing::error!(
+                client = &*session.client,
+                rows = skipped.len(),
+                "queued messages had a wrong checksum and are not served"
+            );
+            self.write_later(64 + skipped.len() * 8, move |tx| rows::delete_queued(tx, &skipped));
+        }
     }
 
     /// Writes rows whose commit nobody waits for, in order with everything else.

@@ -116,7 +116,8 @@ impl Link {
         if !state.signal.as_ref().is_some_and(|signal| Arc::ptr_eq(signal, &self.signal)) {
             return;
         }
-        while !state.replay.is_empty() && !state.queue.is_above_half(hub.queue_limits) {
+        // Behind what is on the disk, or its numbers would not be in order.
+        while !state.replay.is_empty() && state.queue.is_in_memory() && !state.queue.is_above_half(hub.queue_limits) {
             let Some(delivery) = state.replay.pop_front() else { break };
             if delivery.qos == Qos::AtMostOnce {
                 state.queue.push_once(delivery);
@@ -128,12 +129,16 @@ impl Link {
         let clock = || hub.clock.since_boot();
         state.queue.drain(window, budget_bytes, clock, into, &mut self.expired);
         state.queue.rest();
+        let page = state.queue.page_due();
         state.account(self.session.row.is_some(), &hub.persistent_bytes);
         if state.pressed && state.queue.is_below_quarter(hub.queue_limits) {
             state.pressed = false;
             self.session.room.notify_waiters();
         }
         drop(state);
+        if let Some(page) = page {
+            hub.load(&self.session, page);
+        }
         hub.metrics.delivered.inc_by((into.len() - sent) as u64);
         if !self.expired.is_empty() {
             hub.metrics.expired.inc_by(self.expired.len() as u64);
@@ -174,7 +179,7 @@ impl Link {
                             }
                         }
                     };
-                    self.hub.write_then(64, move |tx| rows::mark_released(tx, place), done);
+                    self.hub.write_then(64, move |tx| rows::mark_released(tx, place, packet_id), done);
                 }
             }
         }

@@ -28,6 +28,7 @@ mod route;
 mod rows;
 mod session;
 mod subscribe;
+mod tail;
 mod tap;
 #[cfg(test)]
 mod tests;

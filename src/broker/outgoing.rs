@@ -4,14 +4,20 @@
 //! it into the row before the client ever sees it: after a crash the same message goes out under the same id,
 //! and a QoS 2 receiver recognises it. Numbers count upwards without end; the packet id is the number modulo
 //! 65,535 plus one, and the span of live numbers is kept below 65,535, so no id is given twice.
+//!
+//! The end of a persistent session's queue may be on the disk only ([`Tail`]): what waits for an absent client costs no
+//! memory, and comes back in pages when the client does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::message::{Message, Qos};
+use super::tail::{AtStart, Page, PageOf, Tail};
 
-const PACKET_IDS: u64 = 65_535;
+pub(super) const PACKET_IDS: u64 = 65_535;
+/// With fewer rows than this ready to be sent, the next page is read.
+const READY_ROWS: usize = 64;
 
 /// Subscription identifiers of a delivery; None for none.
 pub type Ids = Option<Arc<[u32]>>;
@@ -105,7 +111,7 @@ pub(super) enum Settled {
     Release { number: u64, place: Option<u64> },
 }
 
-/// A row of a persistent session as read at start.
+/// A row of a persistent session as read from the disk.
 #[derive(Debug)]
 pub(super) struct Restored {
     pub(super) packet_id: u16,
@@ -127,6 +133,9 @@ pub(super) struct Queue {
     in_flight: usize,
     next_number: u64,
     bytes: usize,
+    tail: Tail,
+    /// Nobody is connected: what comes stays on the disk.
+    asleep: bool,
 }
 
 fn packet_id(number: u64) -> u16 {
@@ -139,17 +148,31 @@ impl Queue {
     }
 
     pub(super) fn is_full(&self, limits: QueueLimits, more: usize) -> bool {
-        self.once.len() + self.kept.len() >= limits.messages || self.bytes + more > limits.bytes && self.bytes > 0
+        self.messages() >= limits.messages || self.bytes + more > limits.bytes && self.bytes > 0
+    }
+
+    fn messages(&self) -> usize {
+        self.once.len() + self.kept.len() + self.tail.messages()
+    }
+
+    #[cfg(test)]
+    pub(super) fn rows_in_memory(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// True if nothing of it is on the disk only.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.tail.is_empty()
     }
 
     /// True if publishers should wait for this client.
     pub(super) fn is_above_half(&self, limits: QueueLimits) -> bool {
-        self.once.len() + self.kept.len() > limits.messages / 2 || self.bytes > limits.bytes / 2
+        self.messages() > limits.messages / 2 || self.bytes > limits.bytes / 2
     }
 
     /// True if waiting publishers may go on.
     pub(super) fn is_below_quarter(&self, limits: QueueLimits) -> bool {
-        self.once.len() + self.kept.len() <= limits.messages / 4 && self.bytes <= limits.bytes / 4
+        self.messages() <= limits.messages / 4 && self.bytes <= limits.bytes / 4
     }
 
     /// Queues a QoS 0 message.
@@ -162,25 +185,73 @@ impl Queue {
     /// [`committed`](Self::committed).
     pub(super) fn push_kept(&mut self, delivery: Delivery, place: Option<u64>) -> Option<Slot> {
         let number = self.next_number;
-        if self.kept.front().is_some_and(|oldest| number - oldest.number >= PACKET_IDS) {
+        let oldest = self.kept.front().map(|entry| entry.number).or_else(|| self.tail.first_number());
+        if oldest.is_some_and(|oldest| number - oldest >= PACKET_IDS) {
             return None;
         }
         self.next_number += 1;
         self.bytes += delivery.message.size_bytes();
+        if let Some(place) = place
+            && (self.asleep || !self.tail.is_empty())
+        {
+            self.tail.push(number, place);
+            return Some(Slot { number, packet_id: packet_id(number) });
+        }
         let stage = if place.is_some() { Stage::Committing } else { Stage::Waiting };
         self.kept.push_back(Entry { number, place, stage, dup: false, delivery });
         Some(Slot { number, packet_id: packet_id(number) })
     }
 
-    /// Puts a row back at start, oldest first.
-    pub(super) fn restore(&mut self, row: Restored) {
+    /// Puts rows of an earlier process back at start, oldest first.
+    pub(super) fn restore(&mut self, rows: Vec<Restored>) {
+        for row in rows {
+            self.bytes += row.delivery.message.size_bytes();
+            self.next_number = self.follow(row, self.next_number, true);
+        }
+    }
+
+    /// Takes a row behind the last one; returns the number after its own.
+    fn follow(&mut self, row: Restored, next: u64, dup: bool) -> u64 {
         let wanted = u64::from(row.packet_id.max(1) - 1);
-        let ahead = (wanted + PACKET_IDS - self.next_number % PACKET_IDS) % PACKET_IDS;
-        let number = self.next_number + ahead;
-        self.next_number = number + 1;
-        self.bytes += row.delivery.message.size_bytes();
+        let number = next + (wanted + PACKET_IDS - next % PACKET_IDS) % PACKET_IDS;
         let stage = if row.released { Stage::Released } else { Stage::Waiting };
-        self.kept.push_back(Entry { number, place: Some(row.place), stage, dup: true, delivery: row.delivery });
+        self.kept.push_back(Entry { number, place: Some(row.place), stage, dup, delivery: row.delivery });
+        number + 1
+    }
+
+    /// The session has further rows from an earlier process, which are not read yet.
+    pub(super) fn rests_on_disk(&mut self, rows: &AtStart) {
+        self.tail = Tail::at_start(rows, self.next_number);
+        self.next_number = self.tail.first_number().unwrap_or(self.next_number) + rows.span();
+        self.bytes += self.tail.guessed_bytes();
+    }
+
+    /// Which rows to read next, if it is time for them. [`loaded`](Self::loaded) or
+    /// [`not_loaded`](Self::not_loaded) must follow.
+    pub(super) fn page_due(&mut self) -> Option<PageOf> {
+        if self.asleep || self.kept.len() - self.cursor >= READY_ROWS { None } else { self.tail.begin_page() }
+    }
+
+    /// The rows that were asked for.
+    pub(super) fn loaded(&mut self, of: &PageOf, mut page: Page) {
+        let behind = self.kept.back().map_or(0, |entry| entry.number + 1);
+        let first = behind.max(self.tail.first_number().unwrap_or(0));
+        // Numbers first: the tail needs the rows once more.
+        let next = page.rows.iter().fold(first, |next, row| {
+            next + (u64::from(row.packet_id.max(1) - 1) + PACKET_IDS - next % PACKET_IDS) % PACKET_IDS + 1
+        });
+        let change = self.tail.end_page(of, &page, next);
+        self.bytes = self.bytes.saturating_add_signed(change);
+        let mut next = first;
+        for row in page.rows.drain(..) {
+            let dup = self.tail.is_repeated(row.place);
+            next = self.follow(row, next, dup);
+        }
+    }
+
+    /// The read failed; it will be due again.
+    pub(super) fn not_loaded(&mut self) {
+        self.tail.give_up_page();
     }
 
     fn index(&self, number: u64) -> Option<usize> {
@@ -193,9 +264,15 @@ impl Queue {
         Some(oldest + (wanted + PACKET_IDS - oldest % PACKET_IDS) % PACKET_IDS)
     }
 
-    /// The row's commit returned (true) or failed.
-    pub(super) fn committed(&mut self, number: u64, kept: bool) {
-        let Some(at) = self.index(number) else { return };
+    /// The commit of the row at `place` returned (true) or failed.
+    pub(super) fn committed(&mut self, slot: Slot, place: u64, size_bytes: usize, kept: bool) {
+        if self.tail.committed(place, kept) {
+            if !kept {
+                self.bytes -= size_bytes.min(self.bytes);
+            }
+            return;
+        }
+        let Some(at) = self.index(slot.number) else { return };
         if self.kept[at].stage == Stage::Committing {
             if kept {
                 self.kept[at].stage = Stage::Waiting;
@@ -266,6 +343,7 @@ impl Queue {
     pub(super) fn reconnected(&mut self) {
         self.cursor = 0;
         self.in_flight = 0;
+        self.asleep = false;
         self.pubrels.clear();
         for entry in &mut self.kept {
             if entry.stage == Stage::Sent {
@@ -330,13 +408,22 @@ impl Queue {
         }
     }
 
-    /// Rows of everything queued, for a session that ends.
-    pub(super) fn places(&self) -> Vec<u64> {
-        self.kept.iter().filter_map(|entry| entry.place).collect()
+    /// Places of rows in memory that an older release wrote, which a session's range does not cover.
+    pub(super) fn places_below(&self, limit: u64) -> Vec<u64> {
+        self.kept.iter().filter_map(|entry| entry.place).filter(|place| *place < limit).collect()
     }
 
-    /// Forgets QoS 0 messages and spare memory: nobody is connected.
+    /// Forgets QoS 0 messages and spare memory: nobody is connected. What was never sent and is on the disk is not
+    /// needed here.
     pub(super) fn disconnected(&mut self) {
+        self.asleep = true;
+        while !self.tail.is_loading()
+            && let Some(Entry { number, place: Some(place), stage: Stage::Waiting, dup: false, .. }) = self.kept.back()
+        {
+            self.tail.push_front(*number, *place);
+            self.kept.pop_back();
+        }
+        self.cursor = self.cursor.min(self.kept.len());
         for delivery in self.once.drain(..) {
             self.bytes -= delivery.message.size_bytes();
         }
@@ -395,9 +482,9 @@ mod tests {
         let mut queue = Queue::default();
         let first = queue.push_kept(delivery(Qos::AtLeastOnce), Some(1)).unwrap();
         let second = queue.push_kept(delivery(Qos::AtLeastOnce), Some(2)).unwrap();
-        queue.committed(second.number, true);
+        queue.committed(second, 2, 66, true);
         assert_eq!(drained(&mut queue, 10), [""; 0]);
-        queue.committed(first.number, true);
+        queue.committed(first, 1, 66, true);
         assert_eq!(drained(&mut queue, 10), ["publish1 1", "publish1 2"]);
     }
 
@@ -406,7 +493,7 @@ mod tests {
         let mut queue = Queue::default();
         let first = queue.push_kept(delivery(Qos::AtLeastOnce), Some(1)).unwrap();
         queue.push_kept(delivery(Qos::AtLeastOnce), None).unwrap();
-        queue.committed(first.number, false);
+        queue.committed(first, 1, 66, false);
         assert_eq!(drained(&mut queue, 10), ["publish1 2"]);
     }
 
@@ -437,7 +524,7 @@ mod tests {
     fn pubrel_waits_for_the_row_that_says_released() {
         let mut queue = Queue::default();
         let slot = queue.push_kept(delivery(Qos::ExactlyOnce), Some(7)).unwrap();
-        queue.committed(slot.number, true);
+        queue.committed(slot, 9, 66, true);
         assert_eq!(drained(&mut queue, 9), ["publish2 1"]);
         let release = queue.acknowledged(1, Acknowledgement::Pubrec);
         assert_eq!(release, Settled::Release { number: slot.number, place: Some(7) });
@@ -466,13 +553,62 @@ mod tests {
     #[test]
     fn restored_rows_keep_their_packet_ids_and_are_marked_as_repeats() {
         let mut queue = Queue::default();
+        let mut page = Vec::new();
         for (packet_id, released) in [(65_534, true), (65_535, false), (3, false)] {
-            let place = u64::from(packet_id);
-            queue.restore(Restored { packet_id, place, released, delivery: delivery(Qos::ExactlyOnce) });
+            let place = 65_534 + page.len() as u64;
+            page.push(Restored { packet_id, place, released, delivery: delivery(Qos::ExactlyOnce) });
         }
+        let (first_place, last_place) = (page[0].place, page[2].place);
+        let rows = AtStart { first_packet_id: 65_534, last_packet_id: 3, first_place, last_place, row_bytes: 90 };
+        queue.rests_on_disk(&rows);
+        queue.disconnected();
+        assert_eq!(queue.page_due(), None, "nobody is connected");
+        queue.reconnected();
+        let of = queue.page_due().unwrap();
+        assert_eq!(queue.page_due(), None, "one at a time");
+        queue.loaded(&of, Page { rows: page, is_last: true, ..Page::default() });
+        assert!(queue.is_in_memory());
+        assert_eq!(queue.bytes(), 3 * 66, "the guess is put right");
         let slot = queue.push_kept(delivery(Qos::ExactlyOnce), None).unwrap();
         assert_eq!(slot.packet_id, 4);
         assert_eq!(drained(&mut queue, 9), ["pubrel 65534", "publish2 65535 dup", "publish2 3 dup", "publish2 4"]);
+    }
+
+    #[test]
+    fn what_waits_for_an_absent_client_is_on_the_disk_only_and_comes_back_in_order() {
+        let mut queue = Queue::default();
+        let first = queue.push_kept(delivery(Qos::AtLeastOnce), Some(11)).unwrap();
+        queue.committed(first, 11, 66, true);
+        assert_eq!(drained(&mut queue, 1), ["publish1 1"]);
+        let second = queue.push_kept(delivery(Qos::AtLeastOnce), Some(12)).unwrap();
+        queue.committed(second, 12, 66, true);
+        queue.disconnected();
+        assert_eq!((queue.kept.len(), queue.tail.messages()), (1, 1), "only what was sent stays in memory");
+        for (place, kept) in [(13, true), (14, false), (15, true)] {
+            let slot = queue.push_kept(delivery(Qos::AtLeastOnce), Some(place)).unwrap();
+            if place < 15 {
+                queue.committed(slot, place, 66, kept);
+            }
+        }
+        assert_eq!((queue.kept.len(), queue.bytes()), (1, 4 * 66));
+        queue.reconnected();
+        let of = queue.page_due().unwrap();
+        assert_eq!(of, PageOf { after: 11, until: 14 }, "not past a commit that is under way");
+        let row = |packet_id| Restored {
+            packet_id,
+            place: u64::from(packet_id) + 10,
+            released: false,
+            delivery: delivery(Qos::AtLeastOnce),
+        };
+        queue.loaded(&of, Page { rows: vec![row(2), row(3)], is_last: true, ..Page::default() });
+        assert_eq!(queue.page_due(), None);
+        queue.committed(Slot { number: 4, packet_id: 5 }, 15, 66, true);
+        let of = queue.page_due().unwrap();
+        queue.loaded(&of, Page { rows: vec![row(5)], is_last: true, ..Page::default() });
+        assert!(queue.is_in_memory());
+        assert_eq!(drained(&mut queue, 9), ["publish1 1 dup", "publish1 2", "publish1 3", "publish1 5"]);
+        let slot = queue.push_kept(delivery(Qos::AtLeastOnce), Some(16)).unwrap();
+        assert_eq!((slot.packet_id, queue.kept.len()), (6, 5), "in memory again");
     }
 
     #[test]
@@ -482,7 +618,7 @@ mod tests {
         old.expires_at = Some(Duration::from_secs(4));
         let old = Delivery { message: Arc::new(old), qos: Qos::AtLeastOnce, retain: false, ids: None };
         let slot = queue.push_kept(old, Some(9)).unwrap();
-        queue.committed(slot.number, true);
+        queue.committed(slot, 9, 66, true);
         let (mut out, mut expired) = (Vec::new(), Vec::new());
         queue.drain(9, 10_000, || Duration::from_secs(5), &mut out, &mut expired);
         assert!(out.is_empty());

@@ -32,6 +32,8 @@ pub struct Publication {
     pub expiry_s: Option<u32>,
     /// See [`Message::properties`].
     pub properties: Bytes,
+    /// The client's protocol has no word for "full" (MQTT 3.1.1): where others are refused, it is kept waiting.
+    pub waits: bool,
 }
 
 /// Where a message comes from and what it takes along.
@@ -39,6 +41,7 @@ struct Origin<'a> {
     session: Option<&'a Arc<Session>>,
     client: &'a Arc<str>,
     tap: bool,
+    waits: bool,
     incoming: Option<(i64, u16)>,
 }
 
@@ -132,7 +135,7 @@ impl Hub {
     pub(super) fn publish_inside(self: &Arc<Self>, message: Message, receipt: Receipt) -> Option<Waiting> {
         let route = self.route(&message.topic);
         let client: Arc<str> = "".into();
-        let origin = Origin { session: None, client: &client, tap: false, incoming: None };
+        let origin = Origin { session: None, client: &client, tap: false, waits: false, incoming: None };
         let (mut wakes, mut pressed) = (Vec::new(), None);
         let mut receipt = Some(receipt);
         let share = || receipt.take().expect("asked for once");
@@ -157,7 +160,7 @@ impl Hub {
         let mut message = Message::clone(&will.message);
         message.expires_at = will.expiry_s.map(|expiry_s| self.after_s(expiry_s));
         let route = self.route(&message.topic);
-        let origin = Origin { session: None, client: &session.client, tap: true, incoming: None };
+        let origin = Origin { session: None, client: &session.client, tap: true, waits: false, incoming: None };
         let (mut wakes, mut pressed) = (Vec::new(), None);
         let accepted = self.accept(&origin, &route, &Arc::new(message), &mut wakes, &mut pressed, Receipt::unwatched);
         wake(&mut wakes);
@@ -199,6 +202,7 @@ fn tap_message(origin: &Origin<'_>, message: &Arc<Message>, receipt: Receipt, wi
         qos: message.qos,
         receipt,
         client: origin.client.clone(),
+        waits: origin.waits,
         within,
     }
 }
@@ -251,12 +255,12 @@ impl Link {
         if topic.route.generation != hub.generation.load(std::sync::atomic::Ordering::Acquire) {
             topic.route = Arc::new(hub.route(&topic.name));
         }
-        let Publication { payload, qos, retain, packet_id, expiry_s, properties } = publication;
+        let Publication { payload, qos, retain, packet_id, expiry_s, properties, waits } = publication;
         let expires_at = expiry_s.map(|seconds| hub.after_s(seconds));
         let message = Message { topic: topic.name.clone(), payload, qos, retain, expires_at, properties };
         let message = Arc::new(message);
         let session = self.session.clone();
-        let mut origin = Origin { session: Some(&session), client: &session.client, tap: true, incoming: None };
+        let mut origin = Origin { session: Some(&session), client: &session.client, tap: true, waits, incoming: None };
         let mut pressed = None;
         let waiting = match qos {
             Qos::AtMostOnce => {

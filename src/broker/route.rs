@@ -8,6 +8,7 @@ use super::custody::KeepRow;
 use super::hub::Hub;
 use super::message::{Message, Qos};
 use super::outgoing::{Delivery, Ids};
+use super::rows;
 use super::session::{Closing, Options, Session, Signal};
 
 /// One subscription in the tree.
@@ -210,9 +211,11 @@ impl Hub {
                 state.queue.push_once(delivery);
             }
         } else if let Some(row) = session.row {
-            let room = !full && self.has_persistent_room();
-            let place = self.next_place.fetch_add(1, Ordering::Relaxed);
+            // Under the session's lock, so that places rise in the order of the queue.
+            let place = state.next_place;
+            let room = !full && self.has_persistent_room() && place < rows::last_place(row);
             let slot = if room { state.queue.push_kept(delivery.clone(), Some(place)) } else { None };
+            state.next_place += u64::from(slot.is_some());
             match slot {
                 Some(slot) => spread.rows.push(KeepRow { session: session.clone(), row, slot, place, delivery }),
                 None => {

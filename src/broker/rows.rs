@@ -1,14 +1,16 @@
 //! The broker's tables: sessions, subscriptions, queued messages, held packet ids, retained messages.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::message::{Message, Qos};
 use super::outgoing::{Delivery, Restored};
 use super::session::{Options, Will};
+use super::tail::{AtStart, PAGE_BYTES, PAGE_ROWS, Page, PageOf};
 use crate::base::{Clock, row_checksum};
 use crate::store::{Error, Schema, Tx};
 
@@ -74,8 +76,28 @@ pub const SCHEMA: Schema = Schema {
             first_ms INTEGER NOT NULL,
             last_ms INTEGER NOT NULL
         ) WITHOUT ROWID",
+        "ALTER TABLE broker_session ADD COLUMN offline_boot_ms INTEGER;
+        ALTER TABLE broker_session ADD COLUMN boot_no INTEGER;
+        ALTER TABLE broker_queue ADD COLUMN expires_boot_ms INTEGER;
+        ALTER TABLE broker_queue ADD COLUMN boot_no INTEGER;
+        ALTER TABLE broker_retained ADD COLUMN expires_boot_ms INTEGER;
+        ALTER TABLE broker_retained ADD COLUMN boot_no INTEGER",
     ],
 };
+
+/// A queued row's place is the session's number and a count within it, so that a session's rows lie together and are
+/// read in pages. Rows below the first session's are of a release that counted through.
+const PLACE_BITS: u32 = 32;
+
+/// The first place of a session.
+pub(super) fn first_place(session: i64) -> u64 {
+    (session.cast_unsigned() << PLACE_BITS) + 1
+}
+
+/// No place of the session is above.
+pub(super) fn last_place(session: i64) -> u64 {
+    (session.cast_unsigned() << PLACE_BITS) | u64::from(u32::MAX)
+}
 
 fn properties_blob(message: &Message) -> Option<&[u8]> {
     (!message.properties.is_empty()).then_some(&*message.properties)
@@ -85,19 +107,89 @@ fn read_properties(blob: Option<Vec<u8>>) -> Bytes {
     blob.map(Bytes::from).unwrap_or_default()
 }
 
-/// Expiry is kept as wall clock: the time since boot means nothing after a reboot.
-fn expires_wall_ms(message: &Message, clock: &dyn Clock) -> Option<i64> {
-    let left = message.expires_at?.saturating_sub(clock.since_boot());
-    Some(clock.wall_ms().saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX)))
+/// A moment as rows keep it: exact within its boot, by the wall clock beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kept {
+    wall_ms: i64,
+    /// Absent in rows of an older release.
+    boot_ms: Option<i64>,
+    boot_no: Option<i64>,
 }
 
-fn expires_at(wall_ms: Option<i64>, clock: &dyn Clock) -> Option<Duration> {
-    let left = wall_ms?.saturating_sub(clock.wall_ms()).max(0);
-    Some(clock.since_boot() + Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+/// As a row keeps it: wall clock and time since boot.
+fn kept_at(at: Duration, clock: &dyn Clock) -> (i64, i64) {
+    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let ahead_ms = ms(at).saturating_sub(ms(clock.since_boot()));
+    (clock.wall_ms().saturating_add(ahead_ms), ms(at))
 }
 
-fn checksum(message: &Message) -> u32 {
+/// Reads moments of rows: this boot's exactly, those of others by the wall clock, corrected if that boot's clock was set
+/// right later.
+struct Moments<'a> {
+    connection: &'a Connection,
+    clock: &'a dyn Clock,
+    boot_no: Option<i64>,
+    /// True start of other boots, if known.
+    starts_ms: HashMap<i64, Option<i64>>,
+}
+
+impl<'a> Moments<'a> {
+    fn new(connection: &'a Connection, clock: &'a dyn Clock) -> Result<Self, Error> {
+        // Opening made the row of this boot, and none has a higher number.
+        let boot_no = connection.query_row("SELECT max(boot_no) FROM boot", [], |row| row.get(0))?;
+        Ok(Self { connection, clock, boot_no, starts_ms: HashMap::new() })
+    }
+
+    /// Milliseconds from now, negative if it is over.
+    fn from_now_ms(&mut self, kept: Kept) -> Result<i64, Error> {
+        let (Some(boot_no), Some(boot_ms)) = (kept.boot_no, kept.boot_ms) else {
+            return Ok(kept.wall_ms.saturating_sub(self.clock.wall_ms()));
+        };
+        if Some(boot_no) == self.boot_no {
+            let now_ms = i64::try_from(self.clock.since_boot().as_millis()).unwrap_or(i64::MAX);
+            return Ok(boot_ms.saturating_sub(now_ms));
+        }
+        let start_ms = match self.starts_ms.get(&boot_no) {
+            Some(start_ms) => *start_ms,
+            None => {
+                let sql = "SELECT first_wall_ms - first_boot_ms + offset_ms FROM boot WHERE boot_no = ?1";
+                let found = self.connection.query_row(sql, [boot_no], |row| row.get(0)).optional()?.flatten();
+                self.starts_ms.insert(boot_no, found);
+                found
+            }
+        };
+        let wall_ms = start_ms.map_or(kept.wall_ms, |start_ms| start_ms.saturating_add(boot_ms));
+        Ok(wall_ms.saturating_sub(self.clock.wall_ms()))
+    }
+
+    fn expiry(&mut self, kept: Option<Kept>) -> Result<Option<Duration>, Error> {
+        let Some(kept) = kept else { return Ok(None) };
+        let left_ms = self.from_now_ms(kept)?.max(0).cast_unsigned();
+        Ok(Some(self.clock.since_boot() + Duration::from_millis(left_ms)))
+    }
+}
+
+fn read_kept(row: &Row<'_>, wall: usize, boot: usize, boot_no: usize) -> rusqlite::Result<Option<Kept>> {
+    let Some(wall_ms) = row.get::<_, Option<i64>>(wall)? else { return Ok(None) };
+    Ok(Some(Kept { wall_ms, boot_ms: row.get(boot)?, boot_no: row.get(boot_no)? }))
+}
+
+/// What rows of an older release are covered by.
+fn old_checksum(message: &Message) -> u32 {
     row_checksum(&[message.topic.as_bytes(), &message.payload, &message.properties])
+}
+
+/// Covers the numbers of a row beside the message.
+fn checksum(numbers: &[i64], ids: &[u8], message: &Message) -> u32 {
+    let numbers: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let lengths = [message.topic.len(), message.payload.len(), ids.len()].map(|length| (length as u64).to_le_bytes());
+    let parts =
+        [&numbers, lengths.as_flattened(), message.topic.as_bytes(), &message.payload, &message.properties, ids];
+    row_checksum(&parts)
+}
+
+fn numbers_of(kept: Option<Kept>) -> [i64; 2] {
+    [kept.map_or(-1, |kept| kept.wall_ms), kept.and_then(|kept| kept.boot_ms).unwrap_or(-1)]
 }
 
 pub(super) struct QueueRow<'a> {
@@ -111,10 +203,26 @@ pub(super) fn insert_queued(tx: &Tx, clock: &dyn Clock, row: &QueueRow<'_>) -> R
     let Delivery { message, qos, retain, ids } = row.delivery;
     let properties = properties_blob(message);
     let ids: Option<Vec<u8>> = ids.as_ref().map(|ids| ids.iter().flat_map(|id| id.to_le_bytes()).collect());
-    let crc = checksum(message);
+    let expires = message.expires_at.map(|at| kept_at(at, clock));
+    let kept = expires.map(|(wall_ms, boot_ms)| Kept { wall_ms, boot_ms: Some(boot_ms), boot_no: None });
+    let [wall_ms, boot_ms] = numbers_of(kept);
+    let crc = checksum(
+        &[
+            row.place.cast_signed(),
+            row.session,
+            row.packet_id.into(),
+            *qos as i64,
+            (*retain).into(),
+            wall_ms,
+            boot_ms,
+            tx.boot_no(),
+        ],
+        ids.as_deref().unwrap_or_default(),
+        message,
+    );
     tx.execute(
         "INSERT INTO broker_queue (place, session, packet_id, qos, retain, ids, topic, payload, properties, \
-         expires_wall_ms, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+         expires_wall_ms, crc, expires_boot_ms, boot_no) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         rusqlite::params![
             row.place.cast_signed(),
             row.session,
@@ -125,8 +233,10 @@ pub(super) fn insert_queued(tx: &Tx, clock: &dyn Clock, row: &QueueRow<'_>) -> R
             &*message.topic,
             &*message.payload,
             properties,
-            expires_wall_ms(message, clock),
+            expires.map(|(wall_ms, _)| wall_ms),
             crc,
+            expires.map(|(_, boot_ms)| boot_ms),
+            tx.boot_no(),
         ],
     )?;
     Ok(())
@@ -139,8 +249,23 @@ pub(super) fn delete_queued(tx: &Tx, places: &[u64]) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn mark_released(tx: &Tx, place: u64) -> Result<(), Error> {
-    tx.execute("UPDATE broker_queue SET released = 1, payload = x'', crc = 0 WHERE place = ?1", [place.cast_signed()])?;
+/// Every queued row of a session that is gone.
+pub(super) fn delete_queue(tx: &Tx, session: i64) -> Result<(), Error> {
+    let range = (first_place(session).cast_signed(), last_place(session).cast_signed());
+    tx.execute("DELETE FROM broker_queue WHERE place BETWEEN ?1 AND ?2", range)?;
+    Ok(())
+}
+
+/// The message is no longer needed, its packet id is: a checksum of its own covers that.
+fn released_checksum(place: u64, packet_id: u16) -> u32 {
+    row_checksum(&[b"released", &place.to_le_bytes(), &packet_id.to_le_bytes()])
+}
+
+pub(super) fn mark_released(tx: &Tx, place: u64, packet_id: u16) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE broker_queue SET released = 1, payload = x'', crc = ?2, boot_no = ?3 WHERE place = ?1",
+        (place.cast_signed(), released_checksum(place, packet_id), tx.boot_no()),
+    )?;
     Ok(())
 }
 
@@ -161,18 +286,24 @@ pub(super) fn put_retained(tx: &Tx, clock: &dyn Clock, topic: &str, current: Opt
         return Ok(());
     };
     let properties = properties_blob(message);
-    let crc = checksum(message);
+    let expires = message.expires_at.map(|at| kept_at(at, clock));
+    let kept = expires.map(|(wall_ms, boot_ms)| Kept { wall_ms, boot_ms: Some(boot_ms), boot_no: None });
+    let [wall_ms, boot_ms] = numbers_of(kept);
+    let crc = checksum(&[message.qos as i64, wall_ms, boot_ms, tx.boot_no()], &[], message);
     tx.execute(
-        "INSERT INTO broker_retained VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (topic) DO UPDATE SET \
+        "INSERT INTO broker_retained VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (topic) DO UPDATE SET \
          qos = excluded.qos, payload = excluded.payload, properties = excluded.properties, \
-         expires_wall_ms = excluded.expires_wall_ms, crc = excluded.crc",
+         expires_wall_ms = excluded.expires_wall_ms, crc = excluded.crc, \
+         expires_boot_ms = excluded.expires_boot_ms, boot_no = excluded.boot_no",
         rusqlite::params![
             topic,
             message.qos as u8,
             &*message.payload,
             properties,
-            expires_wall_ms(message, clock),
-            crc
+            expires.map(|(wall_ms, _)| wall_ms),
+            crc,
+            expires.map(|(_, boot_ms)| boot_ms),
+            tx.boot_no(),
         ],
     )?;
     Ok(())
@@ -183,20 +314,21 @@ pub(super) struct SessionRow<'a> {
     pub(super) client: &'a str,
     pub(super) owner: &'a str,
     pub(super) expiry_s: u32,
-    pub(super) offline_wall_ms: Option<i64>,
+    /// Wall clock and milliseconds since boot.
+    pub(super) offline: Option<(i64, i64)>,
     pub(super) will: Option<&'a Will>,
 }
 
 pub(super) fn put_session(tx: &Tx, row: &SessionRow<'_>) -> Result<(), Error> {
     let message = row.will.map(|will| &will.message);
     tx.execute(
-        "INSERT OR REPLACE INTO broker_session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT OR REPLACE INTO broker_session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         rusqlite::params![
             row.no,
             row.client,
             row.owner,
             row.expiry_s,
-            row.offline_wall_ms,
+            row.offline.map(|(wall_ms, _)| wall_ms),
             row.will.map(|will| will.delay_s),
             row.will.and_then(|will| will.expiry_s),
             message.map(|message| &*message.topic),
@@ -204,6 +336,8 @@ pub(super) fn put_session(tx: &Tx, row: &SessionRow<'_>) -> Result<(), Error> {
             message.map(|message| message.retain),
             message.map(|message| &*message.payload),
             message.and_then(|message| properties_blob(message)),
+            row.offline.map(|(_, boot_ms)| boot_ms),
+            tx.boot_no(),
         ],
     )?;
     Ok(())
@@ -243,30 +377,36 @@ pub(super) struct LoadedSession {
     pub(super) client: Arc<str>,
     pub(super) owner: Arc<str>,
     pub(super) expiry_s: u32,
-    /// None if the process ended while the client was connected.
-    pub(super) offline_wall_ms: Option<i64>,
+    /// How long the client has been away, as far as clocks can tell; 0 if the process ended while it was connected.
+    pub(super) away: Duration,
     pub(super) will: Option<Will>,
 }
 
-/// Everything the broker reads at start. Bounded by the limits on sessions, queues and retained messages.
+/// Everything the broker reads at start. Bounded by the limits on sessions, filters and retained messages; queued
+/// messages are read when their client comes.
 #[derive(Default)]
 pub(super) struct Loaded {
     pub(super) sessions: Vec<LoadedSession>,
     pub(super) subscriptions: Vec<(i64, Arc<str>, Options)>,
+    /// Rows of an older release, which do not lie together.
     pub(super) queued: Vec<(i64, Restored)>,
+    /// Sessions with rows.
+    pub(super) at_start: Vec<(i64, AtStart)>,
     pub(super) incoming: Vec<(i64, u16)>,
     pub(super) retained: Vec<Arc<Message>>,
     /// Rows whose checksum is wrong: never served.
     pub(super) corrupt: usize,
-    /// Queued rows of sessions that are gone, or corrupt: to be deleted.
+    /// Queued rows of an older release whose session is gone, or corrupt: to be deleted.
     pub(super) orphans: Vec<u64>,
+    /// Numbers of sessions that are gone and have rows.
+    pub(super) gone: Vec<i64>,
 }
 
 fn qos(bits: u8) -> Qos {
     Qos::from_bits(bits).unwrap_or(Qos::ExactlyOnce)
 }
 
-fn read_session(row: &Row<'_>) -> rusqlite::Result<LoadedSession> {
+fn read_session(row: &Row<'_>) -> rusqlite::Result<(LoadedSession, Option<Kept>)> {
     let topic: Option<String> = row.get(7)?;
     let will = match topic {
         None => None,
@@ -278,23 +418,30 @@ fn read_session(row: &Row<'_>) -> rusqlite::Result<LoadedSession> {
         }
     };
     let (client, owner): (String, String) = (row.get(1)?, row.get(2)?);
-    Ok(LoadedSession {
+    let session = LoadedSession {
         no: row.get(0)?,
         client: client.into(),
         owner: owner.into(),
         expiry_s: row.get(3)?,
-        offline_wall_ms: row.get(4)?,
+        away: Duration::ZERO,
         will,
-    })
+    };
+    Ok((session, read_kept(row, 4, 12, 13)?))
 }
 
 pub(super) fn load(connection: &Connection, clock: &dyn Clock) -> Result<Loaded, Error> {
     let mut loaded = Loaded::default();
+    let mut moments = Moments::new(connection, clock)?;
     let mut statement = connection.prepare("SELECT * FROM broker_session")?;
     for session in statement.query_map([], read_session)? {
-        loaded.sessions.push(session?);
+        let (mut session, offline) = session?;
+        if let Some(offline) = offline {
+            let away_ms = moments.from_now_ms(offline)?.saturating_neg().max(0);
+            session.away = Duration::from_millis(away_ms.cast_unsigned());
+        }
+        loaded.sessions.push(session);
     }
-    let known: std::collections::HashSet<i64> = loaded.sessions.iter().map(|session| session.no).collect();
+    let known: HashSet<i64> = loaded.sessions.iter().map(|session| session.no).collect();
     let mut statement = connection.prepare("SELECT * FROM broker_subscription")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -312,46 +459,132 @@ pub(super) fn load(connection: &Connection, clock: &dyn Clock) -> Result<Loaded,
     for held in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
         loaded.incoming.push(held?);
     }
-    load_queue(connection, clock, &known, &mut loaded)?;
-    load_retained(connection, clock, &mut loaded)?;
+    load_old_queue(&mut moments, &known, &mut loaded)?;
+    find_queues(connection, &known, &mut loaded)?;
+    load_retained(&mut moments, &mut loaded)?;
     Ok(loaded)
 }
 
-fn load_queue(
-    connection: &Connection,
-    clock: &dyn Clock,
-    known: &std::collections::HashSet<i64>,
-    loaded: &mut Loaded,
-) -> Result<(), Error> {
-    let mut statement = connection.prepare("SELECT * FROM broker_queue ORDER BY place")?;
-    let mut rows = statement.query([])?;
+/// The first and the last row of every session that has some: one descent of the tree each.
+fn find_queues(connection: &Connection, known: &HashSet<i64>, loaded: &mut Loaded) -> Result<(), Error> {
+    let mut first =
+        connection.prepare("SELECT place, packet_id FROM broker_queue WHERE place >= ?1 ORDER BY place LIMIT 1")?;
+    let mut last = connection.prepare(
+        "SELECT place, packet_id, length(topic) + length(payload) + coalesce(length(properties), 0) + 64
+         FROM broker_queue WHERE place <= ?1 ORDER BY place DESC LIMIT 1",
+    )?;
+    let mut from = first_place(1) - 1;
+    loop {
+        let found = first.query_row([from.cast_signed()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?))).optional()?;
+        let Some((place, first_packet_id)) = found else { return Ok(()) };
+        let first_place = place.cast_unsigned();
+        let session = (first_place >> PLACE_BITS).cast_signed();
+        if known.contains(&session) {
+            let read = |row: &Row<'_>| {
+                Ok(AtStart {
+                    first_packet_id,
+                    last_packet_id: row.get(1)?,
+                    first_place,
+                    last_place: row.get::<_, i64>(0)?.cast_unsigned(),
+                    row_bytes: usize::try_from(row.get::<_, i64>(2)?).unwrap_or(usize::MAX),
+                })
+            };
+            loaded.at_start.push((session, last.query_row([last_place(session).cast_signed()], read)?));
+        } else {
+            loaded.gone.push(session);
+        }
+        from = last_place(session) + 1;
+    }
+}
+
+const QUEUED: &str = "SELECT place, session, packet_id, qos, retain, released, ids, topic, payload, properties,
+    expires_wall_ms, crc, expires_boot_ms, boot_no FROM broker_queue";
+
+/// A queued row and its session; an error names the size of a row that is corrupt.
+fn read_queued(row: &Row<'_>, moments: &mut Moments<'_>) -> Result<(i64, Result<Restored, usize>), Error> {
+    let place = row.get::<_, i64>(0)?.cast_unsigned();
+    let (session, packet_id, released): (i64, u16, bool) = (row.get(1)?, row.get(2)?, row.get(5)?);
+    let (topic, properties): (String, Option<Vec<u8>>) = (row.get(7)?, row.get(9)?);
+    let mut message = Message::new(&topic, row.get::<_, Vec<u8>>(8)?, qos(row.get(3)?));
+    message.properties = read_properties(properties);
+    message.retain = row.get(4)?;
+    let ids: Option<Vec<u8>> = row.get(6)?;
+    let (crc, boot_no): (u32, Option<i64>) = (row.get(11)?, row.get(13)?);
+    let expires = read_kept(row, 10, 12, 13)?;
+    let [wall_ms, boot_ms] = numbers_of(expires);
+    let is_good = match boot_no {
+        // An older release: a released row had none.
+        None => released || old_checksum(&message) == crc,
+        Some(_) if released => released_checksum(place, packet_id) == crc,
+        Some(boot_no) => {
+            let numbers = [
+                place.cast_signed(),
+                session,
+                packet_id.into(),
+                message.qos as i64,
+                message.retain.into(),
+                wall_ms,
+                boot_ms,
+                boot_no,
+            ];
+            checksum(&numbers, ids.as_deref().unwrap_or_default(), &message) == crc
+        }
+    };
+    if !is_good {
+        return Ok((session, Err(message.size_bytes())));
+    }
+    message.expires_at = moments.expiry(expires)?;
+    let ids = ids
+        .map(|bytes| bytes.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().expect("four bytes"))).collect());
+    let delivery = Delivery { qos: message.qos, retain: message.retain, ids, message: Arc::new(message) };
+    Ok((session, Ok(Restored { packet_id, place, released, delivery })))
+}
+
+fn load_old_queue(moments: &mut Moments<'_>, known: &HashSet<i64>, loaded: &mut Loaded) -> Result<(), Error> {
+    let connection = moments.connection;
+    let mut statement = connection.prepare(&format!("{QUEUED} WHERE place < ?1 ORDER BY place"))?;
+    let mut rows = statement.query([(first_place(1) - 1).cast_signed()])?;
     while let Some(row) = rows.next()? {
         let place = row.get::<_, i64>(0)?.cast_unsigned();
-        let session: i64 = row.get(1)?;
-        let released: bool = row.get(5)?;
-        let topic: String = row.get(7)?;
-        let properties: Option<Vec<u8>> = row.get(9)?;
-        let mut message = Message::new(&topic, row.get::<_, Vec<u8>>(8)?, qos(row.get(3)?));
-        message.properties = read_properties(properties);
-        let good = released || checksum(&message) == row.get::<_, u32>(11)?;
-        loaded.corrupt += usize::from(!good);
-        if !good || !known.contains(&session) {
-            loaded.orphans.push(place);
-            continue;
+        let (session, read) = read_queued(row, moments)?;
+        loaded.corrupt += usize::from(read.is_err());
+        match read {
+            Ok(restored) if known.contains(&session) => loaded.queued.push((session, restored)),
+            _ => loaded.orphans.push(place),
         }
-        message.retain = row.get(4)?;
-        message.expires_at = expires_at(row.get(10)?, clock);
-        let ids: Option<Vec<u8>> = row.get(6)?;
-        let ids = ids.map(|bytes| {
-            bytes.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().expect("four bytes"))).collect()
-        });
-        let delivery = Delivery { qos: message.qos, retain: message.retain, ids, message: Arc::new(message) };
-        loaded.queued.push((session, Restored { packet_id: row.get(2)?, place, released, delivery }));
     }
     Ok(())
 }
 
-fn load_retained(connection: &Connection, clock: &dyn Clock, loaded: &mut Loaded) -> Result<(), Error> {
+/// Queued rows of one session, a bounded number and size of them.
+pub(super) fn load_page(connection: &Connection, clock: &dyn Clock, session: i64, of: &PageOf) -> Result<Page, Error> {
+    let mut moments = Moments::new(connection, clock)?;
+    let until = of.until.min(last_place(session));
+    let mut statement =
+        connection.prepare_cached(&format!("{QUEUED} WHERE place > ?1 AND place <= ?2 ORDER BY place LIMIT ?3"))?;
+    let mut rows = statement.query((of.after.cast_signed(), until.cast_signed(), PAGE_ROWS as i64))?;
+    let (mut page, mut bytes, mut count) = (Page::default(), 0, 0);
+    while let Some(row) = rows.next()? {
+        count += 1;
+        let place = row.get::<_, i64>(0)?.cast_unsigned();
+        match read_queued(row, &mut moments)? {
+            (of, Ok(restored)) if of == session => {
+                bytes += restored.delivery.message.size_bytes();
+                page.rows.push(restored);
+            }
+            (_, Ok(stranger)) => page.skipped.push((place, stranger.delivery.message.size_bytes())),
+            (_, Err(size)) => page.skipped.push((place, size)),
+        }
+        if bytes >= PAGE_BYTES {
+            return Ok(page);
+        }
+    }
+    page.is_last = count < PAGE_ROWS;
+    Ok(page)
+}
+
+fn load_retained(moments: &mut Moments<'_>, loaded: &mut Loaded) -> Result<(), Error> {
+    let connection = moments.connection;
     let mut statement = connection.prepare("SELECT * FROM broker_retained")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -359,11 +592,18 @@ fn load_retained(connection: &Connection, clock: &dyn Clock, loaded: &mut Loaded
         let properties: Option<Vec<u8>> = row.get(3)?;
         let mut message = Message::new(&topic, Bytes::from(row.get::<_, Vec<u8>>(2)?), qos(row.get(1)?)).retained();
         message.properties = read_properties(properties);
-        if checksum(&message) != row.get::<_, u32>(5)? {
+        let (crc, boot_no): (u32, Option<i64>) = (row.get(5)?, row.get(7)?);
+        let expires = read_kept(row, 4, 6, 7)?;
+        let [wall_ms, boot_ms] = numbers_of(expires);
+        let expected = match boot_no {
+            None => old_checksum(&message),
+            Some(boot_no) => checksum(&[message.qos as i64, wall_ms, boot_ms, boot_no], &[], &message),
+        };
+        if expected != crc {
             loaded.corrupt += 1;
             continue;
         }
-        message.expires_at = expires_at(row.get(4)?, clock);
+        message.expires_at = moments.expiry(expires)?;
         loaded.retained.push(Arc::new(message));
     }
     Ok(())

@@ -147,6 +147,8 @@ pub(super) struct State {
     pub(super) impatient_until: Duration,
     /// Publishers wait, or would if they were patient.
     pub(super) pressed: bool,
+    /// The next row's place.
+    pub(super) next_place: u64,
     /// Bytes of `queue` that the broker's total knows of.
     accounted: usize,
 }
@@ -180,6 +182,7 @@ impl Session {
             turn: 0,
             impatient_until: Duration::ZERO,
             pressed: false,
+            next_place: row.map_or(0, super::rows::first_place),
             accounted: 0,
         };
         Self { client, owner, row, online: AtomicBool::new(false), state: Mutex::new(state), room: Notify::new() }

@@ -34,6 +34,15 @@ impl Within {
     }
 }
 
+impl Within {
+    /// The rows are not written: the message was not taken, for this reason.
+    pub fn refuse(mut self, refusal: Refusal) {
+        if let Some(share) = self.share.take() {
+            share.refuse(refusal);
+        }
+    }
+}
+
 impl Drop for Within {
     fn drop(&mut self) {
         if let Some(share) = self.share.take() {
@@ -61,6 +70,8 @@ pub struct TapMessage {
     pub receipt: Receipt,
     /// Who published it.
     pub client: Arc<str>,
+    /// The publisher's protocol has no word for "full": where others are refused, it is kept waiting.
+    pub waits: bool,
     /// For QoS 2: rows to write in the same transaction, before `receipt` is answered. A tap that drops this
     /// without running it refuses the message.
     pub within: Option<Within>,

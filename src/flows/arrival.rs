@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::base::ClockState;
 use crate::inbox::{self, IncomingBatch, IncomingGap, IncomingRow, VerifiedBatch};
 
 use super::address::Address;
@@ -16,8 +17,8 @@ pub enum Arrival {
         address: Address,
         /// What it holds.
         batch: VerifiedBatch,
-        /// Bytes of the message.
-        size_bytes: usize,
+        /// The message as it came.
+        payload: Bytes,
     },
     /// Something that nobody will ever read: put aside, so that the far side need not bring it again.
     Unreadable {
@@ -34,7 +35,7 @@ impl Arrival {
     /// Reads a message within the inbox's limits.
     pub fn read(topic: String, payload: Bytes, config: &inbox::Config) -> Self {
         match verified(&topic, &payload, config) {
-            Ok((address, batch)) => Self::Batch { address, batch, size_bytes: payload.len() },
+            Ok((address, batch)) => Self::Batch { address, batch, payload },
             Err(reason) => {
                 tracing::warn!(topic, reason, "put a message aside");
                 Self::Unreadable { topic, reason, payload }
@@ -45,8 +46,7 @@ impl Arrival {
     /// Bytes of the message.
     pub fn size_bytes(&self) -> usize {
         match self {
-            Self::Batch { size_bytes, .. } => *size_bytes,
-            Self::Unreadable { payload, .. } => payload.len(),
+            Self::Batch { payload, .. } | Self::Unreadable { payload, .. } => payload.len(),
         }
     }
 }
@@ -60,20 +60,22 @@ fn verified(topic: &str, payload: &Bytes, config: &inbox::Config) -> Result<(Add
         return Err("the batch is of another gateway or stream than its topic".to_owned());
     }
     let Decoded { batch, digest, row_bytes } = decoded;
-    let Batch { gateway: _, epoch, stream, class, first, last, rows, gaps } = batch;
+    let Batch { gateway: _, epoch, stream, class, first, last, rows, gaps, ahead } = batch;
     let (class, rows) = (class.to_string(), rows.into_iter().map(incoming_row).collect());
     let gaps = gaps.into_iter().map(incoming_gap).collect();
-    let incoming = IncomingBatch { epoch, class, stream, first, last, rows, gaps, digest };
+    let incoming = IncomingBatch { epoch, class, stream, first, last, rows, gaps, ahead, digest };
     let verified = incoming.verify(&row_bytes, config).map_err(|error| error.to_string())?;
     Ok((address, verified))
 }
 
 fn incoming_row(row: Row) -> IncomingRow {
+    // A synchronised clock was right when the row was made; any other is put right once that boot's clock is known.
+    let offset_ms = row.offset_ms.filter(|_| row.stamp.state != ClockState::Ntp);
     IncomingRow {
         seq: row.seq,
-        wall_ms: row.stamp.wall_ms,
+        wall_ms: row.stamp.wall_ms.saturating_add(offset_ms.unwrap_or(0)),
         boot_ms: row.stamp.boot_ms,
-        clock_state: row.stamp.state.as_str(),
+        clock_state: if offset_ms.is_some() { "corrected" } else { row.stamp.state.as_str() },
         body: row.body.into(),
     }
 }

@@ -11,8 +11,8 @@ use super::frame::{self, FrameError, FrameLimits};
 
 /// The format's version, the first thing in every batch.
 const VERSION: u64 = 1;
-/// Pairs of the outer map.
-const PAIRS: u64 = 11;
+/// Pairs of the outer map, without the one that only a batch has which overtakes others.
+const PAIRS: usize = 11;
 /// Longest text in which a loss gives its reason.
 const MAX_REASON_BYTES: usize = 64;
 
@@ -35,6 +35,8 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Entries of the loss ledger: ascending, disjoint, all within `first..=last`.
     pub gaps: Vec<Gap>,
+    /// Numbers from this one on, below `first`, may still be in the sender's queue: this batch overtakes them.
+    pub ahead: Option<Seq>,
 }
 
 /// A batch that was read, and the proof that it is what was sent.
@@ -152,7 +154,7 @@ impl Batch {
         let rows = rows.finish();
 
         let mut out = Encoder::with_capacity(rows.len() + BATCH_OVERHEAD_BYTES + self.gaps.len() * 64);
-        out.map(11);
+        out.map(PAIRS + usize::from(self.ahead.is_some()));
         out.text("v");
         out.uint(VERSION);
         out.text("gaps");
@@ -169,6 +171,10 @@ impl Batch {
         out.uint(self.last.0);
         out.text("rows");
         out.bytes(&rows);
+        if let Some(ahead) = self.ahead {
+            out.text("ahead");
+            out.uint(ahead.0);
+        }
         out.text("boots");
         out.array(boots.len());
         for (boot, offset_ms) in &boots {
@@ -198,7 +204,11 @@ impl Batch {
         let unpacked = if frame::is_packed(message) { Some(frame::unpack(message, &limits.frame)?) } else { None };
         let bytes = unpacked.as_ref().unwrap_or(message);
         let mut cbor = Decoder::new(bytes);
-        cbor.map_of(PAIRS, "a map of 11 pairs")?;
+        let overtakes = match cbor.map()? {
+            PAIRS => false,
+            pairs if pairs == PAIRS + 1 => true,
+            _ => return Err(BatchError::Shape("a batch is a map of 11 or 12 pairs")),
+        };
         cbor.key("v")?;
         match cbor.uint()? {
             VERSION => {}
@@ -210,6 +220,11 @@ impl Batch {
         let last = Seq(cbor.uint()?);
         cbor.key("rows")?;
         let row_bytes = cbor.bytes()?;
+        let mut ahead = None;
+        if overtakes {
+            cbor.key("ahead")?;
+            ahead = Some(Seq(cbor.uint()?));
+        }
         cbor.key("boots")?;
         let boots = read_boots(&mut cbor, limits)?;
         cbor.key("class")?;
@@ -230,6 +245,9 @@ impl Batch {
         if first.0 == 0 || first > last {
             return Err(BatchError::Shape("first is 0 or beyond last"));
         }
+        if ahead.is_some_and(|ahead| ahead.0 == 0 || ahead >= first) {
+            return Err(BatchError::Shape("ahead is 0 or not below first"));
+        }
         if Digest::of(row_bytes) != digest {
             return Err(BatchError::Digest);
         }
@@ -245,7 +263,7 @@ impl Batch {
         if !ascending || !within {
             return Err(BatchError::Shape("a gap is out of order or outside first..last"));
         }
-        let batch = Self { gateway, epoch, stream, class, first, last, rows, gaps };
+        let batch = Self { gateway, epoch, stream, class, first, last, rows, gaps, ahead };
         Ok(Decoded { batch, digest, row_bytes })
     }
 }
@@ -364,7 +382,8 @@ mod tests {
                     next = last.0 + 1;
                 }
                 let last = Seq(next - 1);
-                Batch { gateway, epoch: Epoch(epoch), stream, class, first: Seq(first), last, rows, gaps }
+                let ahead = (first % 3 == 2).then_some(Seq(first / 2));
+                Batch { gateway, epoch: Epoch(epoch), stream, class, first: Seq(first), last, rows, gaps, ahead }
             },
         )
     }
@@ -383,6 +402,7 @@ mod tests {
                 Row { seq: Seq(11), stamp, offset_ms: None, body: Bytes::from_static(b"eleven") },
             ],
             gaps: vec![Gap { first: Seq(4), last: Seq(9), reason: "restart".into(), count: 0, wall_ms: 5 }],
+            ahead: None,
         }
     }
 

@@ -84,8 +84,10 @@ pub struct Tally {
     pub flagged: u64,
     /// Payloads that could not be decoded; each is kept in the list of rejected payloads.
     pub rejected: u64,
-    /// QoS 0 readings lost because the stream's queue was full.
+    /// QoS 0 payloads lost because the stream's mailbox or its share of the queue to the cloud was full.
     pub overflowed: u64,
+    /// Readings of a stream with `durability = "memory"` that were acknowledged and then could not be written.
+    pub unkept: u64,
     /// Readings that the expected rate says never came.
     pub missing: u64,
     /// Readings without a score although the stream has a model.

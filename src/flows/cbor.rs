@@ -201,12 +201,6 @@ impl<'a> Decoder<'a> {
         if pairs > (self.bytes.len() - self.at) / 2 { Err(CborError::Short) } else { Ok(pairs) }
     }
 
-    /// A map of exactly `pairs`.
-    pub(super) fn map_of(&mut self, pairs: u64, wanted: &'static str) -> Result<(), CborError> {
-        let at = self.at;
-        if self.value(MAP, wanted)? == pairs { Ok(()) } else { Err(CborError::Unexpected { wanted, at }) }
-    }
-
     /// The key `name`, here and nowhere else.
     pub(super) fn key(&mut self, name: &'static str) -> Result<(), CborError> {
         let at = self.at;

@@ -45,9 +45,12 @@ pub enum IngestError {
         /// What is wrong and where.
         detail: String,
     },
-    /// The stream's queue or the disk's share is full.
+    /// The stream's queue is full.
     #[error("the stream's queue is full")]
     Full,
+    /// A class that blocks has used up its share of the queue to the cloud, or the file is full.
+    #[error("there is no room for more until the cloud takes rows; nothing was kept")]
+    Quota,
     /// The disk refused; nothing was acknowledged.
     #[error("the disk does not take readings; nothing was kept")]
     Disk,
@@ -59,7 +62,7 @@ pub enum IngestError {
 impl From<Refusal> for IngestError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Full => Self::Full,
+            Refusal::Full => Self::Quota,
             Refusal::Disk => Self::Disk,
             Refusal::Dropped => Self::Closing,
             Refusal::Payload => Self::Payload { detail: "the payload cannot be read".to_owned() },
@@ -70,7 +73,7 @@ impl From<Refusal> for IngestError {
 impl From<CommitError> for IngestError {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Full(_) => Self::Full,
+            CommitError::Full(_) => Self::Quota,
             CommitError::Disk(_) | CommitError::Corrupt(_) => Self::Disk,
             CommitError::Closed => Self::Closing,
         }
@@ -106,6 +109,7 @@ impl Intake {
             arrived: self.sense.now(),
             receipt: Receipt::unwatched(),
             within: None,
+            waits: false,
             reply: Some(reply),
         };
         self.sense.offer(stream, work).map_err(|error| match error {

@@ -27,9 +27,11 @@ mod request;
 pub mod salvage;
 pub mod sense;
 mod sink;
+mod summarise;
 pub mod summary;
 mod sync;
 mod sync_settings;
+mod upkeep;
 mod view;
 #[cfg(feature = "postgres")]
 mod warehouse_sink;
@@ -47,7 +49,9 @@ pub use load_spec::load_spec;
 pub use receipt::{Receipt, ReceiptError, Span, Verdict};
 pub use request::{Ask, CloudAnswer, CloudRequest, Outcome, RequestMetrics, Requests};
 pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};
+pub use summarise::InPlaceOfRows;
 pub use sync::Sync;
 pub use sync_settings::{AcknowledgedBy, Classes, Metered, SyncConfig, SyncMetrics};
+pub use upkeep::keep_queue;
 #[cfg(feature = "postgres")]
 pub use warehouse_sink::WarehouseSink;

@@ -15,8 +15,8 @@ use super::sense::{About, Sense};
 use super::summary::state_word;
 use super::sync_settings::SyncMetrics;
 pub use super::view::{
-    CurvePoint, FieldView, HealthView, LinkView, QueueStream, QueueView, SessionLossView, StreamView, WindowField,
-    WindowView,
+    CurvePoint, FieldView, HealthView, LinkView, QueueClass, QueueStream, QueueView, SessionLossView, StreamView,
+    WindowField, WindowView,
 };
 use crate::broker;
 use crate::history::{self, StreamNo};
@@ -156,6 +156,7 @@ impl Query {
         Ok(QueueView {
             rows,
             deepest_rows: self.deepest_rows.load(Ordering::Relaxed),
+            classes: self.parts.outbox.usage().into_iter().map(class_view).collect(),
             streams: streams.into_iter().map(view).collect(),
             file_bytes: self.file_bytes(),
             epoch: self.parts.outbox.epoch().0,
@@ -215,6 +216,14 @@ impl Query {
                 false
             }
         };
+        for usage in self.parts.outbox.usage() {
+            if usage.is_blocking() {
+                let (class, bytes) = (usage.class.as_str(), usage.limit_bytes);
+                problems.push(format!(
+                    "class {class} has used up its {bytes} bytes of the queue: what would add to it is not acknowledged"
+                ));
+            }
+        }
         HealthView { alive: true, ready, problems }
     }
 
@@ -239,6 +248,16 @@ impl Query {
         log.push("-wal");
         let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
         size(&self.parts.database) + size(std::path::Path::new(&log))
+    }
+}
+
+fn class_view(usage: outbox::ClassUsage) -> QueueClass {
+    QueueClass {
+        class: usage.class.as_str(),
+        rows: usage.rows,
+        bytes: usage.bytes,
+        limit_bytes: usage.limit_bytes,
+        policy: usage.policy.as_str(),
     }
 }
 

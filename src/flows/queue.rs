@@ -30,6 +30,8 @@ pub(super) enum End {
     Oldest,
     /// The last rows, which overtake a backlog.
     Newest,
+    /// No rows: a ledger entry that says what was lost.
+    Losses,
 }
 
 /// The queue's reading end.
@@ -56,6 +58,11 @@ impl Queue {
         self.deleted.subscribe()
     }
 
+    /// Grows with every loss that is entered into the ledger.
+    pub(super) fn losses(&self) -> u64 {
+        self.outbox.losses()
+    }
+
     /// Where every stream stands, what is on its way included.
     pub(super) fn positions(&self) -> Vec<Position> {
         self.outbox.positions()
@@ -72,21 +79,23 @@ impl Queue {
         held: impl Fn(&StreamKey) -> bool,
     ) -> Result<Option<(StreamKey, Batch)>, outbox::Error> {
         let mut in_flight = Vec::new();
-        for Position { key, stream, .. } in self.outbox.positions() {
+        let positions = self.outbox.positions();
+        for &Position { ref key, stream, .. } in &positions {
             let range = |(first, last)| BatchId { stream, first, last };
-            if held(&key) {
+            if held(key) {
                 // One less than the largest number: the outbox looks at the one after it.
                 in_flight.push(range((Seq(1), Seq(u64::MAX - 1))));
                 continue;
             }
-            in_flight.extend(flights.covered(&key).map(range));
-            if let (End::Newest, Some(highest)) = (end, flights.highest(&key)) {
+            in_flight.extend(flights.covered(key).map(range));
+            if let (End::Newest, Some(highest)) = (end, flights.highest(key)) {
                 in_flight.push(range((Seq(1), highest)));
             }
         }
         let batch = match end {
             End::Oldest => self.outbox.next_batch(&limits, &in_flight).await?,
             End::Newest => self.outbox.newest_batch(&limits, &in_flight).await?,
+            End::Losses => self.outbox.next_declaration(&in_flight).await?,
         };
         let Some(batch) = batch else { return Ok(None) };
         let outbox::Batch { id, stream: key, epoch, first, last, rows, gaps } = batch;
@@ -107,7 +116,9 @@ impl Queue {
             .collect();
         let class = Name::new(key.class.as_str()).expect("a class is a short word");
         let stream = key.name.clone();
-        Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps })))
+        let settled = positions.iter().find(|position| position.stream == id.stream).map_or(0, |found| found.settled.0);
+        let ahead = (end != End::Oldest && settled + 1 < first.0).then_some(Seq(settled + 1));
+        Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps, ahead })))
     }
 
     /// Deletes acknowledged rows, riding in a later commit. A deletion that fails stays known and is

@@ -96,12 +96,29 @@ pub struct QueueView {
     pub rows: u64,
     /// Deepest since the process started.
     pub deepest_rows: u64,
+    /// Per class, most urgent first.
+    pub classes: Vec<QueueClass>,
     /// Per stream and class.
     pub streams: Vec<QueueStream>,
     /// Database and write-ahead log on disk.
     pub file_bytes: u64,
     /// This life of the queue file.
     pub epoch: u64,
+}
+
+/// One class's part of the queue.
+#[derive(Debug, Clone, Serialize)]
+pub struct QueueClass {
+    /// `alarm`, `verdict`, `summary` or `raw`.
+    pub class: &'static str,
+    /// Rows waiting.
+    pub rows: u64,
+    /// What they take of the file.
+    pub bytes: u64,
+    /// Most bytes the class may take now.
+    pub limit_bytes: u64,
+    /// What happens at the limit: `block`, `drop_oldest`, `drop_newest` or `summarise`.
+    pub policy: &'static str,
 }
 
 /// One stream's part of the queue.

@@ -4,11 +4,13 @@
 //! Bounded by count, oldest first. It is for people, for refilling windows after a restart, and for nothing
 //! else: what the cloud must get waits in the outbox, and dropping history is no loss.
 
+mod checksum;
 mod number;
 mod read;
 mod request;
 mod write;
 
+pub use checksum::register;
 pub use read::{
     alerts, curve, memory, number_at, numbers_around, numbers_between, oldest, one_alert, open_alert, open_window,
     readings, rejected, tail, windows,

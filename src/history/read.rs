@@ -2,18 +2,25 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::checksum::holds;
 use super::{Alert, Bucket, Reading, Rejected, StreamNo, Window};
 use crate::store::Error;
 
-const READING: &str = "SELECT seq, time_ms, id, value, more, score, expected, state, extra FROM history_reading";
+const READING: &str = "SELECT seq, time_ms, id, value, more, score, expected, state, extra, crc FROM history_reading";
+const READING_COLUMNS: usize = 9;
+const WINDOW_COLUMNS: usize = 7;
 
-fn reading(row: &Row<'_>) -> rusqlite::Result<Reading> {
+/// None if its checksum is wrong.
+fn reading(row: &Row<'_>) -> rusqlite::Result<Option<Reading>> {
+    if !holds(row, READING_COLUMNS)? {
+        return Ok(None);
+    }
     let mut values = vec![row.get::<_, Option<f64>>(3)?.unwrap_or(f64::NAN)];
     if let Some(more) = row.get::<_, Option<Vec<u8>>>(4)? {
         let (numbers, _) = more.as_chunks::<8>();
         values.extend(numbers.iter().map(|bytes| f64::from_le_bytes(*bytes)));
     }
-    Ok(Reading {
+    Ok(Some(Reading {
         seq: row.get::<_, i64>(0)? as u64,
         time_ms: row.get(1)?,
         id: row.get(2)?,
@@ -22,7 +29,11 @@ fn reading(row: &Row<'_>) -> rusqlite::Result<Reading> {
         expected: row.get(6)?,
         state: row.get(7)?,
         extra: row.get(8)?,
-    })
+    }))
+}
+
+fn whole<T>(rows: impl Iterator<Item = rusqlite::Result<Option<T>>>) -> Result<Vec<T>, Error> {
+    Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
 }
 
 /// The newest `count` readings, oldest first.
@@ -30,7 +41,7 @@ pub fn tail(conn: &Connection, stream: StreamNo, count: usize) -> Result<Vec<Rea
     let sql = format!("{READING} WHERE stream_no = ?1 ORDER BY seq DESC LIMIT ?2");
     let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query_map(params![stream.0, count as i64], reading)?;
-    let mut readings = rows.collect::<Result<Vec<_>, _>>()?;
+    let mut readings = whole(rows)?;
     readings.reverse();
     Ok(readings)
 }
@@ -39,8 +50,7 @@ pub fn tail(conn: &Connection, stream: StreamNo, count: usize) -> Result<Vec<Rea
 pub fn readings(conn: &Connection, stream: StreamNo, after_seq: u64, limit: usize) -> Result<Vec<Reading>, Error> {
     let sql = format!("{READING} WHERE stream_no = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
     let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![stream.0, after_seq as i64, limit as i64], reading)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    whole(statement.query_map(params![stream.0, after_seq as i64, limit as i64], reading)?)
 }
 
 /// The first and the last number whose source time lies within the range, as far as readings are kept; `None` if none
@@ -132,17 +142,19 @@ pub fn curve(
     }
     let per_bucket = ((last - first + 1) as u64).div_ceil(buckets.max(1) as u64).max(1) as i64;
     // Rows come in the order of the key, so neighbours are grouped as they come: GROUP BY would sort them again.
-    let mut statement = conn.prepare_cached(
-        "SELECT seq, time_ms, value, score, expected FROM history_reading
-         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 AND value IS NOT NULL ORDER BY seq",
-    )?;
+    let mut statement = conn.prepare_cached(&format!(
+        "{READING} WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 AND value IS NOT NULL ORDER BY seq"
+    ))?;
     let mut rows = statement.query(params![stream.0, first, last])?;
     let mut curve: Vec<Bucket> = Vec::new();
     let mut open = None;
     while let Some(row) = rows.next()? {
+        if !holds(row, READING_COLUMNS)? {
+            continue;
+        }
         let number = (row.get::<_, i64>(0)? - first) / per_bucket;
-        let (time_ms, value, score): (i64, f64, Option<f64>) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        let expected = row.get(4)?;
+        let (time_ms, value, score): (i64, f64, Option<f64>) = (row.get(1)?, row.get(3)?, row.get(5)?);
+        let expected = row.get(6)?;
         match curve.last_mut().filter(|_| open == Some(number)) {
             Some(bucket) => {
                 bucket.time_ms = bucket.time_ms.min(time_ms);
@@ -180,11 +192,14 @@ fn bisect(conn: &Connection, stream: StreamNo, first: i64, last: i64, time_ms: i
 /// Summary windows, newest first.
 pub fn windows(conn: &Connection, stream: StreamNo, limit: usize) -> Result<Vec<Window>, Error> {
     let mut statement = conn.prepare_cached(
-        "SELECT first_seq, last_seq, start_ms, end_ms, count, peak_score, body FROM history_window
+        "SELECT first_seq, last_seq, start_ms, end_ms, count, peak_score, body, crc FROM history_window
          WHERE stream_no = ?1 ORDER BY first_seq DESC LIMIT ?2",
     )?;
-    let rows = statement.query_map(params![stream.0, limit as i64], |row| {
-        Ok(Window {
+    whole(statement.query_map(params![stream.0, limit as i64], |row| {
+        if !holds(row, WINDOW_COLUMNS)? {
+            return Ok(None);
+        }
+        Ok(Some(Window {
             first_seq: row.get::<_, i64>(0)? as u64,
             last_seq: row.get::<_, i64>(1)? as u64,
             start_ms: row.get(2)?,
@@ -192,9 +207,8 @@ pub fn windows(conn: &Connection, stream: StreamNo, limit: usize) -> Result<Vec<
             count: row.get::<_, i64>(4)? as u64,
             peak_score: row.get(5)?,
             body: row.get(6)?,
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+        }))
+    })?)
 }
 
 const ALERT: &str =
@@ -238,10 +252,12 @@ pub fn one_alert(conn: &Connection, stream: StreamNo, id: i64) -> Result<Option<
     Ok(conn.prepare_cached(&sql)?.query_row(params![stream.0, id], alert).optional()?)
 }
 
-/// What the stream remembered last.
+/// What the stream remembered last. Nothing, if its checksum is wrong: a stream that begins anew is better than one that
+/// goes on from numbers that were never there.
 pub fn memory(conn: &Connection, stream: StreamNo) -> Result<Option<Vec<u8>>, Error> {
-    let sql = "SELECT memory FROM history_stream WHERE no = ?1";
-    Ok(conn.prepare_cached(sql)?.query_row([stream.0], |row| row.get(0)).optional()?.flatten())
+    let sql = "SELECT memory, memory_crc FROM history_stream WHERE no = ?1";
+    let read = |row: &Row<'_>| if holds(row, 1)? { row.get(0) } else { Ok(None) };
+    Ok(conn.prepare_cached(sql)?.query_row([stream.0], read).optional()?.flatten())
 }
 
 /// Rejected payloads, newest first.
@@ -254,4 +270,51 @@ pub fn rejected(conn: &Connection, limit: usize) -> Result<Vec<Rejected>, Error>
         Ok(Rejected { stream: row.get(0)?, wall_ms: row.get(1)?, reason: row.get(2)?, payload: row.get(3)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ManualClock;
+    use crate::history::{Config, History, SCHEMA};
+    use crate::store::{self, Store, Tx};
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn a_row_that_the_disk_has_changed_is_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = store::Config::at(folder.path());
+        let (store, _) = Store::open(&config, &[SCHEMA], Arc::new(ManualClock::at(1_700_000_000_000))).unwrap();
+        let history = History::new(Config::default());
+        let fill = move |tx: &Tx<'_>| {
+            let stream = history.stream(tx, "press")?;
+            for value in [1.0, f64::NAN, 3.0, 4.0] {
+                let id = Some(format!("{value}"));
+                let (score, expected) = (Some(value / 2.0), None);
+                let values = vec![value, value + 0.5];
+                let reading = Reading { seq: 0, time_ms: 7, id, values, score, expected, state: 4, extra: None };
+                history.append(tx, stream, &reading)?;
+            }
+            history.remember(tx, stream, b"so far")?;
+            tx.execute("UPDATE history_reading SET score = 0.75 WHERE id = '3'", [])?;
+            tx.execute("UPDATE history_reading SET crc = NULL WHERE id = '4'", [])?;
+            Ok(stream)
+        };
+        let stream = store.writer().commit(1, fill).await.unwrap();
+        let served = move |conn: &Connection| {
+            let ids: Vec<_> = tail(conn, stream, 9)?.into_iter().filter_map(|reading| reading.id).collect();
+            Ok((
+                ids,
+                readings(conn, stream, 0, 9)?.len(),
+                curve(conn, stream, None, None, 9)?.len(),
+                memory(conn, stream)?,
+            ))
+        };
+        let (ids, count, buckets, remembered) = store.reader().read(served).await.unwrap();
+        assert_eq!(ids, ["1", "NaN", "4"], "a row of an older release has no checksum");
+        assert_eq!((count, buckets, remembered), (3, 2, Some(b"so far".to_vec())));
+        let spoil = |tx: &Tx<'_>| tx.execute("UPDATE history_stream SET memory = x'00'", []);
+        store.writer().commit(1, spoil).await.unwrap();
+        assert_eq!(store.reader().read(move |conn| memory(conn, stream)).await.unwrap(), None);
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension as _, params};
 
+use super::checksum::{bytes, checksum, real};
 use super::number::Numbers;
 use super::read::{OPEN_ALERT, alert};
 use super::{Alert, Config, Reading, Rejected, Window};
@@ -53,6 +55,10 @@ pub const SCHEMA: Schema = Schema {
             last_seq INTEGER NOT NULL, next_seq INTEGER NOT NULL, readings INTEGER NOT NULL, parts INTEGER NOT NULL,
             truncated INTEGER NOT NULL, alarm INTEGER, UNIQUE (stream_no, id)
         );
+    ", "
+        ALTER TABLE history_reading ADD COLUMN crc INTEGER;
+        ALTER TABLE history_window ADD COLUMN crc INTEGER;
+        ALTER TABLE history_stream ADD COLUMN memory_crc INTEGER;
     "],
 };
 
@@ -97,10 +103,20 @@ impl History {
         let seq = self.numbers.issue(tx, stream.0)?;
         let more: Option<Vec<u8>> = (reading.values.len() > 1)
             .then(|| reading.values[1..].iter().flat_map(|value| value.to_le_bytes()).collect());
-        // NaN is stored as NULL by SQLite itself.
+        let crc = checksum(&[
+            ValueRef::Integer(seq as i64),
+            ValueRef::Integer(reading.time_ms),
+            bytes(reading.id.as_ref().map(String::as_bytes)),
+            real(reading.values.first().copied()),
+            bytes(more.as_deref()),
+            real(reading.score),
+            real(reading.expected),
+            ValueRef::Integer(reading.state.into()),
+            bytes(reading.extra.as_deref()),
+        ]);
         tx.execute(
-            "INSERT INTO history_reading (stream_no, seq, time_ms, value, more, id, score, expected, state, extra)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO history_reading (stream_no, seq, time_ms, value, more, id, score, expected, state, extra, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 stream.0,
                 seq as i64,
@@ -112,6 +128,7 @@ impl History {
                 reading.expected,
                 reading.state,
                 reading.extra,
+                crc,
             ],
         )?;
         if seq.is_multiple_of(TRIM_EVERY) {
@@ -132,9 +149,19 @@ impl History {
 
     /// Adds a summary window and forgets the oldest beyond the bound.
     pub fn append_window(&self, tx: &Tx, stream: StreamNo, window: &Window) -> Result<(), Error> {
+        let crc = checksum(&[
+            ValueRef::Integer(window.first_seq as i64),
+            ValueRef::Integer(window.last_seq as i64),
+            ValueRef::Integer(window.start_ms),
+            ValueRef::Integer(window.end_ms),
+            ValueRef::Integer(window.count as i64),
+            real(window.peak_score),
+            bytes(Some(&window.body)),
+        ]);
         tx.execute(
-            "INSERT OR REPLACE INTO history_window (stream_no, first_seq, last_seq, start_ms, end_ms, count, peak_score, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT OR REPLACE INTO history_window
+             (stream_no, first_seq, last_seq, start_ms, end_ms, count, peak_score, body, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 stream.0,
                 window.first_seq as i64,
@@ -144,6 +171,7 @@ impl History {
                 window.count as i64,
                 window.peak_score,
                 window.body,
+                crc,
             ],
         )?;
         tx.execute(
@@ -205,7 +233,10 @@ impl History {
 
     /// What the stream must remember over a restart.
     pub fn remember(&self, tx: &Tx, stream: StreamNo, memory: &[u8]) -> Result<(), Error> {
-        tx.execute("UPDATE history_stream SET memory = ?2 WHERE no = ?1", params![stream.0, memory])?;
+        tx.execute(
+            "UPDATE history_stream SET memory = ?2, memory_crc = ?3 WHERE no = ?1",
+            params![stream.0, memory, checksum(&[bytes(Some(memory))])],
+        )?;
         Ok(())
     }
 

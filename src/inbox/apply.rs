@@ -119,7 +119,7 @@ impl Inbox {
         let duplicates = batch.rows.len() as u64 - new_rows;
         tx.execute(
             "UPDATE inbox_series SET highest = max(highest, ?2), duplicates = duplicates + ?3 WHERE series_no = ?1",
-            (no, batch.last.0.cast_signed(), duplicates.cast_signed()),
+            (no, batch.complete_to().cast_signed(), duplicates.cast_signed()),
         )?;
         let metrics = self.metrics.clone();
         tx.after(move |committed| {
@@ -283,6 +283,7 @@ mod tests {
             last: Seq(sent.last),
             rows: sent.rows.iter().map(row).collect(),
             gaps: sent.gaps.iter().map(gap).collect(),
+            ahead: None,
             digest: Digest::of(b"encoded"),
         };
         batch.verify(b"encoded", inbox.config()).unwrap()

@@ -51,6 +51,8 @@ pub struct IncomingBatch {
     pub rows: Vec<IncomingRow>,
     /// Ascending, inside [first, last].
     pub gaps: Vec<IncomingGap>,
+    /// Numbers from this one on, below `first`, may still come: the batch overtook them.
+    pub ahead: Option<Seq>,
     /// SHA-256 of the encoded rows, as the sender states it.
     pub digest: Digest,
 }
@@ -67,6 +69,11 @@ impl VerifiedBatch {
 }
 
 impl IncomingBatch {
+    /// The sender has sent or declared everything up to here; what is absent up to here is missing.
+    pub(super) fn complete_to(&self) -> u64 {
+        self.ahead.map_or(self.last.0, |ahead| ahead.0.saturating_sub(1))
+    }
+
     /// Believes the batch if `encoded_rows` (the bytes that `rows` were decoded from) have the stated digest and every
     /// number lies where it may. A part of a range may be absent: it counts as missing until it comes.
     pub fn verify(self, encoded_rows: &[u8], config: &Config) -> Result<VerifiedBatch, Error> {
@@ -122,6 +129,7 @@ mod tests {
             last: Seq(last),
             rows: rows.iter().map(row).collect(),
             gaps: gaps.iter().map(gap).collect(),
+            ahead: None,
             digest: Digest::of(b"rows"),
         }
     }

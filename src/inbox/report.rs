@@ -9,7 +9,7 @@ use super::ranges::Ranges;
 use crate::base::{Epoch, Name, Seq};
 use crate::store::Error;
 
-/// One series: received, declared lost and missing add up to `highest`.
+/// One series: received, declared lost, missing and still to come add up to `highest`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeriesReport {
     /// The sender.
@@ -38,6 +38,8 @@ pub struct SeriesReport {
     pub missing: u64,
     /// The first of those ranges, up to the configured number.
     pub missing_ranges: Vec<(Seq, Seq)>,
+    /// Numbers that newer rows overtook and that the sender still has, as far as it said.
+    pub to_come: u64,
     /// Rows that came again and had no effect.
     pub duplicates: u64,
 }
@@ -136,8 +138,11 @@ impl Settlement {
     }
 
     pub(super) fn finish(self) -> SeriesReport {
-        let About { gateway, epoch, class, stream, highest, duplicates } = self.about;
-        let missing = self.known.absent(1, highest.0);
+        let About { gateway, epoch, class, stream, highest: complete_to, duplicates } = self.about;
+        let missing = self.known.absent(1, complete_to.0);
+        // Beyond what the sender calls complete, what is absent was overtaken.
+        let highest = Seq(self.known.pairs().last().map_or(0, |pair| pair.1).max(complete_to.0));
+        let to_come = self.known.absent(complete_to.0 + 1, highest.0);
         let declared_lost = self.known.len() - self.received.len();
         SeriesReport {
             gateway,
@@ -153,6 +158,7 @@ impl Settlement {
             losses: self.losses,
             missing: missing.iter().map(|(first, last)| last - first + 1).sum(),
             missing_ranges: missing.iter().take(self.most).map(|(first, last)| (Seq(*first), Seq(*last))).collect(),
+            to_come: to_come.iter().map(|(first, last)| last - first + 1).sum(),
             duplicates,
         }
     }
@@ -278,7 +284,7 @@ mod tests {
     }
 
     fn sum(report: &SeriesReport) -> u64 {
-        report.received + report.declared_lost + report.missing
+        report.received + report.declared_lost + report.missing + report.to_come
     }
 
     #[test]
@@ -295,6 +301,14 @@ mod tests {
         assert_eq!(reasons, [("evicted", 2, 5, 5), ("restart", 1, 3, 0)]);
         assert_eq!((report.reasons[0].first_ms, report.reasons[0].last_ms), (50, 90));
         assert_eq!(report.losses.len(), 2, "listed up to the limit, counted in full");
+    }
+
+    #[test]
+    fn what_newer_rows_overtook_is_still_to_come_and_not_missing() {
+        let mut settlement = settlement(&[(1, 18), (30, 40)]);
+        settlement.declare((38, 42), 2, "evicted", 50);
+        let report = settlement.finish();
+        assert_eq!((report.missing, report.to_come, report.highest, sum(&report)), (2, 9, Seq(42), 42));
     }
 
     #[test]

@@ -49,8 +49,7 @@ pub struct Row {
     pub seq: Seq,
     /// When it was made.
     pub stamp: Stamp,
-    /// What to add to `stamp.wall_ms - stamp.boot_ms` to get the true start of that boot: known once the clock
-    /// was good in that boot.
+    /// What to add to `stamp.wall_ms` if its clock was not synchronised: known once the clock was good in that boot.
     pub offset_ms: Option<i64>,
     /// Opaque.
     pub body: Vec<u8>,

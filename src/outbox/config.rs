@@ -18,9 +18,11 @@ pub struct Config {
     /// Most bytes of queued rows, all classes together. Absent: 70 % of what the file may grow to. If the other tables
     /// leave less than this, that is the limit.
     pub max_bytes: Option<u64>,
-    /// Most ledger entries a stream. At the bound the rows between the two oldest are given up and the entries become
-    /// one.
+    /// Most ledger entries of a stream of telemetry. At the bound the rows between the two oldest are given up and the
+    /// entries become one. An alarm's stream has at most one entry more than rows.
     pub ledger_entries: u64,
+    /// `[outbox.pack]`
+    pub pack: PackConfig,
     /// `[outbox.alarm]`
     pub alarm: ClassConfig,
     /// `[outbox.verdict]`
@@ -39,11 +41,30 @@ impl Default for Config {
             max_streams: 1024,
             max_bytes: None,
             ledger_entries: 1024,
+            pack: PackConfig::default(),
             alarm,
             verdict,
             summary,
             raw,
         }
+    }
+}
+
+/// When rows that wait are packed into blocks, which take a fraction of the space.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PackConfig {
+    /// A row that has waited so long is packed, in seconds of the box being on; 0 turns packing off.
+    pub after_s: u64,
+    /// Of a longer queue everything older than its newest rows is packed, however new: so many rows a stream stay.
+    pub keep_rows: u64,
+    /// Most rows of a block, at most 256. Larger blocks compress better; one is unpacked whole to send any of it.
+    pub block_rows: usize,
+}
+
+impl Default for PackConfig {
+    fn default() -> Self {
+        Self { after_s: 600, keep_rows: 4096, block_rows: 256 }
     }
 }
 

@@ -9,10 +9,14 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::batch::GapReason;
 use super::config::Policy;
 use super::ledger;
+use super::packs;
+use super::queue::{Envelope, append};
 use super::quota::Quota;
 use super::size::{Removed, integer, remove};
 use super::state::{Stream, Streams};
 use super::stream::Class;
+use super::summarise::Summarise;
+use crate::base::Stamp;
 use crate::store::{Error, Tx};
 
 /// Rows of one stream that are looked at ahead: bounds memory at this many for every stream of a class.
@@ -23,8 +27,24 @@ const STEP_BYTES: u64 = 4 << 20;
 /// Telemetry, the first to go first.
 const LEAST_URGENT_FIRST: [Class; 3] = [Class::Raw, Class::Verdict, Class::Summary];
 
+/// Rows of one summary at most.
+const SUMMARY_ROWS: usize = 1000;
+/// Bytes of their bodies at most.
+const SUMMARY_BYTES: usize = 256 << 10;
+/// Rows that expire in one transaction at most.
+const EXPIRE_ROWS: u64 = 4096;
+
 /// When a row was made: boot, time since boot.
 pub(super) type Age = (i64, i64);
+
+/// What making room needs to know.
+pub(super) struct Room<'a> {
+    /// Now.
+    pub(super) stamp: Stamp,
+    pub(super) summarise: Option<&'a dyn Summarise>,
+    /// Numbers reserved at a time.
+    pub(super) reserve_rows: u64,
+}
 
 /// Neighbouring rows that leave together.
 #[derive(Debug)]
@@ -32,13 +52,15 @@ struct Run {
     first: u64,
     last: u64,
     bytes: u64,
+    /// Of the first of them.
     age: Age,
+    /// They are a block.
+    is_block: bool,
 }
 
 /// The oldest rows of one stream.
 struct Cursor {
     at: usize,
-    no: i64,
     from: u64,
     ahead: VecDeque<Run>,
     /// What was chosen to leave.
@@ -46,6 +68,11 @@ struct Cursor {
 }
 
 impl Cursor {
+    fn new(at: usize, stream: &Stream) -> Self {
+        let from = stream.settled_now() + 1;
+        Self { at, from, ahead: VecDeque::new(), chosen: Vec::new() }
+    }
+
     /// The oldest row that is not chosen yet.
     fn oldest(&mut self, tx: &Tx<'_>, stream: &Stream) -> Result<Option<Age>, Error> {
         if self.ahead.is_empty() {
@@ -78,62 +105,80 @@ fn oldest_rows(tx: &Tx<'_>, stream: &Stream, from: u64) -> Result<VecDeque<Run>,
         let number = |at| Ok::<_, rusqlite::Error>(integer(row.get_ref(at)?).unwrap_or(0));
         let seq = row.get::<_, i64>(0)?.cast_unsigned();
         let bytes = stream.row_bytes(seq, number(3)?.cast_unsigned());
-        runs.push_back(Run { first: seq, last: seq, bytes, age: (number(1)?, number(2)?) });
+        runs.push_back(Run { first: seq, last: seq, bytes, age: (number(1)?, number(2)?), is_block: false });
+    }
+    let blocks = packs::heads(&mut *tx.prepare_cached(&packs::heads_sql())?, stream.no, from, LOOK_AHEAD)?;
+    if !blocks.is_empty() {
+        // A block leaves whole, with the age of its first row.
+        runs.extend(blocks.iter().map(|block| Run {
+            first: block.first.max(from),
+            last: block.last,
+            bytes: block.bytes,
+            age: block.age,
+            is_block: true,
+        }));
+        runs.make_contiguous().sort_by_key(|run| run.first);
+        runs.truncate(usize::try_from(LOOK_AHEAD).unwrap_or(usize::MAX));
     }
     Ok(runs)
 }
 
+fn gives(streams: &Streams, class: Class) -> bool {
+    matches!(streams.quota.class(class).policy, Policy::DropOldest | Policy::Summarise)
+}
+
+/// True if a class that gives way has more than it may have.
+pub(super) fn is_over(streams: &Streams) -> bool {
+    let over = |class: Class| gives(streams, class) && streams.class_bytes(class) > streams.limit(class);
+    Class::ALL.into_iter().any(over)
+}
+
 /// Brings every class below its limit, as its policy says. At the end of a transaction.
-pub(super) fn enforce(tx: &Tx<'_>, streams: &mut Streams, wall_ms: i64) -> Result<(), Error> {
+pub(super) fn enforce(tx: &Tx<'_>, streams: &mut Streams, room: &Room<'_>) -> Result<(), Error> {
     let appended: u64 = streams.all.iter().map(|stream| stream.staged.appended_bytes).sum();
     let queued = streams.bytes();
     streams.quota.file_holds(tx.used_bytes()?, queued);
     let mut budget = appended + STEP_BYTES;
+    let mut take = |streams: &mut Streams, class, need: u64| {
+        if need > 0 {
+            budget -= evict(tx, streams, class, need.min(budget), room)?.min(budget);
+        }
+        Ok::<_, Error>(())
+    };
     for class in LEAST_URGENT_FIRST {
-        if matches!(streams.quota.class(class).policy, Policy::DropOldest | Policy::Summarise) {
-            let (bytes, limit) = (streams.class_bytes(class), streams.limit(class));
-            if bytes > limit {
-                budget -=
-                    evict(tx, streams, class, (bytes - Quota::notch_below(limit)).min(budget), wall_ms)?.min(budget);
-            }
+        let (bytes, limit) = (streams.class_bytes(class), streams.limit(class));
+        if bytes > limit && gives(streams, class) {
+            take(streams, class, bytes - Quota::notch_below(limit))?;
         }
     }
     // What alarms have beyond their share comes from telemetry, whatever its policy.
-    let alarms = streams.class_bytes(Class::Alarm);
-    let claimed = alarms.saturating_sub(streams.quota.share(Class::Alarm));
-    for class in LEAST_URGENT_FIRST {
+    let claimed = streams.class_bytes(Class::Alarm).saturating_sub(streams.quota.share(Class::Alarm));
+    for class in LEAST_URGENT_FIRST.into_iter().chain([Class::Alarm]) {
         let (whole, limit) = (streams.bytes(), streams.quota.whole());
         if whole <= limit {
-            return Ok(());
+            break;
         }
-        let gives = matches!(streams.quota.class(class).policy, Policy::DropOldest | Policy::Summarise);
-        let most = if gives { u64::MAX } else { claimed };
-        let need = (whole - Quota::notch_below(limit)).min(most).min(budget);
-        if need > 0 {
-            budget -= evict(tx, streams, class, need, wall_ms)?.min(budget);
-        }
-    }
-    if streams.quota.class(Class::Alarm).policy == Policy::DropOldest {
-        let (whole, limit) = (streams.bytes(), streams.quota.whole());
-        if whole > limit {
-            evict(tx, streams, Class::Alarm, (whole - Quota::notch_below(limit)).min(budget), wall_ms)?;
-        }
+        let most = match class {
+            _ if gives(streams, class) => u64::MAX,
+            Class::Alarm => 0,
+            _ => claimed,
+        };
+        take(streams, class, (whole - Quota::notch_below(limit)).min(most))?;
     }
     Ok(())
 }
 
 /// Takes at least `need` bytes off the oldest rows of `class`; less if it has no more. Returns the bytes.
-fn evict(tx: &Tx<'_>, streams: &mut Streams, class: Class, need: u64, wall_ms: i64) -> Result<u64, Error> {
+fn evict(tx: &Tx<'_>, streams: &mut Streams, class: Class, need: u64, room: &Room<'_>) -> Result<u64, Error> {
     let mut cursors = Vec::new();
     let mut oldest = BinaryHeap::new();
     for (at, stream) in streams.all.iter().enumerate().filter(|(_, stream)| stream.key.class == class) {
         if stream.rows_now() == 0 {
             continue;
         }
-        let from = stream.settled_now() + 1;
-        let mut cursor = Cursor { at, no: stream.no, from, ahead: VecDeque::new(), chosen: Vec::new() };
+        let mut cursor = Cursor::new(at, stream);
         if let Some(age) = cursor.oldest(tx, stream)? {
-            oldest.push(Reverse((age, cursor.no, cursors.len())));
+            oldest.push(Reverse((age, stream.no, cursors.len())));
             cursors.push(cursor);
         }
     }
@@ -147,13 +192,112 @@ fn evict(tx: &Tx<'_>, streams: &mut Streams, class: Class, need: u64, wall_ms: i
             oldest.push(Reverse((age, no, which)));
         }
     }
+    let summarise = room.summarise.filter(|_| streams.quota.class(class).policy == Policy::Summarise);
     let mut freed = 0;
     for cursor in &cursors {
-        for &(first, last) in &cursor.chosen {
-            freed += give_up(tx, streams.touch(cursor.at), (first, last), GapReason::Evicted, wall_ms)?.bytes;
+        for &numbers in &cursor.chosen {
+            freed += match summarise {
+                Some(summarise) => sum_up(tx, streams, cursor.at, numbers, summarise, room)?,
+                None => give_up(tx, streams.touch(cursor.at), numbers, GapReason::Evicted, room.stamp.wall_ms)?.bytes,
+            };
         }
     }
     Ok(freed)
+}
+
+/// Replaces consecutive rows by ledger entries and, unless the far side gets one anyway, a summary of them. Returns the
+/// bytes of the rows.
+fn sum_up(
+    tx: &Tx<'_>,
+    streams: &mut Streams,
+    at: usize,
+    numbers: (u64, u64),
+    summarise: &dyn Summarise,
+    room: &Room<'_>,
+) -> Result<u64, Error> {
+    let key = streams.all[at].key.clone();
+    // Numbers of an old epoch mean nothing beside those of this one, so what was salvaged just goes.
+    let beside = |stream: &Stream| {
+        let other = &stream.key;
+        key.epoch.is_none() && other.epoch.is_none() && other.class == Class::Summary && other.name == key.name
+    };
+    let Some(summaries) = streams.all.iter().position(beside) else {
+        return Ok(give_up(tx, streams.touch(at), numbers, GapReason::Evicted, room.stamp.wall_ms)?.bytes);
+    };
+    let (no, is_wanted) = (streams.all[at].no, summarise.is_wanted(&key));
+    let mut freed = 0;
+    let mut first = numbers.0;
+    while first <= numbers.1 {
+        let (bodies, last) = if is_wanted { bodies_until(tx, no, first, numbers.1)? } else { (Vec::new(), numbers.1) };
+        let body = if bodies.is_empty() { None } else { summarise.summarise(&key, &bodies) };
+        freed += give_up(tx, streams.touch(at), (first, last), GapReason::Summarised, room.stamp.wall_ms)?.bytes;
+        if let Some(body) = body {
+            streams.touch(summaries);
+            let envelope = Envelope { body, stamp: room.stamp };
+            append(tx, streams, summaries, &envelope, room.reserve_rows, room.stamp.wall_ms)?;
+        }
+        first = last + 1;
+    }
+    Ok(freed)
+}
+
+/// Bodies for one summary, and the last row that they come from. Damaged rows are no part of a summary.
+fn bodies_until(tx: &Tx<'_>, stream_no: i64, first: u64, last: u64) -> Result<(Vec<Vec<u8>>, u64), Error> {
+    let (mut bodies, mut bytes, mut until): (Vec<Vec<u8>>, usize, u64) = (Vec::new(), 0, last);
+    packs::walk(tx, stream_no, (first, last), &mut |stored, body| {
+        bytes += body.len();
+        if bodies.len() >= SUMMARY_ROWS || (bytes > SUMMARY_BYTES && !bodies.is_empty()) {
+            until = stored.seq.cast_unsigned() - 1;
+            return false;
+        }
+        bodies.push(body);
+        true
+    })?;
+    Ok((bodies, until))
+}
+
+/// Lets rows of the streams at `due` go that have waited longer than their class allows. True if some are left.
+pub(super) fn expire(tx: &Tx<'_>, streams: &mut Streams, due: &[usize], stamp: &Stamp) -> Result<bool, Error> {
+    let now_ms = streams.uptime.now_ms(stamp.boot_ms);
+    let mut left = EXPIRE_ROWS;
+    for &at in due {
+        let stream = &streams.all[at];
+        let Some(ttl) = streams.quota.class(stream.key.class).ttl else { continue };
+        let mut cursor = Cursor::new(at, stream);
+        while let Some(age) = cursor.oldest(tx, stream)?
+            && streams.uptime.is_over(age, ttl, now_ms)
+        {
+            if left == 0 {
+                break;
+            }
+            let Some(run) = cursor.ahead.front_mut().filter(|run| run.is_block) else {
+                left -= 1;
+                cursor.choose();
+                continue;
+            };
+            // The rows of a block may be of very different ages.
+            let no = stream.no;
+            let young = packs::rows(tx, no, run.last)?.into_iter().find(|row| {
+                let age = (row.stored.boot_no, row.stored.boot_ms);
+                row.stored.seq.cast_unsigned() >= run.first && !streams.uptime.is_over(age, ttl, now_ms)
+            });
+            left = left.saturating_sub(run.last - run.first + 1);
+            let Some(young) = young.map(|row| row.stored) else {
+                cursor.choose();
+                continue;
+            };
+            packs::set_age(tx, no, run.last, (young.boot_no, young.boot_ms))?;
+            run.last = young.seq.cast_unsigned() - 1;
+            if run.first <= run.last {
+                cursor.choose();
+            }
+            break;
+        }
+        for numbers in cursor.chosen {
+            give_up(tx, streams.touch(at), numbers, GapReason::Expired, stamp.wall_ms)?;
+        }
+    }
+    Ok(left == 0)
 }
 
 /// Replaces consecutive rows by a ledger entry.
@@ -188,8 +332,9 @@ pub(super) fn shorten_ledger(tx: &Tx<'_>, stream: &mut Stream, wall_ms: i64) -> 
 #[cfg(test)]
 mod tests {
     use crate::outbox::fixture::{Bench, bodies, gaps, key, open_with};
-    use crate::outbox::{Batch, Class, ClassConfig, Config, Policy};
+    use crate::outbox::{Batch, Class, ClassConfig, Config, Policy, StreamKey, Summarise};
     use crate::store::Tx;
+    use std::sync::Arc;
     use std::time::Duration;
 
     /// A body that counts 1000 bytes with its row.
@@ -379,5 +524,55 @@ mod tests {
         let batch = bench.next().await.unwrap();
         assert_eq!(gaps(&batch), [(2, 6, 5, "evicted"), (8, 8, 1, "unsendable"), (10, 10, 1, "unsendable")]);
         assert_eq!(batch.rows.len(), 13);
+    }
+
+    struct Count {
+        is_wanted: bool,
+    }
+
+    impl Summarise for Count {
+        fn is_wanted(&self, _: &StreamKey) -> bool {
+            self.is_wanted
+        }
+
+        fn summarise(&self, _: &StreamKey, bodies: &[Vec<u8>]) -> Option<Vec<u8>> {
+            let number = |body: &Vec<u8>| String::from_utf8_lossy(body).parse::<u64>().unwrap();
+            Some(format!("{} from {}", bodies.len(), number(&bodies[0])).into_bytes())
+        }
+    }
+
+    #[tokio::test]
+    async fn summarise_replaces_the_oldest_rows_by_a_summary_and_a_ledger_entry() {
+        for is_wanted in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let bench = open_with(&folder, &hundred(Policy::Summarise));
+            bench.outbox.summarise_with(Arc::new(Count { is_wanted }));
+            let verdicts = bench.stream("press", Class::Verdict);
+            bench.stream("press", Class::Summary);
+            append(&bench, verdicts, 1..47).await;
+            let (mut left, mut lost, mut summaries) = (Vec::new(), Vec::new(), Vec::new());
+            while let Some(batch) = bench.next().await {
+                if batch.stream.class == Class::Summary {
+                    summaries.extend(bodies(&batch).into_iter().map(str::to_owned));
+                } else {
+                    left.extend(numbers(&batch));
+                    lost.extend(gaps(&batch));
+                }
+                bench.delete(&batch).await;
+            }
+            assert_eq!((left, lost), ((7..47).collect::<Vec<_>>(), vec![(1, 6, 6, "summarised")]));
+            let all = ["2 from 1", "2 from 3", "2 from 5"];
+            assert_eq!(summaries, if is_wanted { all.to_vec() } else { vec![] });
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_place_for_summaries_the_oldest_rows_just_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open_with(&folder, &hundred(Policy::Summarise));
+        bench.outbox.summarise_with(Arc::new(Count { is_wanted: true }));
+        let verdicts = bench.stream("press", Class::Verdict);
+        append(&bench, verdicts, 1..42).await;
+        assert_eq!(gaps(&bench.next().await.unwrap()), [(1, 2, 2, "evicted")]);
     }
 }

@@ -19,7 +19,12 @@ pub(super) fn open(folder: &tempfile::TempDir) -> Bench {
 }
 
 pub(super) fn open_with(folder: &tempfile::TempDir, config: &Config) -> Bench {
+    open_at(folder, config, std::time::Duration::from_secs(1))
+}
+
+pub(super) fn open_at(folder: &tempfile::TempDir, config: &Config, since_boot: std::time::Duration) -> Bench {
     let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    clock.advance(since_boot);
     let limits = store::Config::at(folder.path());
     let (store, opened) = Store::open(&limits, &[SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
     let outbox = Outbox::open(config, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();

@@ -174,6 +174,7 @@ fn entries(tx: &Tx<'_>, no: i64) -> Result<u64, Error> {
 fn forget(tx: &Tx<'_>, no: i64) -> Result<(), Error> {
     for sql in [
         "DELETE FROM outbox_row WHERE stream_no = ?1",
+        "DELETE FROM outbox_pack WHERE stream_no = ?1",
         "DELETE FROM outbox_gap WHERE stream_no = ?1",
         "DELETE FROM outbox_acked WHERE stream_no = ?1",
         "DELETE FROM outbox_stream WHERE stream_no = ?1",
@@ -193,6 +194,7 @@ fn highest(tx: &Tx<'_>, no: i64) -> Result<u64, Error> {
     let mut highest = 0;
     for sql in [
         "SELECT seq FROM outbox_row WHERE stream_no = ?1 ORDER BY seq DESC LIMIT 1",
+        "SELECT last FROM outbox_pack WHERE stream_no = ?1 ORDER BY last DESC LIMIT 1",
         "SELECT last FROM outbox_gap WHERE stream_no = ?1 ORDER BY first DESC LIMIT 1",
         "SELECT last FROM outbox_acked WHERE stream_no = ?1 ORDER BY first DESC LIMIT 1",
     ] {

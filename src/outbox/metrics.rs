@@ -24,6 +24,7 @@ pub struct Metrics {
     pub(super) deleted: Counter,
     pub(super) rows: Gauge,
     pub(super) burned: Counter,
+    pub(super) packed: Counter,
     corrupt: Counter,
     pub(super) salvaged: Counter,
     pub(super) quarantined: Counter,
@@ -52,6 +53,7 @@ impl Default for Metrics {
             deleted: Counter::default(),
             rows: Gauge::default(),
             burned: Counter::default(),
+            packed: Counter::default(),
             corrupt: Counter::default(),
             salvaged: Counter::default(),
             quarantined: Counter::default(),
@@ -78,6 +80,7 @@ impl Metrics {
         registry.register("outbox_deleted_rows", "Rows deleted after an acknowledgement", self.deleted.clone());
         registry.register("outbox_rows", "Rows waiting for the cloud", self.rows.clone());
         registry.register("outbox_burned_numbers", "Numbers burned by failed commits", self.burned.clone());
+        registry.register("outbox_packed_rows", "Rows that waited long and went into blocks", self.packed.clone());
         registry.register("outbox_corrupt_rows", "Rows lost to a wrong checksum", self.corrupt.clone());
         let help = "Rows brought back from files that were set aside";
         registry.register("outbox_salvaged_rows", help, self.salvaged.clone());

@@ -10,14 +10,18 @@
 //! - A row whose checksum is wrong becomes a ledger entry and is never sent.
 //! - Opening and memory depend on the number of streams, not of rows.
 //!
+//! - Rows that wait long are packed into compressed blocks, which are sent, evicted and lost range by range like rows.
 //! - Each class has a share of the queue's bytes and a policy at it; alarms make telemetry give way. Whatever leaves
 //!   without the far side's acknowledgement is in the ledger, in the same transaction.
 //!
 //! Limits: streams in number, a batch in rows and bytes, classes in bytes, the ledger in entries a stream. The byte limit
 //! of the file is the store's.
 
+mod admit;
 mod batch;
+mod block;
 mod config;
+mod declare;
 mod error;
 mod evict;
 #[cfg(test)]
@@ -26,6 +30,8 @@ mod give_up;
 mod ledger;
 mod metrics;
 mod newest;
+mod pack;
+mod packs;
 mod pick;
 mod queue;
 mod quota;
@@ -33,13 +39,18 @@ mod salvage;
 mod size;
 mod state;
 mod stream;
+mod summarise;
+mod sweep;
+mod uptime;
 mod wreck;
 
+pub use admit::{Admission, ClassFull, Wanted};
 pub use batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
-pub use config::{ClassConfig, Config, Policy};
+pub use config::{ClassConfig, Config, PackConfig, Policy};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use newest::Position;
 pub use queue::{ClassUsage, Envelope, Outbox, SCHEMA};
 pub use salvage::Salvaged;
 pub use stream::{Class, StreamHandle, StreamKey};
+pub use summarise::Summarise;

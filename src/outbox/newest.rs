@@ -4,6 +4,7 @@ use rusqlite::Connection;
 
 use super::batch::{Batch, BatchId, BatchLimits};
 use super::error::Error;
+use super::packs;
 use super::pick::Candidate;
 use super::queue::Outbox;
 use super::stream::{StreamHandle, StreamKey};
@@ -77,9 +78,14 @@ fn tail(connection: &Connection, mut candidate: Candidate, limits: BatchLimits) 
         if count > 1 && (count > limits.rows || bytes > limits.bytes) {
             // The rest is left to the backlog, and with it the gaps before the first row taken.
             candidate.from = first.unwrap_or(candidate.from);
-            break;
+            return Ok(candidate);
         }
         first = Some(seq.cast_unsigned());
+    }
+    // Below them lie blocks, if anything.
+    let range = (candidate.from, candidate.last);
+    if let Some(newest) = packs::newest(connection, candidate.stream.no, range, limits.rows)? {
+        candidate.from = first.unwrap_or(newest);
     }
     Ok(candidate)
 }

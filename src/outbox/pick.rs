@@ -6,10 +6,11 @@ use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 
 use super::batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 use super::error::Error;
+use super::packs::{self, Found};
 use super::queue::{Outbox, Stored};
 use super::size::{integer, remove};
 use super::stream::{Class, StreamHandle, StreamKey};
-use crate::base::{BootId, Seq, Stamp};
+use crate::base::{BootId, ClockState, Seq, Stamp};
 use crate::store;
 
 /// Set right and read again at most this often in one call.
@@ -88,7 +89,7 @@ impl Outbox {
     }
 
     /// Every part of every stream that is neither settled nor in flight.
-    fn candidates(&self, in_flight: &[BatchId]) -> Vec<Candidate> {
+    pub(super) fn candidates(&self, in_flight: &[BatchId]) -> Vec<Candidate> {
         let streams = self.state.lock();
         let mut found = Vec::new();
         for (at, stream) in streams.all.iter().enumerate().filter(|(_, stream)| stream.last > stream.settled) {
@@ -138,12 +139,18 @@ fn by_urgency(connection: &Connection, candidates: Vec<Candidate>) -> Result<Vec
     let mut statement = connection.prepare_cached(
         "SELECT boot_no, boot_ms FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq LIMIT 1",
     )?;
+    let mut heads = connection.prepare_cached(&packs::heads_sql())?;
     let mut aged = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let part = (candidate.stream.no, candidate.from.cast_signed(), candidate.last.cast_signed());
         let head = statement.query_row(part, |row| Ok((integer(row.get_ref(0)?), integer(row.get_ref(1)?))));
-        // A stream with ledger entries only goes first in its class: losses are declared before anything else.
-        let age = head.optional()?.unwrap_or((None, None));
+        let block = packs::heads(&mut heads, candidate.stream.no, candidate.from, 1)?.first().copied();
+        // A stream with ledger entries only goes first in its class: losses are declared before anything else. Blocks
+        // hold what is older than single rows.
+        let age = match block.filter(|block| block.first <= candidate.last) {
+            Some(block) => (Some(block.age.0), Some(block.age.1)),
+            None => head.optional()?.unwrap_or((None, None)),
+        };
         aged.push(((candidate.key.class != Class::Alarm, age), candidate));
     }
     aged.sort_by_key(|(age, _)| *age);
@@ -165,19 +172,23 @@ fn ranges(
     ))?;
     let mut found = VecDeque::new();
     while let Some(row) = rows.next()? {
-        let reason: String = row.get(3)?;
-        let first = row.get::<_, i64>(0)?.cast_unsigned().max(candidate.from);
-        let last = row.get::<_, i64>(1)?.cast_unsigned();
-        found.push_back(Gap {
-            first: Seq(first),
-            last: Seq(last),
-            // What lies before `from` has been told already.
-            count: row.get::<_, i64>(2)?.cast_unsigned().min((last + 1).saturating_sub(first)),
-            reason: GapReason::from_word(&reason).ok_or(store::Error::Row { table: "outbox_gap", what: reason })?,
-            wall_ms: row.get(4)?,
-        });
+        found.push_back(gap_of(row, candidate)?);
     }
     Ok(found)
+}
+
+/// The part of a ledger entry that lies in `candidate`: what lies outside is told already, or on its way.
+pub(super) fn gap_of(row: &rusqlite::Row<'_>, candidate: &Candidate) -> Result<Gap, store::Error> {
+    let reason: String = row.get(3)?;
+    let first = row.get::<_, i64>(0)?.cast_unsigned().max(candidate.from);
+    let last = row.get::<_, i64>(1)?.cast_unsigned().min(candidate.last);
+    Ok(Gap {
+        first: Seq(first),
+        last: Seq(last),
+        count: row.get::<_, i64>(2)?.cast_unsigned().min((last + 1).saturating_sub(first)),
+        reason: GapReason::from_word(&reason).ok_or(store::Error::Row { table: "outbox_gap", what: reason })?,
+        wall_ms: row.get(4)?,
+    })
 }
 
 /// Walks the numbers from `candidate.from` on: every one must be an intact row, in the ledger or acknowledged.
@@ -197,7 +208,7 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
         candidate,
         most + 1,
     )?;
-    let mut boots: Vec<(i64, BootId, Option<i64>)> = Vec::new();
+    let mut boots = Vec::new();
     let mut statement = connection.prepare_cached(
         "SELECT seq, wall_ms, boot_ms, boot_no, clock_state, checksum, body FROM outbox_row
          WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
@@ -211,6 +222,7 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
         gaps: Vec::new(),
         bad: Vec::new(),
     };
+    let mut blocks = packs::Reading::new(connection, candidate.stream.no);
     let mut bytes = 0;
     let mut row = rows.next()?;
     while reading.last < candidate.last {
@@ -255,12 +267,27 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
                 reading.last = seq;
                 row = rows.next()?;
             }
-            // Nothing stands for these numbers: a row vanished.
             other => {
                 let next_row = other.map_or(u64::MAX, |(seq, _)| seq);
+                let next_block = match blocks.at(expected)? {
+                    Found::Row(row) => {
+                        if reading.rows.len() >= most
+                            || (bytes + row.body.len() > limits.bytes && !reading.rows.is_empty())
+                        {
+                            break;
+                        }
+                        bytes += row.body.len();
+                        reading.rows.push(to_row(connection, &mut boots, &row.stored, row.body.clone())?);
+                        reading.last = expected;
+                        continue;
+                    }
+                    Found::Bad { until } => until + 1,
+                    Found::Nothing { next } => next,
+                };
+                // Nothing stands for these numbers, or nothing intact: rows vanished.
                 let next_gap = gaps.front().map_or(u64::MAX, |gap| gap.first.0);
                 let next_acked = acked.front().map_or(u64::MAX, |range| range.first.0);
-                let until = next_row.min(next_gap).min(next_acked).min(candidate.last + 1) - 1;
+                let until = next_row.min(next_gap).min(next_acked).min(next_block).min(candidate.last + 1) - 1;
                 reading.bad.push((expected, until));
                 reading.last = until;
             }
@@ -273,7 +300,7 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
 }
 
 /// The row, if its checksum holds and every column is of its type.
-fn intact(stream_no: i64, row: &rusqlite::Row<'_>) -> Result<Option<(Stored, Vec<u8>)>, store::Error> {
+pub(super) fn intact(stream_no: i64, row: &rusqlite::Row<'_>) -> Result<Option<(Stored, Vec<u8>)>, store::Error> {
     let mut numbers = [0_i64; 6];
     for (at, number) in numbers.iter_mut().enumerate() {
         match integer(row.get_ref(at)?) {
@@ -288,21 +315,47 @@ fn intact(stream_no: i64, row: &rusqlite::Row<'_>) -> Result<Option<(Stored, Vec
     Ok(holds.then(|| (stored, body.to_vec())))
 }
 
-fn to_row(
-    connection: &Connection,
-    boots: &mut Vec<(i64, BootId, Option<i64>)>,
-    stored: &Stored,
-    body: Vec<u8>,
-) -> Result<Row, store::Error> {
-    let known = boots.iter().find(|(no, _, _)| *no == stored.boot_no).copied();
-    let (_, boot, offset_ms) = match known {
+/// A boot as rows refer to it.
+#[derive(Debug, Clone, Copy)]
+struct Boot {
+    no: i64,
+    id: BootId,
+    /// What to add to the wall clock that the boot began with.
+    offset_ms: Option<i64>,
+    /// That wall clock, less the time since boot.
+    start_ms: i64,
+}
+
+/// Rows whose clock stood this far from what the boot began with have an offset of their own, in steps of this.
+const STEP_MS: i64 = 1000;
+
+impl Boot {
+    fn read(connection: &Connection, no: i64) -> Result<Self, store::Error> {
+        let sql = "SELECT boot_id, offset_ms, first_wall_ms - first_boot_ms FROM boot WHERE boot_no = ?1";
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Self { no, id: BootId(row.get(0)?), offset_ms: row.get(1)?, start_ms: row.get(2)? })
+        };
+        let unknown = Self { no, id: BootId([0; 16]), offset_ms: None, start_ms: 0 };
+        Ok(connection.prepare_cached(sql)?.query_row([no], read).optional()?.unwrap_or(unknown))
+    }
+
+    /// The offset of a row: somebody may have set the clock in between, and the time since boot does not mind.
+    fn offset_ms(&self, stored: &Stored) -> Option<i64> {
+        let offset_ms = self.offset_ms?;
+        if stored.state() == Some(ClockState::Ntp) {
+            return Some(offset_ms);
+        }
+        let moved_ms = stored.wall_ms.saturating_sub(stored.boot_ms).saturating_sub(self.start_ms);
+        Some(offset_ms.saturating_sub(moved_ms.saturating_add(moved_ms.signum() * STEP_MS / 2) / STEP_MS * STEP_MS))
+    }
+}
+
+fn to_row(connection: &Connection, boots: &mut Vec<Boot>, stored: &Stored, body: Vec<u8>) -> Result<Row, store::Error> {
+    let known = boots.iter().find(|boot| boot.no == stored.boot_no).copied();
+    let boot = match known {
         Some(boot) => boot,
         None => {
-            let boot = connection
-                .prepare_cached("SELECT boot_id, offset_ms FROM boot WHERE boot_no = ?1")?
-                .query_row([stored.boot_no], |row| Ok((stored.boot_no, BootId(row.get(0)?), row.get(1)?)))
-                .optional()?
-                .unwrap_or((stored.boot_no, BootId([0; 16]), None));
+            let boot = Boot::read(connection, stored.boot_no)?;
             boots.push(boot);
             boot
         }
@@ -310,8 +363,8 @@ fn to_row(
     let stamp = Stamp {
         wall_ms: stored.wall_ms,
         boot_ms: stored.boot_ms.cast_unsigned(),
-        boot,
+        boot: boot.id,
         state: stored.state().expect("checked with the checksum"),
     };
-    Ok(Row { seq: Seq(stored.seq.cast_unsigned()), stamp, offset_ms, body })
+    Ok(Row { seq: Seq(stored.seq.cast_unsigned()), stamp, offset_ms: boot.offset_ms(stored), body })
 }

@@ -12,8 +12,10 @@ use super::ledger;
 use super::metrics::Metrics;
 use super::quota::Quota;
 use super::size::{remove, stored_bytes};
-use super::state::{State, Stream};
+use super::state::{State, Stream, Streams};
 use super::stream::{Class, StreamHandle, StreamKey};
+use super::summarise::Summarise;
+use super::uptime::Uptime;
 use crate::base::{Clock, ClockState, Epoch, Seq, Stamp, row_checksum};
 use crate::store::{self, Reader, Schema, Store, Tx, Writer};
 
@@ -63,6 +65,11 @@ pub const SCHEMA: Schema = Schema {
         ALTER TABLE outbox_stream ADD COLUMN counted INTEGER;
         ALTER TABLE outbox_stream ADD COLUMN flat_until INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE outbox_stream ADD COLUMN flat_bytes INTEGER NOT NULL DEFAULT 0;
+        CREATE TABLE outbox_uptime (
+            boot_no INTEGER PRIMARY KEY,
+            before_ms INTEGER NOT NULL,
+            seen_ms INTEGER NOT NULL
+        );
     ",
         "
         ALTER TABLE outbox_stream ADD COLUMN epoch INTEGER;
@@ -77,6 +84,22 @@ pub const SCHEMA: Schema = Schema {
             done INTEGER NOT NULL
         ) WITHOUT ROWID;
     ",
+        // Numbers `first` to `last` are rows of the block; `base` and `count` are what was packed.
+        "
+        CREATE TABLE outbox_pack (
+            stream_no INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            first INTEGER NOT NULL,
+            boot_no INTEGER NOT NULL,
+            boot_ms INTEGER NOT NULL,
+            base INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            raw_bytes INTEGER NOT NULL,
+            checksum INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (stream_no, last)
+        ) WITHOUT ROWID;
+    ",
     ],
 };
 
@@ -88,6 +111,9 @@ pub struct Envelope {
     /// When its cause happened. Its boot is the current one.
     pub stamp: Stamp,
 }
+
+/// A class with less room than this counts as full: about what one payload asks for.
+const BLOCKING_BYTES: u64 = 4096;
 
 /// One class's part of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +128,13 @@ pub struct ClassUsage {
     pub limit_bytes: u64,
     /// What happens at the limit.
     pub policy: Policy,
+}
+
+impl ClassUsage {
+    /// True if new rows are turned away because the class is full.
+    pub fn is_blocking(&self) -> bool {
+        self.policy == Policy::Block && self.rows > 0 && self.bytes + BLOCKING_BYTES > self.limit_bytes
+    }
 }
 
 /// The queue. A cheap clone.
@@ -122,16 +155,25 @@ impl Outbox {
         config.check()?;
         let (reserve_rows, wall_ms) = (config.reserve_rows.max(1), clock.wall_ms());
         let writer = store.writer();
-        let streams = writer.commit_blocking(move |tx| ledger::resume(tx, reserve_rows, wall_ms))?;
+        let boot_ms = clock.stamp().boot_ms;
+        let resumed = writer.commit_blocking(move |tx| {
+            Ok((ledger::resume(tx, reserve_rows, wall_ms)?, Uptime::resume(tx, boot_ms)?))
+        })?;
         let quota = Quota::new(config, store.insert_bytes());
         Ok(Self {
             config: Config { reserve_rows, ..config.clone() },
             epoch,
-            state: Arc::new(State::new(streams, quota, config.ledger_entries, Arc::clone(&clock))),
+            state: Arc::new(State::new(resumed, quota, config, Arc::clone(&clock))),
             writer,
             reader: store.reader(),
             clock,
         })
+    }
+
+    /// Says how rows become a summary, for classes whose policy is `summarise`; before that their oldest rows just go.
+    /// The first word counts.
+    pub fn summarise_with(&self, summarise: Arc<dyn Summarise>) {
+        let _ = self.state.summarise.set(summarise);
     }
 
     /// The stream of that name and class, registered if it is new. Registering blocks for one commit: for start-up.
@@ -174,43 +216,7 @@ impl Outbox {
     /// oldest rows leave at the end of the transaction, or this row is not kept and its number goes to the ledger.
     pub fn append(&self, tx: &Tx<'_>, stream: &StreamHandle, envelope: &Envelope) -> Result<Seq, store::Error> {
         let mut streams = self.state.stage(tx, stream.at);
-        let class = streams.all[stream.at].key.class;
-        let row_bytes = stored_bytes(envelope.body.len() as u64);
-        let keep = streams.quota.class(class).policy != Policy::DropNewest || streams.keeps_newest(class, row_bytes);
-        let stream = &mut streams.all[stream.at];
-        let seq = stream.next;
-        stream.next += 1;
-        stream.staged.first.get_or_insert(seq);
-        if let (Some(burned), false) = (stream.burned, stream.staged.ledger) {
-            stream.staged.ledger = true;
-            stream.lose(tx, (burned, seq - 1), 0, GapReason::Rollback, self.clock.wall_ms())?;
-        }
-        let block = self.config.reserve_rows;
-        if seq + block > stream.reserved_now() {
-            // A block ahead of use, so that the mark was committed long before its numbers are seen by anybody.
-            stream.staged.reserved = Some(seq + 2 * block);
-        }
-        if !keep {
-            stream.lose(tx, (seq, seq), 1, GapReason::RefusedNewest, self.clock.wall_ms())?;
-            return Ok(Seq(seq));
-        }
-        stream.staged.appended += 1;
-        stream.staged.appended_bytes += row_bytes;
-        let stored = Stored::of(stream.no, seq, &envelope.stamp, tx.boot_no());
-        tx.execute(
-            "INSERT INTO outbox_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            (
-                stored.stream_no,
-                stored.seq,
-                stored.wall_ms,
-                stored.boot_ms,
-                stored.boot_no,
-                stored.clock_state,
-                stored.checksum(&envelope.body),
-                &envelope.body,
-            ),
-        )?;
-        Ok(Seq(seq))
+        append(tx, &mut streams, stream.at, envelope, self.config.reserve_rows, self.clock.wall_ms())
     }
 
     /// Removes what the far side acknowledged, rows and ledger entries. Rides in a transaction. Batches may be
@@ -307,8 +313,55 @@ impl Outbox {
     }
 }
 
+/// [`Outbox::append`] for a stream that the transaction has touched.
+pub(super) fn append(
+    tx: &Tx<'_>,
+    streams: &mut Streams,
+    at: usize,
+    envelope: &Envelope,
+    block: u64,
+    wall_ms: i64,
+) -> Result<Seq, store::Error> {
+    let class = streams.all[at].key.class;
+    let row_bytes = stored_bytes(envelope.body.len() as u64);
+    let keep = streams.quota.class(class).policy != Policy::DropNewest || streams.keeps_newest(class, row_bytes);
+    let stream = &mut streams.all[at];
+    let seq = stream.next;
+    stream.next += 1;
+    stream.staged.first.get_or_insert(seq);
+    if let (Some(burned), false) = (stream.burned, stream.staged.ledger) {
+        stream.staged.ledger = true;
+        stream.lose(tx, (burned, seq - 1), 0, GapReason::Rollback, wall_ms)?;
+    }
+    if seq + block > stream.reserved_now() {
+        // A block ahead of use, so that the mark was committed long before its numbers are seen by anybody.
+        stream.staged.reserved = Some(seq + 2 * block);
+    }
+    if !keep {
+        stream.lose(tx, (seq, seq), 1, GapReason::RefusedNewest, wall_ms)?;
+        return Ok(Seq(seq));
+    }
+    stream.staged.appended += 1;
+    stream.staged.appended_bytes += row_bytes;
+    let stored = Stored::of(stream.no, seq, &envelope.stamp, tx.boot_no());
+    tx.execute(
+        "INSERT INTO outbox_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        (
+            stored.stream_no,
+            stored.seq,
+            stored.wall_ms,
+            stored.boot_ms,
+            stored.boot_no,
+            stored.clock_state,
+            stored.checksum(&envelope.body),
+            &envelope.body,
+        ),
+    )?;
+    Ok(Seq(seq))
+}
+
 /// The columns that a checksum covers beside the body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) stream_no: i64,
     pub(super) seq: i64,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::batch::GapReason;
+use super::block::{BlockRow, Packed};
 use super::error::Error;
 use super::ledger;
 use super::queue::{Outbox, Stored};
@@ -194,6 +195,7 @@ impl Outbox {
             let came = next.unwrap_or(pages.count());
             let is_full = found.len() >= COMMIT_ROWS || bytes >= COMMIT_BYTES;
             if is_full || next.is_none() || came >= remembered + REMEMBER_PAGES {
+                self.wait_for_room(places, &found, bytes as u64).await;
                 *rows += self.enter(wreck, places, std::mem::take(&mut found), came).await?;
                 (remembered, bytes) = (came, 0);
             }
@@ -203,6 +205,31 @@ impl Outbox {
             }
         }
         Ok(())
+    }
+
+    /// A class that is full would give up its oldest rows, which are the salvaged ones: as long as rows of this epoch can
+    /// make room by being sent, the wreck waits. A class that is full of salvaged rows follows its policy, or nothing
+    /// would ever be sent.
+    async fn wait_for_room(&self, places: &Places, found: &[Found], bytes: u64) {
+        let classes = || {
+            let class = |row: &Found| places.streams.get(&row.stored.stream_no).map(|(_, _, old)| old.key.class);
+            found.iter().filter_map(class)
+        };
+        loop {
+            let is_tight = {
+                let streams = self.state.lock();
+                classes().any(|class| {
+                    let limit = streams.limit(class);
+                    let of_class = streams.all.iter().filter(|stream| stream.key.class == class);
+                    let own: u64 = of_class.filter(|stream| stream.key.epoch.is_none()).map(Stream::bytes_now).sum();
+                    streams.class_bytes(class) + bytes > limit && own > limit / 8
+                })
+            };
+            if !is_tight {
+                return;
+            }
+            tokio::time::sleep(WAIT).await;
+        }
     }
 
     /// Rows and progress in one transaction. Returns the rows that were new.
@@ -367,16 +394,40 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn look(pages: &Pages, from: u64, places: &Places) -> (Vec<Found>, u64, store::Scanned) {
     let (mut found, mut strangers) = (Vec::new(), 0);
     let scanned = pages.scan(from, SCAN_PAGES, &mut |record| {
-        let Some(row) = row(record.values) else { return };
-        match places.streams.get(&row.stored.stream_no) {
-            Some((_, _, old)) if old.wants(row.stored.seq.cast_unsigned()) => found.push(row),
-            Some(_) => {}
-            // Streams that an earlier salvage brought are known by their file.
-            None if places.streams.is_empty() || row.stored.stream_no > 0 => strangers += 1,
-            None => {}
+        for row in rows(record.values) {
+            match places.streams.get(&row.stored.stream_no) {
+                Some((_, _, old)) if old.wants(row.stored.seq.cast_unsigned()) => found.push(row),
+                Some(_) => {}
+                // Streams that an earlier salvage brought are known by their file.
+                None if places.streams.is_empty() || row.stored.stream_no > 0 => strangers += 1,
+                None => {}
+            }
         }
     });
     (found, strangers, scanned)
+}
+
+/// The rows that a record is or, as a block, holds.
+fn rows(values: &[Value<'_>]) -> Vec<Found> {
+    if let Some(row) = row(values) {
+        return vec![row];
+    }
+    let [stream_no, last, first, _, _, base, count, raw_bytes, checksum, body, ..] = values else { return Vec::new() };
+    let packed = || {
+        let number = |value: &Value<'_>| value.int().and_then(|number| u64::try_from(number).ok());
+        let packed = Packed {
+            stream_no: stream_no.int()?,
+            base: number(base)?,
+            count: number(count)?,
+            raw_bytes: number(raw_bytes)?,
+            checksum: u32::try_from(checksum.int()?).ok()?,
+            body: body.blob()?.to_vec(),
+        };
+        Some((first.int()?..=last.int()?, packed.unpack()?))
+    };
+    let Some((range, rows)) = packed() else { return Vec::new() };
+    let whole = |row: &BlockRow| range.contains(&row.stored.seq) && row.is_intact();
+    rows.into_iter().filter(whole).map(|BlockRow { stored, body, .. }| Found { stored, body }).collect()
 }
 
 /// A record as a row of the queue, if its checksum says that it is one.

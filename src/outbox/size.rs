@@ -2,6 +2,7 @@
 
 use rusqlite::types::ValueRef;
 
+use super::packs;
 use super::state::Stream;
 use crate::store::{Error, Tx};
 
@@ -59,9 +60,12 @@ pub(super) fn remove(tx: &Tx<'_>, stream: &mut Stream, first: u64, last: u64) ->
     }
     if removed.rows > 0 {
         tx.execute("DELETE FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3", range)?;
-        stream.staged.removed += removed.rows;
-        stream.staged.freed_bytes += removed.bytes;
     }
+    let packed = packs::remove(tx, stream, first, last)?;
+    removed.rows += packed.rows;
+    removed.bytes += packed.bytes;
+    stream.staged.removed += removed.rows;
+    stream.staged.freed_bytes += removed.bytes;
     Ok(removed)
 }
 

@@ -1,15 +1,19 @@
 //! What the outbox remembers about its streams, and what of it waits for a commit.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
 use super::batch::GapReason;
-use super::evict;
+use super::config::Config;
+use super::evict::{self, Room};
 use super::ledger;
 use super::metrics::Metrics;
 use super::quota::Quota;
 use super::stream::{Class, StreamKey};
+use super::summarise::Summarise;
+use super::uptime::Uptime;
 use crate::base::Clock;
 use crate::store::{Error, Tx};
 
@@ -35,6 +39,8 @@ pub(super) struct Stream {
     pub(super) flat_bytes: u64,
     /// Ledger entries waiting.
     pub(super) entries: u64,
+    /// Numbers below are in blocks, or were found to fit into none.
+    pub(super) packed_until: u64,
     /// First number issued in a failed commit and not in the ledger yet; the range ends just below `next`.
     pub(super) burned: Option<u64>,
     pub(super) staged: Staged,
@@ -50,6 +56,9 @@ pub(super) struct Staged {
     /// Rows that left, for whatever reason.
     pub(super) removed: u64,
     pub(super) freed_bytes: u64,
+    /// Rows that went into blocks, and what the blocks take; also what rows take that came out of one.
+    pub(super) packed: u64,
+    pub(super) packed_bytes: u64,
     /// Rows that were counted and are not there.
     pub(super) vanished: u64,
     /// Rows lost, by reason: for the counters.
@@ -78,6 +87,7 @@ impl Stream {
             flat_until: 0,
             flat_bytes: 0,
             entries: 0,
+            packed_until: 0,
             burned: None,
             staged: Staged::default(),
         }
@@ -111,7 +121,7 @@ impl Stream {
         if self.rows_now() == 0 {
             return 0;
         }
-        (self.bytes + self.staged.appended_bytes).saturating_sub(self.staged.freed_bytes)
+        (self.bytes + self.staged.appended_bytes + self.staged.packed_bytes).saturating_sub(self.staged.freed_bytes)
     }
 
     pub(super) fn entries_now(&self) -> u64 {
@@ -142,7 +152,9 @@ impl Stream {
     /// Writes what a start must know. Rows alone need no word: a start counts the few that came since.
     fn seal(&self, tx: &Tx<'_>) -> Result<(), Error> {
         let staged = &self.staged;
-        let counted = staged.reserved.is_some() || staged.settled.is_some() || staged.removed + staged.vanished > 0;
+        let counted = staged.reserved.is_some()
+            || staged.settled.is_some()
+            || staged.removed + staged.vanished + staged.packed > 0;
         if counted {
             tx.execute(
                 "UPDATE outbox_stream SET reserved = ?2, settled = ?3, bytes = ?4, counted = ?5 WHERE stream_no = ?1",
@@ -181,6 +193,7 @@ impl Stream {
         self.settled = staged.settled.unwrap_or(self.settled);
         metrics.appended.inc_by(staged.appended);
         metrics.deleted.inc_by(staged.acknowledged);
+        metrics.packed.inc_by(staged.packed);
         for (reason, count) in staged.lost {
             metrics.lost(self.key.class, reason, count);
         }
@@ -194,6 +207,9 @@ pub(super) struct Streams {
     pub(super) quota: Quota,
     /// Whether a class with `drop_newest` is refusing.
     pub(super) refusing: [bool; 4],
+    /// Bytes promised to work that is not committed yet.
+    pub(super) admitted: [u64; 4],
+    pub(super) uptime: Uptime,
     /// The transaction that the staged changes belong to.
     transaction: u64,
     touched: Vec<usize>,
@@ -235,19 +251,35 @@ impl Streams {
 pub(super) struct State {
     streams: Mutex<Streams>,
     pub(super) clock: Arc<dyn Clock>,
+    reserve_rows: u64,
     ledger_entries: u64,
+    pub(super) summarise: OnceLock<Arc<dyn Summarise>>,
     pub(super) appended: watch::Sender<u64>,
+    /// Grows with every loss in the ledger.
+    pub(super) losses: AtomicU64,
+    /// Changes when a class that blocks may have room.
+    pub(super) room: watch::Sender<u64>,
     pub(super) metrics: Metrics,
 }
 
 impl State {
-    pub(super) fn new(all: Vec<Stream>, quota: Quota, ledger_entries: u64, clock: Arc<dyn Clock>) -> Self {
-        let streams = Streams { all, quota, refusing: [false; 4], transaction: 0, touched: Vec::new() };
+    pub(super) fn new(
+        (all, uptime): (Vec<Stream>, Uptime),
+        quota: Quota,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (refusing, admitted) = ([false; 4], [0; 4]);
+        let streams = Streams { all, quota, refusing, admitted, uptime, transaction: 0, touched: Vec::new() };
         let state = Self {
             streams: Mutex::new(streams),
             clock,
-            ledger_entries,
+            reserve_rows: config.reserve_rows.max(1),
+            ledger_entries: config.ledger_entries,
+            summarise: OnceLock::new(),
             appended: watch::Sender::new(0),
+            losses: AtomicU64::new(0),
+            room: watch::Sender::new(0),
             metrics: Metrics::default(),
         };
         state.show(&state.lock());
@@ -281,10 +313,17 @@ impl State {
     /// The last word of a transaction: every class goes back below its limit, and what a start must know is written.
     fn seal(&self, tx: &Tx<'_>) -> Result<(), Error> {
         let mut streams = self.lock();
-        evict::enforce(tx, &mut streams, self.clock.wall_ms())?;
+        let stamp = self.clock.stamp();
+        streams.uptime.note(tx, stamp.boot_ms)?;
+        let summarise = self.summarise.get().map(|made| &**made);
+        evict::enforce(tx, &mut streams, &Room { stamp, summarise, reserve_rows: self.reserve_rows })?;
         for at in streams.touched.clone() {
             let (stream, most) = (&mut streams.all[at], self.ledger_entries.max(1));
-            while stream.entries_now() > most && evict::shorten_ledger(tx, stream, self.clock.wall_ms())? {}
+            // No alarm is given up for the sake of the ledger: it has no more entries than the stream has rows. And what is
+            // known of a wreck does not grow.
+            let is_exempt = stream.key.class == Class::Alarm || stream.key.epoch.is_some();
+            let most = if is_exempt { u64::MAX } else { most };
+            while stream.entries_now() > most && evict::shorten_ledger(tx, stream, stamp.wall_ms)? {}
             stream.seal(tx)?;
         }
         Ok(())
@@ -292,12 +331,19 @@ impl State {
 
     fn settle(&self, committed: bool) {
         let mut streams = self.lock();
-        let mut news = false;
+        let (mut news, mut room) = (false, false);
         for at in std::mem::take(&mut streams.touched) {
+            if committed && streams.all[at].staged.lost.iter().any(|(_, count)| *count > 0) {
+                self.losses.fetch_add(1, Ordering::Release);
+            }
+            room |= streams.all[at].staged.removed > 0;
             news |= streams.all[at].settle(committed, &self.metrics);
         }
         self.show(&streams);
         drop(streams);
+        if room && committed {
+            self.room.send_modify(|count| *count += 1);
+        }
         if news {
             self.appended.send_modify(|count| *count += 1);
         }

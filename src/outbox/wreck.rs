@@ -256,6 +256,13 @@ fn highest(connection: &Connection, no: i64) -> Option<u64> {
         let last: Option<i64> = connection.query_row(sql, [no], |row| row.get(0)).optional().ok()?;
         highest = highest.max(positive(last.unwrap_or(0))?);
     }
+    // A file of an earlier release has no blocks.
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'outbox_pack'";
+    if connection.query_row(sql, [], |row| row.get::<_, i64>(0)).ok()? > 0 {
+        let sql = "SELECT last FROM outbox_pack WHERE stream_no = ?1 ORDER BY last DESC LIMIT 1";
+        let last: Option<i64> = connection.query_row(sql, [no], |row| row.get(0)).optional().ok()?;
+        highest = highest.max(positive(last.unwrap_or(0))?);
+    }
     Some(highest)
 }
 

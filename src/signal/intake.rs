@@ -134,7 +134,7 @@ impl Intake {
         if self.is_duplicate(&mut sample, &mut notes) && self.settings.duplicates == Keep::Drop {
             return Admission::Dropped { reason: Note::Duplicate, notes, gap: None };
         }
-        let gap = match self.step_to(time_ms, &mut notes) {
+        let gap = match self.step_to(time_ms, sample.time_ms.is_none(), &mut notes) {
             Ok(gap) => gap,
             Err(reason) => return Admission::Dropped { reason, notes, gap: None },
         };
@@ -164,13 +164,14 @@ impl Intake {
     }
 
     /// Moves the stream's time; a late sample leaves it where it is.
-    fn step_to(&mut self, time_ms: i64, notes: &mut Notes) -> Result<Option<Gap>, Note> {
+    fn step_to(&mut self, time_ms: i64, is_arrival: bool, notes: &mut Notes) -> Result<Option<Gap>, Note> {
         let Some(newest_ms) = self.newest_ms else {
             self.newest_ms = Some(time_ms);
             return Ok(None);
         };
         if time_ms < newest_ms {
-            if newest_ms.abs_diff(time_ms) > self.settings.max_late_ms {
+            // What arrives cannot be late: this box's own clock was set back.
+            if is_arrival || newest_ms.abs_diff(time_ms) > self.settings.max_late_ms {
                 notes.insert(Note::ClockStep);
                 self.newest_ms = Some(time_ms);
                 return Ok(None);
@@ -439,6 +440,19 @@ mod tests {
         intake.restore(committed);
         assert_eq!(dropped(&intake.admit(with_id(2, 1000), 0)), None);
         assert_eq!(dropped(&intake.admit(with_id(1, 0), 0)), Some(Note::Duplicate));
+    }
+
+    #[test]
+    fn readings_without_a_time_are_never_late_whatever_is_done_to_the_clock() {
+        let mut intake = intake("late='drop'\nmax_late_ms=3600000");
+        let (start, year_ms) = (1_700_000_000_000, 365 * 24 * 3_600_000_i64);
+        for jump_ms in [0, -start, -10 * year_ms, 3_600_000, 10 * year_ms, -1000, 0] {
+            for n in 0..3 {
+                let sample = Sample { time_ms: None, ..sample(0, 5.0) };
+                let admission = intake.admit(sample, start + jump_ms + n);
+                assert!(matches!(admission, Admission::Accepted(_)), "{jump_ms}: {admission:?}");
+            }
+        }
     }
 
     proptest! {

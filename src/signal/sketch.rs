@@ -9,7 +9,6 @@ use datasketches::common::SearchCriteria;
 use datasketches::hash::value::canonical_float;
 use datasketches::hll::{HllSketch, HllType, HllUnion};
 use datasketches::kll::{KllFloat, KllSketch};
-use serde::Deserialize;
 
 /// The parameter k that is written into KLL images: that of the library's default. It bounds how far whoever merges
 /// them may compact, not what a window retains.
@@ -22,8 +21,7 @@ const KLL_SORTED: u8 = 2;
 const KLL_SINGLE: u8 = 4;
 
 /// How fine sketches are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SketchConfig {
     /// Values that a window's quantile sketch retains, 8 to 200: four bytes each. The rank of a quantile is wrong by at
     /// most 1/`quantile_points`, and by half of that where the window's readings are 2^n times as many.

@@ -17,7 +17,9 @@ fn open(folder: &Path) -> (Store, Option<Outbox>, Epoch, bool) {
     let config = store::Config::at(folder);
     let (store, opened) = Store::open(&config, &[outbox::SCHEMA], Arc::<ManualClock>::clone(&clock))
         .unwrap_or_else(|error| panic!("the store must open: {error:?}"));
-    let outbox = Outbox::open(&outbox::Config::default(), &store, opened.epoch, clock);
+    let pack = outbox::PackConfig { keep_rows: ROWS / 2, block_rows: 16, ..outbox::PackConfig::default() };
+    let config = outbox::Config { pack, ..outbox::Config::default() };
+    let outbox = Outbox::open(&config, &store, opened.epoch, clock);
     if let Err(error) = &outbox {
         assert!(error.is_corruption(), "{error:?}");
     }
@@ -44,6 +46,8 @@ async fn fill(folder: &Path) {
         };
         store.writer().commit(1, work).await.unwrap();
     }
+    // Half of the rows in blocks.
+    while outbox.pack_cold().await.unwrap() > 0 {}
     outbox.close().unwrap();
     store.close();
 }

@@ -146,6 +146,15 @@ impl Running<SyncMetrics> {
 }
 
 impl<M> Running<M> {
+    /// Runs `flow` until its token is cancelled.
+    pub(crate) fn of<F: Future<Output = ()> + Send + 'static>(
+        metrics: M,
+        flow: impl FnOnce(CancellationToken) -> F,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        Self { metrics, stop: stop.clone(), task: tokio::spawn(flow(stop)) }
+    }
+
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();

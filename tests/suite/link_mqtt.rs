@@ -245,13 +245,13 @@ async fn an_idle_receiver_may_wait_for_long_before_a_commit_without_more_than_it
 }
 
 /// An authority, and what it signed.
-struct Authority {
+pub(crate) struct Authority {
     folder: tempfile::TempDir,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
@@ -261,12 +261,12 @@ impl Authority {
         Self { folder, issuer: rcgen::Issuer::new(params, key) }
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
     }
 
     /// Writes `{common_name}.pem` and `{common_name}.key`.
-    fn sign(&self, common_name: &str, names: &[&str]) {
+    pub(crate) fn sign(&self, common_name: &str, names: &[&str]) {
         let key = rcgen::KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
@@ -286,7 +286,7 @@ impl Authority {
         ))
     }
 
-    fn client(&self, certificate: &str) -> TlsConfig {
+    pub(crate) fn client(&self, certificate: &str) -> TlsConfig {
         TlsConfig {
             ca_file: self.path("ca.pem"),
             certificate_file: Some(self.path(&format!("{certificate}.pem"))),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay::base::{BootId, Clock, ClockState};
-use forebay::flows::{Batch, Limits, Metered, Sync, SyncConfig, SyncMetrics};
+use forebay::flows::{Arrival, Batch, Limits, Metered, Sync, SyncConfig, SyncMetrics};
 use forebay::outbox::{Class, StreamHandle};
 use forebay::uplink::{Answer, LinkState, Lost, Message, Ticket, Uplink};
 use rand::rngs::StdRng;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::chaos::Chaos;
-use crate::fleet::{Gateway, Running, brisk, trusting};
+use crate::fleet::{Collector, Gateway, Running, brisk, trusting};
 use crate::mosquitto::Mosquitto;
 
 /// Tokio's paused time: it passes when everybody waits.
@@ -241,7 +241,31 @@ async fn fresh_rows_are_current_while_ten_thousand_rows_drain_and_alarms_overtak
     assert!(worst("alarm") < Duration::from_millis(200), "{:?}", worst("alarm"));
     assert!(drained_meanwhile > 5_000, "the backlog gets the rest: {drained_meanwhile} rows");
     assert_eq!(left.len(), 10_456, "each row once");
+    nothing_is_missing_meanwhile(&site).await;
     assert!(site.batches().iter().all(|(_, batch)| batch.gaps.is_empty()));
+}
+
+/// A receiver that is asked again and again while the drain goes on.
+async fn nothing_is_missing_meanwhile(site: &Site) {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::open(folder.path());
+    let messages: Vec<_> = site.sent.lock().unwrap().iter().map(|(_, message)| message.clone()).collect();
+    let mut to_come = 0;
+    for (at, message) in messages.into_iter().enumerate() {
+        let arrival = Arrival::read(message.topic, message.payload, collector.inbox.config());
+        let Arrival::Batch { address, batch, .. } = arrival else { panic!("{arrival:?}") };
+        let inbox = collector.inbox.clone();
+        collector.store.writer().commit(0, move |tx| inbox.apply(tx, &address.gateway, &batch)).await.unwrap();
+        if at % 16 == 0 {
+            let report = collector.report().await;
+            assert_eq!(report.missing(), 0, "after {at} messages");
+            to_come = to_come.max(report.series.iter().map(|series| series.to_come).sum::<u64>());
+        }
+    }
+    let report = collector.report().await;
+    assert_eq!((report.received(), report.missing()), (10_456, 0));
+    assert!(report.series.iter().all(|series| series.to_come == 0), "{report:?}");
+    assert!(to_come > 5_000, "at some time most was still to come: {to_come}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,8 @@ mod arrows;
 mod bit_flips;
 mod chaos;
 mod collecting;
+mod custody_crash;
+mod custody_faults;
 mod custody_model;
 mod e2e_access;
 mod e2e_alerts;
@@ -20,14 +22,22 @@ mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
 mod e2e_payloads;
+mod e2e_quota;
 mod e2e_receipts;
 mod e2e_requests;
+mod e2e_summaries;
 mod fleet;
+#[cfg(all(feature = "nats", feature = "postgres"))]
+mod fleet_faults;
 mod gateway;
 mod http_door;
 mod http_fixture;
 mod link_faults;
+#[cfg(feature = "nats")]
+mod link_kinds;
 mod link_mqtt;
+#[cfg(feature = "nats")]
+mod link_nats;
 mod link_pace;
 mod link_sync;
 #[cfg(feature = "tract")]
@@ -38,8 +48,18 @@ mod mqtt_exchange;
 mod mqtt_fixture;
 mod mqtt_hostile;
 mod mqtt_transport;
+#[cfg(feature = "nats")]
+mod nats_server;
 mod outbox_model;
 mod page_chromium;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod quota_model;
 mod salvage;
+mod sketches;
 mod store_faults;
+mod three_weeks;
+mod upgrade;
+#[cfg(feature = "postgres")]
+mod warehouse;
 mod webdriver;

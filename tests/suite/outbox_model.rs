@@ -27,6 +27,7 @@ enum Step {
     Acknowledge {
         which: usize,
     },
+    Pack,
     Restart,
     Kill,
 }
@@ -39,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1_usize..5).prop_map(|rows| Step::Send { rows }),
         2 => (1_usize..5).prop_map(|rows| Step::SendNewest { rows }),
         4 => any::<usize>().prop_map(|which| Step::Acknowledge { which }),
+        2 => Just(Step::Pack),
         1 => Just(Step::Restart),
         1 => Just(Step::Kill),
     ]
@@ -66,9 +68,13 @@ struct Bench {
 
 impl Bench {
     fn open(folder: tempfile::TempDir, clock: Arc<ManualClock>) -> Self {
-        let config = store::Config::at(folder.path());
+        let config = store::Config { ride_ms: 0, ..store::Config::at(folder.path()) };
         let (store, opened) = Store::open(&config, &[outbox::SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
-        let config = outbox::Config { reserve_rows: 4, ..outbox::Config::default() };
+        let config = outbox::Config {
+            reserve_rows: 4,
+            pack: outbox::PackConfig { keep_rows: 2, block_rows: 4, ..outbox::PackConfig::default() },
+            ..outbox::Config::default()
+        };
         let outbox = Outbox::open(&config, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
         let classes = [Class::Alarm, Class::Verdict, Class::Raw];
         let streams = classes
@@ -177,6 +183,7 @@ async fn run(steps: Vec<Step>) {
                     model.deleted += rows;
                 }
             }
+            Step::Pack => while bench.outbox.pack_cold().await.unwrap() > 0 {},
             Step::Restart => {
                 in_flight.clear();
                 bench = bench.restart();

@@ -91,6 +91,10 @@ fn lines(series: &SeriesReport) -> Vec<String> {
             series.arrived_anyway
         ));
     }
+    if series.to_come > 0 {
+        let numbers = counted(series.to_come, "number", "numbers");
+        lines.push(format!("  {numbers} still to come: newer rows overtook them while the gateway's backlog drains"));
+    }
     if series.missing > 0 {
         let ranges: Vec<_> = series.missing_ranges.iter().map(|(first, last)| range(*first, *last)).collect();
         let listed: u64 = series.missing_ranges.iter().map(|(first, last)| last.0 - first.0 + 1).sum();
@@ -140,7 +144,8 @@ fn json(report: &Report) -> Value {
             "declared_lost": series.declared_lost, "readings_lost": series.readings_lost,
             "numbers_skipped": series.declared_lost - series.readings_lost, "arrived_anyway": series.arrived_anyway,
             "reasons": reasons, "losses": series.losses.iter().map(loss).collect::<Vec<_>>(),
-            "missing": series.missing, "missing_ranges": missing, "duplicates": series.duplicates,
+            "missing": series.missing, "missing_ranges": missing, "to_come": series.to_come,
+            "duplicates": series.duplicates,
         })
     };
     json!({
@@ -187,6 +192,7 @@ mod tests {
             }],
             missing: 5,
             missing_ranges: vec![(Seq(90), Seq(93)), (Seq(99), Seq(99))],
+            to_come: 0,
             duplicates: 7,
         };
         Report { series: vec![series] }

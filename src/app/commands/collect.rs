@@ -146,6 +146,7 @@ fn from_nats(
     let wanted = StreamReceiverConfig {
         consumer: name(&args.stream.consumer)?,
         filter: format!("fleet/v1/{tenant}/+/+/+"),
+        ack_wait_ms: args.stream.ack_wait_s.saturating_mul(1000),
         create_stream: args.stream.create_stream.then(settings),
         ..StreamReceiverConfig::default()
     };

@@ -6,6 +6,7 @@ pub(super) mod collect;
 pub(super) mod doctor;
 pub(super) mod key;
 pub(super) mod model;
+pub(super) mod prove;
 pub(super) mod replay;
 pub(super) mod request;
 pub(super) mod run;

@@ -7,7 +7,7 @@ use super::{Diagnosis, Loaded, nearest};
 use crate::access::Access;
 use crate::catalog::Catalog;
 use crate::flows::sense;
-use crate::{rules, signal, uplink};
+use crate::{outbox, rules, signal, uplink};
 
 /// The outcome.
 #[derive(Debug, Default)]
@@ -28,6 +28,7 @@ pub fn review(loaded: &Loaded) -> Review {
         review.errors.push(at(loaded, "access.identity", &error, None));
     }
     review.remarks.extend(config.access.remarks());
+    queue(loaded, &mut review);
     cloud(loaded, &mut review);
     pace(loaded, &mut review);
     let catalog = Catalog::scan(&config.catalog);
@@ -109,6 +110,22 @@ fn cloud(loaded: &Loaded, review: &mut Review) {
                 ));
             }
         }
+    }
+}
+
+fn queue(loaded: &Loaded, review: &mut Review) {
+    match loaded.config.outbox.check() {
+        Err(outbox::Error::Setting { key, problem }) => {
+            review.errors.push(at(loaded, &format!("outbox.{key}"), &format!("{key}: {problem}"), None));
+        }
+        Err(error) => review.errors.push(at(loaded, "outbox", &error, None)),
+        Ok(()) => {}
+    }
+    let (wanted, file) = (loaded.config.outbox.max_bytes, loaded.config.store.max_bytes);
+    if let Some(wanted) = wanted.filter(|wanted| *wanted > file) {
+        let message = format!("the queue may have {wanted} bytes and the file {file}: the file's limit comes first");
+        let hint = "raise store.max_bytes, or leave outbox.max_bytes out: 70 % of the file is the default".to_owned();
+        review.problems.push(at(loaded, "outbox.max_bytes", &message, Some(hint)));
     }
 }
 

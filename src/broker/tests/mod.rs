@@ -24,10 +24,21 @@ struct Bench {
     _folder: Option<tempfile::TempDir>,
 }
 
+#[allow(clippy::disallowed_methods, reason = "ends with the test's runtime")]
 async fn open_at(path: &Path, config: Config, clock: Arc<ManualClock>) -> Bench {
     let store_config = store::Config { state_dir: path.to_owned(), ..store::Config::default() };
     let (store, _) = Store::open(&store_config, &[SCHEMA], clock.clone()).unwrap();
     let broker = Broker::open(config, &store, clock.clone()).await.unwrap();
+    let hub = broker.hub.clone();
+    // What `Broker::run` does between its ticks, which are the test's.
+    tokio::spawn(async move {
+        loop {
+            for chore in hub.take_chores() {
+                chore.await;
+            }
+            hub.chore_added.notified().await;
+        }
+    });
     Bench { broker, clock, store, _folder: None }
 }
 
@@ -86,6 +97,7 @@ async fn subscribe(link: &mut Link, filter: &str, options: Options) -> Subscribe
 
 fn publication(payload: &'static str, qos: Qos, packet_id: u16) -> Publication {
     Publication {
+        waits: false,
         payload: Bytes::from_static(payload.as_bytes()),
         qos,
         retain: false,

@@ -18,7 +18,7 @@ async fn a_persistent_session_waits_for_its_client() {
     assert_eq!(next_seen(&mut from).await, ["puback#1 Kept"]);
     let Welcome { link: mut to, session_present, .. } = bench.welcome(persistent("to")).await;
     assert!(session_present);
-    assert_eq!(seen(&mut to), ["t=v qos1#1"]);
+    assert_eq!(next_seen(&mut to).await, ["t=v qos1#1"]);
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn sessions_queues_and_retained_survive_a_restart() {
     let bench = open_at(folder.path(), Config::default(), clock).await;
     let Welcome { link: mut to, session_present, .. } = bench.welcome(persistent("to")).await;
     assert!(session_present);
-    assert_eq!(seen(&mut to), ["t/x=v qos1#1 dup ids[4]", "pubrel#2", "t/x=v qos2#3 dup ids[4]"]);
+    assert_eq!(next_seen(&mut to).await, ["t/x=v qos1#1 dup ids[4]", "pubrel#2", "t/x=v qos2#3 dup ids[4]"]);
     subscribe(&mut to, "state", Options::at(Q1)).await;
     assert_eq!(next_seen(&mut to).await, ["state=on qos1#4 retain"]);
     let mut from = bench.link(hello("from")).await;
@@ -206,6 +206,131 @@ async fn acknowledged_messages_do_not_come_back_after_a_restart() {
     assert_eq!(bench.broker.hub.persistent_bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
+/// Publishes `count` messages `0`, `1`, ... on `t` and waits for their answers.
+async fn publish_many(bench: &Bench, count: usize) {
+    let mut from = bench.link(hello("from")).await;
+    for chunk in (0..count).collect::<Vec<_>>().chunks(100) {
+        for (packet_id, number) in (1..).zip(chunk) {
+            let payload = Bytes::from(number.to_string());
+            send(&mut from, "t", Publication { payload, ..publication("", Q1, packet_id) });
+        }
+        let mut answers = 0;
+        while answers < chunk.len() {
+            answers += next_seen(&mut from).await.len();
+        }
+    }
+}
+
+/// Takes and acknowledges everything until `count` messages came; returns their payloads.
+async fn take_many(link: &mut Link, count: usize) -> Vec<usize> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        let mut out = Vec::new();
+        link.drain(4000, &mut out);
+        if out.is_empty() {
+            std::future::poll_fn(|context| link.poll_work(context)).await;
+        }
+        for packet in out {
+            let Outgoing::Publish { message, packet_id, .. } = packet else { panic!("{packet:?}") };
+            taken.push(std::str::from_utf8(&message.payload).unwrap().parse().unwrap());
+            assert!(acked(link, packet_id));
+        }
+    }
+    taken
+}
+
+#[tokio::test]
+async fn a_long_queue_costs_a_start_nothing_and_comes_back_in_order_and_once() {
+    const MANY: usize = 3000;
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    {
+        let bench = open_at(folder.path(), Config::default(), clock.clone()).await;
+        let mut to = bench.link(persistent("to")).await;
+        subscribe(&mut to, "t", Options::at(Q1)).await;
+        to.leave(Leaving::Normal, None);
+        publish_many(&bench, MANY).await;
+        let session = bench.broker.hub.sessions()["to"].clone();
+        assert_eq!(session.state().queue.rows_in_memory(), 0, "what waits for an absent client is on the disk only");
+        bench.store.close();
+    }
+    let bench = open_at(folder.path(), Config::default(), clock).await;
+    let session = bench.broker.hub.sessions()["to"].clone();
+    assert_eq!(session.state().queue.rows_in_memory(), 0, "a start reads none of them");
+    let bytes = session.state().queue.bytes();
+    assert!((60 * MANY..80 * MANY).contains(&bytes), "{bytes} bytes are about what there is");
+    let mut to = bench.link(persistent("to")).await;
+    let mut taken = take_many(&mut to, MANY / 2).await;
+    assert!(session.state().queue.rows_in_memory() < 1000, "a page or two");
+    // What comes meanwhile is behind.
+    let mut from = bench.link(hello("late")).await;
+    send(&mut from, "t", Publication { payload: Bytes::from(MANY.to_string()), ..publication("", Q1, 1) });
+    let left = MANY + 1 - taken.len();
+    taken.extend(take_many(&mut to, left).await);
+    assert!(taken.iter().copied().eq(0..=MANY), "each once and in order");
+    assert!(seen(&mut to).is_empty());
+    assert!(session.state().queue.is_in_memory());
+    assert_eq!(bench.broker.hub.persistent_bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_queued_message_whose_checksum_is_wrong_is_not_served_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    let bench = open_at(folder.path(), Config::default(), clock).await;
+    let mut to = bench.link(persistent("to")).await;
+    subscribe(&mut to, "t", Options::at(Q1)).await;
+    to.leave(Leaving::Normal, None);
+    publish_many(&bench, 6).await;
+    for spoil in [
+        "UPDATE broker_queue SET payload = x'39' WHERE packet_id = 2",
+        "UPDATE broker_queue SET qos = 2 WHERE packet_id = 3",
+        "UPDATE broker_queue SET expires_wall_ms = 77 WHERE packet_id = 5",
+    ] {
+        bench.store.writer().commit(0, move |tx| tx.execute(spoil, [])).await.unwrap();
+    }
+    let mut to = bench.link(persistent("to")).await;
+    assert_eq!(take_many(&mut to, 3).await, [0, 3, 5]);
+    assert_eq!(bench.broker.metrics().corrupt.get(), 3);
+    bench.synced().await;
+    bench.synced().await;
+    let left = |c: &rusqlite::Connection| {
+        Ok(c.query_row("SELECT count(*) FROM broker_queue", [], |row| row.get::<_, i64>(0))?)
+    };
+    assert!(bench.store.reader().read(left).await.unwrap() <= 3, "the wrong rows are gone");
+}
+
+#[tokio::test]
+async fn a_session_and_its_messages_outlive_whatever_the_wall_clock_does() {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    for jump_ms in [-1_700_000_000_000, -10 * YEAR_MS, 3_600_000, 10 * YEAR_MS] {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        {
+            let bench = open_at(folder.path(), Config::default(), clock.clone()).await;
+            let mut to = bench.link(persistent("to")).await;
+            subscribe(&mut to, "t", Options::at(Q1)).await;
+            to.leave(Leaving::Normal, None);
+            let mut from = bench.link(hello("from")).await;
+            send(&mut from, "t", Publication { expiry_s: Some(600), ..publication("v", Q1, 1) });
+            assert_eq!(next_seen(&mut from).await, ["puback#1 Kept"]);
+            clock.set_wall_ms(1_700_000_000_000 + jump_ms);
+            bench.broker.tick();
+            bench.store.close();
+        }
+        clock.advance(Duration::from_secs(60));
+        let bench = open_at(folder.path(), Config::default(), clock.clone()).await;
+        bench.broker.tick();
+        let Welcome { link: mut to, session_present, .. } = bench.welcome(persistent("to")).await;
+        assert!(session_present, "{jump_ms}");
+        assert_eq!(next_seen(&mut to).await, ["t=v qos1#1 dup"], "{jump_ms}");
+        drop(to);
+        clock.advance(Duration::from_secs(3601));
+        bench.broker.tick();
+        assert!(!bench.welcome(persistent("to")).await.session_present, "an hour is an hour");
+    }
+}
+
 #[tokio::test]
 async fn what_a_full_session_does_not_get_is_in_the_ledger_before_the_publisher_is_acknowledged() {
     let bench = open_with(Config { queue_messages: 2, ..Config::default() }).await;
@@ -240,6 +365,6 @@ async fn a_full_session_may_be_configured_to_refuse_and_then_nobody_has_the_mess
     assert_eq!(next_seen(&mut from).await, ["puback#1 Kept", "puback#2 Refused(Full)", "pubrec#3 Refused(Full)"]);
     assert_eq!(seen(&mut watcher), ["t=one"]);
     let Welcome { link: mut to, .. } = bench.welcome(persistent("to")).await;
-    assert_eq!(seen(&mut to), ["t=one qos1#1"]);
+    assert_eq!(next_seen(&mut to).await, ["t=one qos1#1"]);
     assert!(bench.store.reader().read(|connection| losses(connection, 10)).await.unwrap().is_empty());
 }

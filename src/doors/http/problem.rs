@@ -101,6 +101,9 @@ impl From<IngestError> for Problem {
             IngestError::Full => Self::new(StatusCode::TOO_MANY_REQUESTS, "full", message)
                 .hint("nothing was kept; send it again later")
                 .retry_after(1),
+            IngestError::Quota => Self::new(StatusCode::INSUFFICIENT_STORAGE, "quota", message)
+                .hint("GET /api/v1/queue shows the shares, [outbox] sets them; send it again later")
+                .retry_after(5),
             IngestError::Disk => Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk", message)
                 .hint("nothing was acknowledged; GET /readyz says what is wrong")
                 .retry_after(5),

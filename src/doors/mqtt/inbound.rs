@@ -133,6 +133,7 @@ impl Connection {
             packet_id,
             expiry_s: publish.properties.message_expiry_interval_secs,
             properties,
+            waits: self.settings.version == ProtocolVersion::V311,
         };
         self.waiting = self.link.publish(topic, publication);
         if publish.delivery != Delivery::AtMostOnce && self.exceeds_receive_maximum() {

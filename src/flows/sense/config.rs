@@ -1,6 +1,6 @@
 //! `[[stream]]`: which topic feeds it, how its payloads are read, what judges it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use crate::access::Filter;
 use crate::base::Name;
@@ -130,19 +130,35 @@ pub const MAX_SUMMARY_READINGS: u64 = 65_536;
 #[serde(default, deny_unknown_fields)]
 pub struct SummaryConfig {
     /// Readings in one summary, up to 65,536 and to what history keeps; 0 for no summaries at all.
+    #[serde(deserialize_with = "within::<_, 0, MAX_SUMMARY_READINGS>")]
     pub readings: u64,
     /// How long after its first reading a summary ends, in seconds by the box's clock; 0 to wait for `readings`. For
     /// sensors that speak seldom.
+    #[serde(deserialize_with = "within::<_, 0, MAX_SUMMARY_AGE_S>")]
     pub max_age_s: u64,
     /// Values that the quantile sketch of a field retains, 8 to 200: four bytes each. See [`SketchConfig`].
-    pub quantile_points: usize,
+    #[serde(deserialize_with = "within::<_, 8, 200>")]
+    pub quantile_points: u64,
     /// Logarithm of the registers that count different values, 4 to 12. See [`SketchConfig`].
-    pub distinct_lg_k: u8,
+    #[serde(deserialize_with = "within::<_, 4, 12>")]
+    pub distinct_lg_k: u64,
+}
+
+/// A year: an instant that far ahead is still one.
+const MAX_SUMMARY_AGE_S: u64 = 366 * 86_400;
+
+fn within<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(deserializer: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(deserializer)?;
+    if (LEAST..=MOST).contains(&number) {
+        return Ok(number);
+    }
+    Err(de::Error::custom(format!("expected {LEAST} to {MOST}, found {number}")))
 }
 
 impl Default for SummaryConfig {
     fn default() -> Self {
         let SketchConfig { quantile_points, distinct_lg_k } = SketchConfig::default();
+        let (quantile_points, distinct_lg_k) = (quantile_points as u64, u64::from(distinct_lg_k));
         Self { readings: 2048, max_age_s: 3600, quantile_points, distinct_lg_k }
     }
 }
@@ -150,6 +166,25 @@ impl Default for SummaryConfig {
 impl SummaryConfig {
     /// How fine the sketches are.
     pub fn sketches(&self) -> SketchConfig {
-        SketchConfig { quantile_points: self.quantile_points, distinct_lg_k: self.distinct_lg_k }
+        SketchConfig { quantile_points: self.quantile_points as usize, distinct_lg_k: self.distinct_lg_k as u8 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_beyond_its_bounds_is_refused_at_its_line() {
+        for (text, expected) in [
+            ("readings = 70000", "expected 0 to 65536, found 70000"),
+            ("quantile_points = 500", "expected 8 to 200, found 500"),
+            ("max_age_s = 1\ndistinct_lg_k = 3", "expected 4 to 12, found 3"),
+        ] {
+            let error = toml::from_str::<SummaryConfig>(text).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("line"), "{error}");
+        }
+        let config: SummaryConfig = toml::from_str("readings = 12").unwrap();
+        assert_eq!((config.readings, config.max_age_s, config.sketches()), (12, 3600, SketchConfig::default()));
     }
 }

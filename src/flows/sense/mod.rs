@@ -4,6 +4,7 @@
 //! next reading is judged while the last one is on its way to the disk. If a commit fails, everything that was computed
 //! on top of it is refused, and the stream goes on from what the disk holds.
 
+mod admission;
 mod commit;
 mod config;
 mod judge;
@@ -18,6 +19,7 @@ pub use stream::SummaryNews;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,13 +27,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::board::Board;
+use super::board::{Board, StreamBoard};
 use super::intake::IngestError;
 use super::models::Models;
 use super::summary::{Drops, Open, Scored};
 use crate::access::Filter;
 use crate::base::{Clock, Name};
-use crate::broker::{Broker, Tap, TapMessage, TapResult};
+use crate::broker::{Broker, Qos, Tap, TapMessage, TapResult};
 use crate::history::{History, StreamNo};
 use crate::outbox::{self, Class, Outbox, StreamKey};
 use crate::rules::{self, Rule};
@@ -121,6 +123,9 @@ pub struct About {
 struct Entry {
     about: About,
     mailbox: mpsc::Sender<Work>,
+    board: Arc<StreamBoard>,
+    /// Payloads wait for room in the queue to the cloud: whoever can wait is not read.
+    parking: Arc<AtomicBool>,
     orders: mpsc::Sender<Order>,
 }
 
@@ -152,8 +157,9 @@ impl Sense {
             problems.extend(problem);
             let (mailbox, works) = mpsc::channel(config.queue_payloads.max(1));
             let (orders, obeyed) = mpsc::channel(ORDERS);
+            let (board, parking) = (Arc::clone(&stream.board), Arc::clone(&stream.parking));
             tasks.spawn(stream.run(works, obeyed, stop.clone()));
-            entries.push(Entry { about, mailbox, orders });
+            entries.push(Entry { about, mailbox, board, parking, orders });
         }
         Ok((Self { entries, room, clock: parts.clock }, newscast, problems))
     }
@@ -204,13 +210,22 @@ impl Tap for Sense {
 
     fn take(&self, message: TapMessage) -> TapResult {
         let Some(entry) = self.entry(&message.topic) else { return TapResult::Busy(message) };
+        if message.waits && message.qos != Qos::AtMostOnce && entry.parking.load(Ordering::Acquire) {
+            return TapResult::Busy(message);
+        }
         match entry.mailbox.try_reserve() {
             Ok(place) => {
-                let TapMessage { payload, receipt, within, .. } = message;
-                place.send(Work { payload, arrived: self.clock.since_boot(), receipt, within, reply: None });
+                let TapMessage { payload, receipt, within, waits, qos, .. } = message;
+                let waits = waits && qos != Qos::AtMostOnce;
+                place.send(Work { payload, arrived: self.clock.since_boot(), receipt, within, waits, reply: None });
                 TapResult::Taken
             }
-            Err(_full_or_closed) => TapResult::Busy(message),
+            Err(_full_or_closed) => {
+                if message.qos == Qos::AtMostOnce {
+                    entry.board.count(|tally| tally.overflowed += 1);
+                }
+                TapResult::Busy(message)
+            }
         }
     }
 
@@ -332,6 +347,7 @@ async fn build(
         summing,
         drops: Drops::default(),
         room,
+        parking: Arc::default(),
     };
     stream.read_back().await?;
     Ok((About { config: config.clone(), no, model, raise }, stream, problem))

@@ -1,5 +1,6 @@
 //! One stream's task: payloads in order, each judged, written and answered.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::flows::intake::{IngestError, Ingested};
 use crate::flows::record::{self, Closed};
 use crate::flows::summary::{Drops, Extra, Open};
 use crate::history::{self, History, StreamNo};
-use crate::signal::{self, Admission, Decoder, Note, Sample};
+use crate::outbox::{Admission, ClassFull};
+use crate::signal::{self, Decoder, Note, Sample};
 use crate::store::{CommitError, Reader, Writer};
 
 /// Readings between two saved memories: a restart judges at most about so many again.
@@ -40,6 +42,8 @@ pub(in crate::flows) struct Work {
     pub receipt: Receipt,
     /// The broker's rows for QoS 2, to be written in the same transaction.
     pub within: Option<Within>,
+    /// Its sender's protocol has no word for "full": it is kept until there is room.
+    pub waits: bool,
     pub reply: Option<oneshot::Sender<Result<Ingested, IngestError>>>,
 }
 
@@ -151,7 +155,13 @@ pub(super) struct Stream {
     pub drops: Drops,
     /// Wakes publishers that wait for room.
     pub room: Arc<Notify>,
+    /// Work waits for room in the queue to the cloud.
+    pub parking: Arc<AtomicBool>,
 }
+
+/// Work that waits for room in the queue to the cloud. As long as there is any, [`Stream::parking`] keeps further
+/// publishers who can wait out of the mailbox, so it holds at most what the mailbox held.
+type Parked = VecDeque<Work>;
 
 impl Stream {
     /// Serves until `stop` and the mailbox is empty.
@@ -162,6 +172,8 @@ impl Stream {
         stop: CancellationToken,
     ) {
         let mut samples = Vec::new();
+        let mut parked = Parked::default();
+        let mut room = self.committed.outbox.room();
         loop {
             let wait = self.summing.due.map(|due| due.saturating_sub(self.clock.since_boot()));
             if wait == Some(Duration::ZERO) {
@@ -174,6 +186,11 @@ impl Stream {
                     self.obey(order).await;
                     continue;
                 }
+                // Closed only with the outbox, which this task holds.
+                _ = room.changed(), if !parked.is_empty() => {
+                    self.unpark(&mut parked, &mut samples).await;
+                    continue;
+                }
                 work = mailbox.recv() => work,
                 () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if wait.is_some() => continue,
                 () = stop.cancelled() => {
@@ -184,7 +201,16 @@ impl Stream {
             let Some(work) = work else { break };
             self.room.notify_waiters();
             self.mend().await;
-            self.take(work, &mut samples).await;
+            if work.waits && !parked.is_empty() {
+                // Behind those of its sender that wait already.
+                parked.push_back(work);
+                continue;
+            }
+            room.mark_unchanged();
+            if let Some(work) = self.take(work, &mut samples).await {
+                parked.push_back(work);
+                self.parking.store(true, Ordering::Release);
+            }
         }
         self.flight.all_landed().await;
     }
@@ -258,13 +284,36 @@ impl Stream {
         }
     }
 
-    async fn take(&mut self, work: Work, samples: &mut Vec<Sample>) {
+    /// Tries again what waits, in order, until there is no room again.
+    async fn unpark(&mut self, parked: &mut Parked, samples: &mut Vec<Sample>) {
+        self.mend().await;
+        while let Some(work) = parked.pop_front() {
+            if let Some(work) = self.take(work, samples).await {
+                parked.push_front(work);
+                return;
+            }
+        }
+        self.parking.store(false, Ordering::Release);
+        self.room.notify_waiters();
+    }
+
+    /// Gives the work back if it has to wait for room in the queue to the cloud.
+    async fn take(&mut self, work: Work, samples: &mut Vec<Sample>) -> Option<Work> {
         samples.clear();
         let arrival_ms = self.clock.wall_ms();
         if let Err(error) = self.decoder.decode(&work.payload, arrival_ms, samples) {
             self.reject(work, arrival_ms, &error).await;
-            return;
+            return None;
         }
+        // Before anything is judged: what is refused or waits must leave no trace.
+        let admission = match self.committed.admit(samples) {
+            Ok(admission) => admission,
+            Err(_full) if work.waits => return Some(work),
+            Err(full) => {
+                self.turn_away(work, full);
+                return None;
+            }
+        };
         let mut rows = Vec::with_capacity(samples.len());
         let mut duplicates = 0;
         for sample in samples.drain(..) {
@@ -280,7 +329,23 @@ impl Stream {
         }
         let memory = self.memory_if_due(rows.len());
         let verdict_us = self.micros_since(work.arrived);
-        self.submit(work, rows, duplicates, memory, verdict_us).await;
+        self.submit(work, rows, duplicates, memory, verdict_us, admission).await;
+        None
+    }
+
+    fn turn_away(&self, work: Work, full: ClassFull) {
+        let Work { receipt, within, reply, .. } = work;
+        tracing::debug!(stream = %self.board.name(), class = full.class.as_str(), "no room: not acknowledged");
+        if !receipt.is_watched() && reply.is_none() {
+            self.board.count(|tally| tally.overflowed += 1);
+        }
+        if let Some(within) = within {
+            within.refuse(Refusal::Full);
+        }
+        receipt.refuse(Refusal::Full);
+        if let Some(reply) = reply {
+            let _ = reply.send(Err(IngestError::Quota));
+        }
     }
 
     async fn judged(&mut self, admitted: Admitted) -> Row {
@@ -344,11 +409,20 @@ impl Stream {
         }
     }
 
-    async fn submit(&mut self, work: Work, rows: Vec<Row>, duplicates: u64, memory: Option<Memory>, verdict_us: u32) {
+    async fn submit(
+        &mut self,
+        work: Work,
+        rows: Vec<Row>,
+        duplicates: u64,
+        memory: Option<Memory>,
+        verdict_us: u32,
+        admission: Admission,
+    ) {
         let Work { arrived, mut receipt, within, reply, .. } = work;
         if self.durability == Durability::Memory {
             std::mem::replace(&mut receipt, Receipt::unwatched()).kept();
         }
+        let readings = rows.len() as u64;
         let summed = rows.iter().filter(|row| row.summed.is_some()).count();
         let bytes = rows.iter().map(|row| 128 + 8 * row.reading.values.len()).sum::<usize>();
         let bytes = bytes + summed * SUMMARY_BYTES + 64;
@@ -362,6 +436,7 @@ impl Stream {
         let (flight, written) = (Arc::clone(&self.flight), Arc::clone(&job));
         let (landing, clock) = (Arc::clone(&self.flight), Arc::clone(&self.clock));
         let durable = self.durability == Durability::Disk;
+        let board = Arc::clone(&self.board);
         self.flight.take_off();
         let sent = self.writer.submit(
             bytes,
@@ -381,6 +456,9 @@ impl Stream {
                 };
                 if outcome.is_err() {
                     landing.poisoned.store(true, Ordering::Release);
+                    if !durable {
+                        board.count(|tally| tally.unkept += readings);
+                    }
                 }
                 receipt.answer(outcome);
                 let commit_us = micros(clock.since_boot().saturating_sub(arrived));
@@ -388,6 +466,8 @@ impl Stream {
                 if let Some(reply) = reply {
                     let _ = reply.send(ingested.map_err(IngestError::from));
                 }
+                // What was promised is in the account now.
+                drop(admission);
                 landing.land();
             },
         );
@@ -459,11 +539,11 @@ impl Stream {
         })
     }
 
-    fn tally(&self, admission: &Admission, duplicates: &mut u64) {
+    fn tally(&self, admission: &signal::Admission, duplicates: &mut u64) {
         let notes = admission.notes();
         let missing = admission.gap().map_or(0, |gap| gap.missing);
-        let is_duplicate = matches!(admission, Admission::Dropped { reason: Note::Duplicate, .. });
-        let is_dropped = matches!(admission, Admission::Dropped { .. }) && !is_duplicate;
+        let is_duplicate = matches!(admission, signal::Admission::Dropped { reason: Note::Duplicate, .. });
+        let is_dropped = matches!(admission, signal::Admission::Dropped { .. }) && !is_duplicate;
         *duplicates += u64::from(is_duplicate);
         if !notes.is_empty() || missing > 0 {
             self.board.count(|tally| {

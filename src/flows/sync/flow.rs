@@ -64,6 +64,8 @@ pub struct Sync<U, R> {
     pub(super) holds: Holds,
     pub(super) company: Company,
     pub(super) look: Look,
+    /// Losses that were looked for.
+    pub(super) losses: u64,
     pub(super) pace: Pace,
     pub(super) judge: LinkJudge,
     metered: watch::Receiver<bool>,
@@ -113,7 +115,8 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             submitted: HashMap::new(),
             holds: Holds::default(),
             company: Company::new(config.batch_rows as u64, Duration::from_millis(config.linger_ms)),
-            look: Look { alarms: true, others: true },
+            losses: 0,
+            look: Look { losses: true, alarms: true, others: true },
             pace: Pace::new(&config, now),
             judge: LinkJudge::new(config.link.clone(), now, clock.wall_ms()),
             metered: watch::channel(config.metered == Metered::Yes).1,
@@ -234,7 +237,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
 
     /// Keeps the window full until something ends it.
     async fn pump(&mut self, stop: &CancellationToken, backoff: &mut Backoff) -> Ended {
-        self.look = Look { alarms: true, others: true };
+        self.look = Look { losses: true, alarms: true, others: true };
         let (mut appended, mut deleted) = (self.queue.appended(), self.queue.deleted());
         loop {
             // Before the look at the queue, so that what comes during it wakes the next one.

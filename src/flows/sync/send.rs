@@ -37,6 +37,8 @@ pub(super) struct Ready {
 /// There may be ledger entries without a row, which nothing counts: look once even if nothing seems to wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
+    /// Entries that say what was lost: they leave first.
+    pub(super) losses: bool,
     pub(super) alarms: bool,
     pub(super) others: bool,
 }
@@ -75,6 +77,8 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
     /// Submits what is due while there is room. Gives the time after which to look again, if only time is missing.
     pub(super) async fn fill(&mut self) -> Result<Option<Duration>, Ended> {
         self.queue.settle(&mut self.flights).await?;
+        let losses = self.queue.losses();
+        self.look.losses |= std::mem::replace(&mut self.losses, losses) != losses;
         let again = self.send_again().await?;
         let wait = self.fill_from_queue().await?;
         Ok([again, wait].into_iter().flatten().min())
@@ -170,7 +174,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         let allowed = |class| self.allows(class);
         let tally = tally(&self.queue.positions(), &self.flights, &self.holds, allowed, (batch_rows, live), now);
         let mut turns = Vec::with_capacity(3);
-        if tally.alarms > 0 || self.look.alarms || self.ready.contains_key(&Claim::Alarm) {
+        if tally.alarms > 0 || self.look.losses || self.look.alarms || self.ready.contains_key(&Claim::Alarm) {
             turns.push(Claim::Alarm);
         }
         let full = self.confirmations.is_full();
@@ -229,6 +233,17 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
                 || (metered && !classes.contains(&key.class))
         };
         let limits = self.limits();
+        if claim == Claim::Alarm && self.look.losses {
+            // Of every class, over every link: a few bytes that say what will never come.
+            let held = |key: &StreamKey| holds.is_held(key, now);
+            let found = self.queue.next(&self.gateway, End::Losses, limits, &self.flights, held).await?;
+            if let Some((key, batch)) = found {
+                let overtakes = batch.ahead.is_some();
+                return self.make(claim, key, batch, overtakes).await;
+            }
+            // Those of a stream that is held travel with its rows later.
+            self.look.losses = false;
+        }
         let found = self.queue.next(&self.gateway, end, limits, &self.flights, passed).await?;
         if claim == Claim::Alarm {
             self.look.alarms = false;
@@ -236,7 +251,14 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             self.look.others = false;
         }
         match found {
-            Some((key, batch)) => self.make(claim, key, batch, end == End::Newest).await,
+            Some((key, mut batch)) => {
+                let overtakes = batch.ahead.is_some();
+                // What is made and not sent yet may come behind this one.
+                let unsent = self.ready.values().filter(|ready| ready.key == key).map(|ready| ready.span.first);
+                let behind = unsent.filter(|first| *first < batch.first).chain(batch.ahead).min();
+                batch.ahead = behind;
+                self.make(claim, key, batch, overtakes).await
+            }
             None => {
                 self.company.again();
                 Ok(Made::Nothing)
@@ -288,7 +310,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
                 let (seq, size_bytes) = (row.seq.0, row.body.len());
                 tracing::error!(stream = %key, seq, size_bytes, limit_bytes, "a row is too large for the cloud: lost");
                 self.metrics.unsendable.inc();
-                self.look = Look { alarms: true, others: true };
+                self.look = Look { losses: true, alarms: true, others: true };
                 Ok(self.queue.give_up(key, row.seq).await?)
             }
             // A far side that takes next to nothing is set up wrongly; that is no reason to throw rows away.

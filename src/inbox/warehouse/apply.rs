@@ -1,5 +1,6 @@
 //! Rows and the sets of received numbers, in one transaction.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -17,14 +18,14 @@ use super::connection::{Pool, Prepared, TlsFiles, WarehouseError, failed};
 use super::schema;
 
 /// One batch and whose it is.
-#[derive(Debug, Clone)]
-pub struct Incoming {
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming<'a> {
     /// The customer or site.
-    pub tenant: Name,
+    pub tenant: &'a Name,
     /// The sender.
-    pub gateway: Name,
+    pub gateway: &'a Name,
     /// What it sent.
-    pub batch: VerifiedBatch,
+    pub batch: &'a VerifiedBatch,
 }
 
 /// A message that cannot be read, for a person to look at.
@@ -76,7 +77,7 @@ impl Warehouse {
 
     /// Stores what is new in the batches, in one transaction, and says what became of each. An error means that
     /// nothing of it counts, also when the fate of the COMMIT is unknown: send all of it again.
-    pub async fn keep(&self, batches: &[Incoming], rejects: &[Reject]) -> Result<Vec<Applied>, WarehouseError> {
+    pub async fn keep(&self, batches: &[Incoming<'_>], rejects: &[Reject]) -> Result<Vec<Applied>, WarehouseError> {
         let mut lease = self.pool.lease().await?;
         let limit_ms = self.pool.config().transaction_timeout_ms;
         let connection = &mut lease.connection;
@@ -108,7 +109,7 @@ impl Warehouse {
     }
 }
 
-fn key(incoming: &Incoming) -> Key<'_> {
+fn key<'a>(incoming: &Incoming<'a>) -> Key<'a> {
     let batch = &incoming.batch.0;
     (incoming.tenant.as_str(), incoming.gateway.as_str(), batch.epoch, &batch.class, batch.stream.as_str())
 }
@@ -116,7 +117,7 @@ fn key(incoming: &Incoming) -> Key<'_> {
 async fn apply(
     tx: &Transaction<'_>,
     prepared: &Prepared,
-    batches: &[Incoming],
+    batches: &[Incoming<'_>],
     max_series: u64,
 ) -> Result<Vec<Applied>, WarehouseError> {
     // Sorted: every collector takes the locks in this order.
@@ -164,13 +165,13 @@ impl Series {
             gaps.no.push(self.no);
             gaps.first.push(gap.first.0.cast_signed());
             gaps.last.push(gap.last.0.cast_signed());
-            gaps.count.push(gap.count.cast_signed());
-            gaps.reason.push(&gap.reason);
+            gaps.count.push(i64::try_from(gap.count).unwrap_or(i64::MAX));
+            gaps.reason.push(text(&gap.reason));
             gaps.wall_ms.push(gap.wall_ms);
         }
         let duplicates = batch.rows.len() as u64 - new_rows;
         self.duplicates += duplicates;
-        self.highest = self.highest.max(batch.last.0);
+        self.highest = self.highest.max(batch.complete_to());
         Applied::Stored { new_rows, duplicates, newly_lost }
     }
 }
@@ -224,11 +225,11 @@ async fn find(
 async fn read(
     tx: &Transaction<'_>,
     prepared: &Prepared,
-    batches: &[Incoming],
+    batches: &[Incoming<'_>],
     wanted: &BTreeMap<Key<'_>, Vec<usize>>,
     numbers: &[Option<i64>],
 ) -> Result<BTreeMap<i64, Series>, WarehouseError> {
-    let (mut nos, mut firsts, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut nos, mut firsts, mut upto) = (Vec::new(), Vec::new(), Vec::new());
     let (mut gap_nos, mut gap_firsts, mut gap_lasts) = (Vec::new(), Vec::new(), Vec::new());
     let mut state = BTreeMap::new();
     for (members, no) in wanted.values().zip(numbers) {
@@ -244,7 +245,7 @@ async fn read(
         let (first, last) = (first.cast_signed(), last.cast_signed());
         nos.push(no);
         firsts.push(first);
-        lasts.push(last);
+        upto.push(last.saturating_add(1));
         if with_gaps {
             gap_nos.push(no);
             gap_firsts.push(first);
@@ -255,7 +256,7 @@ async fn read(
     }
     let failed = failed("read what was received");
     let no_gaps = gap_nos.is_empty();
-    let ranges = tx.query(&prepared.ranges, &[&nos, &firsts, &lasts]).await.map_err(&failed)?;
+    let ranges = tx.query(&prepared.ranges, &[&nos, &firsts, &upto]).await.map_err(&failed)?;
     for row in ranges {
         if let Some(series) = state.get_mut(&row.get(0)) {
             series.before.insert(row.get::<_, i64>(1).cast_unsigned(), row.get::<_, i64>(2).cast_unsigned());
@@ -336,13 +337,17 @@ async fn write(
 async fn put_aside(tx: &Transaction<'_>, reject: &Reject) -> Result<(), WarehouseError> {
     let failed = failed("put a message aside");
     let size_bytes = i64::try_from(reject.size_bytes).unwrap_or(i64::MAX);
-    // PostgreSQL's text takes no NUL.
-    let (topic, reason) = (reject.topic.replace('\0', "\u{fffd}"), reject.reason.replace('\0', "\u{fffd}"));
+    let (topic, reason) = (text(&reject.topic), text(&reject.reason));
     tx.execute(schema::REJECT, &[&reject.wall_ms, &topic, &reason, &size_bytes, &reject.payload])
         .await
         .map_err(&failed)?;
     tx.execute(schema::FORGET_REJECTED, &[&i64::from(reject.most)]).await.map_err(&failed)?;
     Ok(())
+}
+
+/// PostgreSQL's text takes no NUL.
+fn text(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
 #[derive(Default)]
@@ -361,7 +366,7 @@ struct GapColumns<'a> {
     first: Vec<i64>,
     last: Vec<i64>,
     count: Vec<i64>,
-    reason: Vec<&'a str>,
+    reason: Vec<Cow<'a, str>>,
     wall_ms: Vec<i64>,
 }
 

@@ -68,6 +68,15 @@ pub enum WarehouseError {
     },
 }
 
+impl WarehouseError {
+    /// True if the server found fault with what was to be written (SQLSTATE classes 22, 23 and 54), so that it will
+    /// again, whenever it is asked.
+    pub fn is_about_the_data(&self) -> bool {
+        let Self::Database { source, .. } = self else { return false };
+        source.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.code().starts_with(class)))
+    }
+}
+
 /// The server's own words, which the driver's error keeps to itself.
 fn plain(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {

@@ -83,17 +83,17 @@ pub(super) const LOCK: &str = "
     ORDER BY k.ord
     FOR UPDATE OF s";
 
-/// The stored ranges that overlap or touch the wanted ones. Ranges are disjoint, so only the last one that begins
+/// The stored ranges that overlap or touch the wanted ones, from `first` to one less than `upto`. Ranges are disjoint, so only the last one that begins
 /// before a wanted one can reach it: the index is not scanned from its beginning.
 pub(super) const RANGES: &str = "
     SELECT r.series_no, r.first, r.last
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS k (series_no, first, last)
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS k (series_no, first, upto)
     CROSS JOIN LATERAL (
         SELECT series_no, first, last FROM forebay_received
         WHERE series_no = k.series_no
             AND first >= coalesce(
                 (SELECT max(first) FROM forebay_received WHERE series_no = k.series_no AND first < k.first), k.first)
-            AND first <= k.last + 1
+            AND first <= k.upto
             AND last >= k.first - 1
     ) r
     ORDER BY r.series_no, r.first";

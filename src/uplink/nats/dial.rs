@@ -165,7 +165,8 @@ impl Dialler {
         let (config, nats, secrets) = (&self.config, self.nats(), self.secrets.clone());
         let mut options = ConnectOptions::new()
             .name(&config.client_id)
-            .connection_timeout(Duration::from_millis(config.connect_timeout_ms))
+            // Our own limit, over all of it, has the word.
+            .connection_timeout(Duration::from_millis(config.connect_timeout_ms).saturating_mul(2))
             .request_timeout(Some(Duration::from_millis(config.connect_timeout_ms)))
             .ping_interval(Duration::from_secs(u64::from(config.keep_alive_s)))
             .custom_inbox_prefix(nats.inbox_prefix)

@@ -66,6 +66,7 @@ pub(super) fn counters(tally: &Tally) -> Markup {
         ("Dropped", tally.dropped, "by a policy: late, out of range, not a number", true),
         ("Flagged", tally.flagged, "kept, but marked or repaired", false),
         ("Overflowed", tally.overflowed, "QoS 0, lost because the queue was full", true),
+        ("Unkept", tally.unkept, "acknowledged from memory, and the disk did not take them", true),
         ("Missing", tally.missing, "expected by the rate, never came", true),
         ("Unscored", tally.unscored, "no verdict although there is a model", false),
     ];

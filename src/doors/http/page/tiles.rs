@@ -48,6 +48,9 @@ pub(super) fn queue(queue: Option<&QueueView>, pulse: &Pulse) -> Markup {
         Some(queue) => html! {
             p.figure { (text::count(queue.rows)) span.unit { @if queue.rows == 1 { "row waits" } @else { "rows wait" } } }
             p.muted { "deepest " (text::count(queue.deepest_rows)) " · " (text::bytes(queue.file_bytes)) " on disk" }
+            @for class in queue.classes.iter().filter(|class| class.rows > 0) {
+                p.muted { (class.class) ": " (text::bytes(class.bytes)) " of " (text::bytes(class.limit_bytes)) }
+            }
             (shape::trend(&pulse.queue_rows(), TREND_SAMPLES, "rows waiting over the last two minutes"))
         },
         None => html! { p.figure.alarm { "No answer" } p.muted { "The store cannot be read." } },

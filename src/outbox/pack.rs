@@ -1,0 +1,550 @@
+//! Packing what waits long, in the background: a few blocks a transaction, none of it in the way of an acknowledgement.
+//!
+//! Rows are read and compressed beside the writer; its part is to delete the single rows and insert the block, and it
+//! does that in a transaction that happens anyway. The newest rows of a stream stay single: they are sent from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::block::{BlockRow, MAX_BODY_BYTES, MAX_ROWS, Packed};
+use super::config::PackConfig;
+use super::error::Error;
+use super::packs;
+use super::pick::intact;
+use super::queue::Outbox;
+use crate::store::{self, Tx};
+
+/// Blocks in one transaction: about a thousand rows, one or two milliseconds of the writer.
+const STEP_BLOCKS: usize = 4;
+/// Rows that nothing can follow become a block if they are at least this part of a full one.
+const LEAST: usize = 8;
+/// Cold rows that others will follow become a block when they are this part of a full one, in rows or in bytes.
+const ENOUGH: usize = 2;
+/// Between two looks when nothing was cold.
+const LOOK: Duration = Duration::from_secs(10);
+/// Between two steps: leaves the disk and the readers to others.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Where to look in one stream.
+struct Candidate {
+    at: usize,
+    no: i64,
+    from: u64,
+    last: u64,
+}
+
+/// A block for the writer.
+struct Ready {
+    at: usize,
+    packed: Packed,
+    age: (i64, i64),
+}
+
+/// What a look at the streams found.
+#[derive(Default)]
+struct Looked {
+    ready: Vec<Ready>,
+    /// Numbers below are packed or cannot be, by stream.
+    passed: Vec<(usize, u64)>,
+}
+
+impl Outbox {
+    /// Packs a few blocks of rows that have waited long; returns their rows. 0: there is nothing to pack now.
+    pub async fn pack_cold(&self) -> Result<u64, Error> {
+        let candidates = self.cold_candidates();
+        if candidates.is_empty() {
+            return Ok(0);
+        }
+        let (config, since_boot) = (self.config.pack.clone(), self.clock.since_boot());
+        let looked = self.reader.read(move |connection| look(connection, candidates, &config, since_boot)).await?;
+        let Looked { ready, passed } = looked;
+        let rows = ready.iter().map(|ready| ready.packed.count).sum();
+        if rows > 0 {
+            self.write_blocks(ready).await?;
+        }
+        let mut streams = self.state.lock();
+        for (at, passed) in passed {
+            streams.all[at].packed_until = passed;
+        }
+        Ok(rows)
+    }
+
+    async fn write_blocks(&self, ready: Vec<Ready>) -> Result<(), Error> {
+        let state = Arc::clone(&self.state);
+        let bytes = ready.iter().map(|ready| ready.packed.body.len()).sum();
+        let (tell, told) = oneshot::channel();
+        let work = move |tx: &Tx<'_>| {
+            for Ready { at, packed, age } in &ready {
+                let mut streams = state.stage(tx, *at);
+                packs::replace_rows(tx, &mut streams.all[*at], packed, *age)?;
+            }
+            Ok(())
+        };
+        self.writer.ride(bytes, work, move |outcome| drop(tell.send(outcome))).await.map_err(store::Error::from)?;
+        told.await.map_err(|_| store::Error::Closed(store::Closed))?.map_err(store::Error::Commit)?;
+        Ok(())
+    }
+
+    /// Packs until `stop`, with pauses.
+    pub async fn pack_until(self, stop: CancellationToken) {
+        if self.config.pack.after_s == 0 {
+            return;
+        }
+        loop {
+            let pause = match self.pack_cold().await {
+                Ok(0) => LOOK,
+                Ok(_) => PAUSE,
+                Err(error) => {
+                    tracing::debug!(error = %error, "rows were not packed; they wait as they are");
+                    LOOK
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn cold_candidates(&self) -> Vec<Candidate> {
+        let streams = self.state.lock();
+        let least = (self.config.pack.block_rows / LEAST) as u64;
+        let long =
+            streams.all.iter().enumerate().filter(|(_, stream)| stream.rows > least && stream.last > stream.settled);
+        long.map(|(at, stream)| Candidate {
+            at,
+            no: stream.no,
+            from: stream.packed_until.max(stream.settled + 1),
+            last: stream.last,
+        })
+        .collect()
+    }
+}
+
+fn look(
+    connection: &Connection,
+    candidates: Vec<Candidate>,
+    config: &PackConfig,
+    since_boot: Duration,
+) -> Result<Looked, store::Error> {
+    let this_boot: Option<i64> = connection
+        .prepare_cached("SELECT max(boot_no) FROM boot")?
+        .query_row([], |row| row.get(0))
+        .optional()?
+        .flatten();
+    let old_ms =
+        i64::try_from(since_boot.as_millis()).unwrap_or(i64::MAX).saturating_sub_unsigned(config.after_s * 1000);
+    let block_rows = config.block_rows.clamp(1, MAX_ROWS);
+    let mut looked = Looked::default();
+    for Candidate { at, no, mut from, last } in candidates {
+        let is_cold = |row: &BlockRow| {
+            let deep = row.stored.seq.cast_unsigned().saturating_add(config.keep_rows) <= last;
+            deep || Some(row.stored.boot_no) != this_boot || row.stored.boot_ms < old_ms
+        };
+        while looked.ready.len() < STEP_BLOCKS {
+            let Run { rows, bytes, more } = run(connection, no, from, block_rows, is_cold)?;
+            let Some(end) = rows.last().map(|row| row.stored.seq.cast_unsigned()) else {
+                match more {
+                    // Something that cannot be packed.
+                    Some(next) => from = next,
+                    None => break,
+                }
+                continue;
+            };
+            let enough = rows.len() >= block_rows / ENOUGH || bytes >= MAX_BODY_BYTES / ENOUGH;
+            if more.is_none() && !enough {
+                // It will grow.
+                break;
+            }
+            if rows.len() >= block_rows / LEAST {
+                let age = (rows[0].stored.boot_no, rows[0].stored.boot_ms);
+                looked.ready.extend(Packed::of(&rows).map(|packed| Ready { at, packed, age }));
+            }
+            from = more.unwrap_or(end + 1);
+        }
+        looked.passed.push((at, from));
+    }
+    Ok(looked)
+}
+
+/// Consecutive cold rows.
+struct Run {
+    rows: Vec<BlockRow>,
+    /// Of their bodies.
+    bytes: usize,
+    /// Where to go on behind something that ended the run for good; `None` if the run ends where cold rows end.
+    more: Option<u64>,
+}
+
+fn run(
+    connection: &Connection,
+    no: i64,
+    from: u64,
+    most: usize,
+    is_cold: impl Fn(&BlockRow) -> bool,
+) -> Result<Run, store::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, wall_ms, boot_ms, boot_no, clock_state, checksum, body FROM outbox_row
+         WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq",
+    )?;
+    let mut found = statement.query((no, from.cast_signed()))?;
+    let (mut rows, mut bytes) = (Vec::<BlockRow>::new(), 0);
+    while let Some(row) = found.next()? {
+        let seq = row.get::<_, i64>(0)?;
+        if rows.last().is_some_and(|before| before.stored.seq + 1 != seq) {
+            return Ok(Run { rows, bytes, more: Some(seq.cast_unsigned()) });
+        }
+        // A damaged row stays where it is: whoever sends it finds it.
+        let Some((stored, body)) = intact(no, row)? else {
+            return Ok(Run { rows, bytes, more: Some(seq.cast_unsigned() + 1) });
+        };
+        if body.len() > MAX_BODY_BYTES / 8 {
+            return Ok(Run { rows, bytes, more: Some(seq.cast_unsigned() + 1) });
+        }
+        let checksum = stored.checksum(&body);
+        let row = BlockRow { stored, checksum, body };
+        if !is_cold(&row) {
+            return Ok(Run { rows, bytes, more: None });
+        }
+        if rows.len() == most || bytes + row.body.len() > MAX_BODY_BYTES {
+            return Ok(Run { rows, bytes, more: Some(seq.cast_unsigned()) });
+        }
+        bytes += row.body.len();
+        rows.push(row);
+    }
+    Ok(Run { rows, bytes, more: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
+
+    use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
+
+    use super::*;
+    use crate::base::{Clock as _, ManualClock, Name, Seq};
+    use crate::outbox::{
+        Batch, BatchId, BatchLimits, Class, ClassConfig, Config, Envelope, GapReason, Policy, SCHEMA, StreamHandle,
+        StreamKey,
+    };
+    use crate::store::Store;
+
+    struct Bench {
+        store: Store,
+        outbox: Outbox,
+        stream: StreamHandle,
+        clock: Arc<ManualClock>,
+    }
+
+    /// Blocks of 8 rows, everything but the newest 4 is cold, and nobody waits for an insert to ride with.
+    fn config() -> Config {
+        Config {
+            reserve_rows: 8,
+            pack: PackConfig { after_s: 600, keep_rows: 4, block_rows: 8 },
+            verdict: ClassConfig { policy: Some(Policy::DropOldest), ..ClassConfig::default() },
+            ..Config::default()
+        }
+    }
+
+    fn open(folder: &Path, config: &Config) -> Bench {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let limits = store::Config { ride_ms: 0, ..store::Config::at(folder) };
+        let (store, opened) = Store::open(&limits, &[SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
+        let outbox = Outbox::open(config, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
+        let stream = outbox.stream(StreamKey::new(Name::new("press").unwrap(), Class::Verdict)).unwrap();
+        Bench { store, outbox, stream, clock }
+    }
+
+    fn body(seq: u64) -> Vec<u8> {
+        format!("reading {seq} of the press is {}", seq * 7919 % 1000).into_bytes()
+    }
+
+    impl Bench {
+        /// Appends so many rows; returns their numbers.
+        async fn append(&self, rows: usize) -> Vec<u64> {
+            let (outbox, stream, clock) = (self.outbox.clone(), self.stream, Arc::clone(&self.clock));
+            let work = move |tx: &Tx<'_>| {
+                let mut numbers = Vec::new();
+                for _ in 0..rows {
+                    clock.advance(Duration::from_millis(100));
+                    // The body says its number, so that a row in a wrong place shows.
+                    let next = outbox.state.lock().all[0].next;
+                    let envelope = Envelope { body: body(next), stamp: clock.stamp() };
+                    numbers.push(outbox.append(tx, &stream, &envelope)?.0);
+                }
+                Ok(numbers)
+            };
+            self.store.writer().commit(100, work).await.unwrap()
+        }
+
+        async fn pack(&self) -> u64 {
+            let mut rows = 0;
+            loop {
+                match self.outbox.pack_cold().await.unwrap() {
+                    0 => return rows,
+                    packed => rows += packed,
+                }
+            }
+        }
+
+        async fn next(&self, rows: usize, in_flight: &[BatchId]) -> Option<Batch> {
+            let batch = self.outbox.next_batch(&BatchLimits { rows, bytes: 1 << 20 }, in_flight).await.unwrap()?;
+            for row in &batch.rows {
+                assert_eq!(row.body, body(row.seq.0), "row {}", row.seq.0);
+            }
+            Some(batch)
+        }
+
+        async fn delete(&self, id: BatchId) {
+            let outbox = self.outbox.clone();
+            self.store.writer().commit(0, move |tx| outbox.delete(tx, &id)).await.unwrap();
+        }
+
+        async fn one(&self, sql: &'static str) -> i64 {
+            let read = move |connection: &Connection| Ok(connection.query_row(sql, [], |row| row.get(0))?);
+            self.store.reader().read(read).await.unwrap()
+        }
+
+        async fn spoil(&self, sql: &'static str) {
+            self.store.writer().commit(0, move |tx| tx.execute(sql, []).map(drop)).await.unwrap();
+        }
+
+        fn rows(&self) -> u64 {
+            self.outbox.depth()[0].1
+        }
+
+        fn restart(self, folder: &Path, config: &Config) -> Self {
+            let Self { store, outbox, .. } = self;
+            outbox.close().unwrap();
+            store.close();
+            open(folder, config)
+        }
+    }
+
+    fn gaps(batch: &Batch) -> Vec<(u64, u64, u64, GapReason)> {
+        batch.gaps.iter().map(|gap| (gap.first.0, gap.last.0, gap.count, gap.reason)).collect()
+    }
+
+    #[tokio::test]
+    async fn the_newest_rows_stay_single_and_the_rest_is_packed_and_sent_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(folder.path(), &config());
+        bench.append(30).await;
+        let before = bench.next(100, &[]).await.unwrap();
+        assert_eq!(bench.pack().await, 24);
+        assert_eq!(bench.one("SELECT count(*) FROM outbox_pack").await, 3);
+        assert_eq!(bench.one("SELECT count(*) FROM outbox_row").await, 6);
+        assert_eq!(bench.rows(), 30, "a packed row waits like any other");
+        let after = bench.next(100, &[]).await.unwrap();
+        assert_eq!(after, before, "numbers, stamps, bodies");
+        bench.delete(after.id).await;
+        assert_eq!(bench.one("SELECT count(*) FROM outbox_pack").await, 0);
+        assert_eq!((bench.rows(), bench.next(100, &[]).await), (0, None));
+    }
+
+    #[tokio::test]
+    async fn rows_that_have_waited_long_are_packed_however_few_come_after_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { pack: PackConfig { keep_rows: 1000, ..config().pack }, ..config() };
+        let bench = open(folder.path(), &config);
+        bench.append(8).await;
+        assert_eq!(bench.pack().await, 0);
+        bench.clock.advance(Duration::from_secs(601));
+        assert_eq!(bench.pack().await, 8);
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_of_a_block_loses_that_block_and_the_ledger_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(folder.path(), &config());
+        bench.append(30).await;
+        bench.pack().await;
+        bench.spoil("UPDATE outbox_pack SET body = x'00' || substr(body, 2) WHERE last = 16").await;
+        let batch = bench.next(100, &[]).await.unwrap();
+        assert_eq!(gaps(&batch), [(9, 16, 8, GapReason::Corrupt)]);
+        assert_eq!((batch.first.0, batch.last.0, batch.rows.len()), (1, 30, 22));
+        assert_eq!(bench.rows(), 22);
+        bench.delete(batch.id).await;
+        assert_eq!(bench.rows(), 0);
+    }
+
+    #[tokio::test]
+    async fn columns_of_a_block_that_lie_never_serve_a_wrong_row() {
+        for spoil in [
+            "UPDATE outbox_pack SET base = 2 WHERE last = 8",
+            "UPDATE outbox_pack SET first = 4 WHERE last = 8",
+            "UPDATE outbox_pack SET first = -4 WHERE last = 8",
+            "UPDATE outbox_pack SET last = 7 WHERE last = 8",
+            "UPDATE outbox_pack SET last = 9 WHERE last = 8",
+            "UPDATE outbox_pack SET count = 'eight' WHERE last = 8",
+            "UPDATE outbox_pack SET raw_bytes = 900000000 WHERE last = 8",
+            "DELETE FROM outbox_pack WHERE last = 8",
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let bench = open(folder.path(), &config());
+            bench.append(30).await;
+            bench.pack().await;
+            bench.spoil(spoil).await;
+            let mut accounted = Vec::new();
+            // `next` compares each body with its number.
+            while let Some(batch) = bench.next(5, &[]).await {
+                accounted.extend(batch.rows.iter().map(|row| row.seq.0));
+                for gap in &batch.gaps {
+                    assert_eq!(gap.reason, GapReason::Corrupt, "{spoil}");
+                    accounted.extend(gap.first.0..=gap.last.0);
+                }
+                bench.delete(batch.id).await;
+            }
+            accounted.sort_unstable();
+            assert_eq!(accounted, (1..=30).collect::<Vec<_>>(), "{spoil}");
+            assert_eq!(bench.rows(), 0, "{spoil}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_in_the_middle_of_a_block_can_be_given_up_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(folder.path(), &config());
+        bench.append(20).await;
+        bench.pack().await;
+        bench.outbox.give_up(bench.stream, Seq(5), GapReason::Unsendable).await.unwrap();
+        let batch = bench.next(100, &[]).await.unwrap();
+        assert_eq!(gaps(&batch), [(5, 5, 1, GapReason::Unsendable)]);
+        assert_eq!((batch.rows.len(), bench.rows()), (19, 19));
+    }
+
+    #[tokio::test]
+    async fn packing_makes_room_and_the_account_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(folder.path(), &config());
+        bench.append(200).await;
+        let account = |bench: &Bench| bench.outbox.state.lock().all[0].bytes;
+        let single = account(&bench);
+        bench.pack().await;
+        let packed = account(&bench);
+        assert!(packed < single, "{single} became {packed}");
+        let bench = bench.restart(folder.path(), &config());
+        assert_eq!((bench.rows(), account(&bench)), (200, packed));
+        while let Some(batch) = bench.next(7, &[]).await {
+            bench.delete(batch.id).await;
+        }
+        assert_eq!((bench.rows(), account(&bench)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn of_a_block_only_the_rows_that_waited_too_long_expire() {
+        let folder = tempfile::tempdir().unwrap();
+        let verdict = ClassConfig { ttl_s: Some(60), ..config().verdict };
+        let bench = open(folder.path(), &Config { verdict, ..config() });
+        for _ in 0..20 {
+            bench.append(1).await;
+            bench.clock.advance(Duration::from_secs(10));
+        }
+        assert_eq!(bench.pack().await, 16);
+        bench.outbox.sweep().await.unwrap();
+        let batch = bench.next(100, &[]).await.unwrap();
+        assert_eq!(gaps(&batch), [(1, 14, 14, GapReason::Expired)]);
+        assert_eq!((batch.rows.len(), bench.rows()), (6, 6));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Append(usize),
+        Pack,
+        Send(usize),
+        Acknowledge(usize),
+        GiveUp(u64),
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            5 => (1_usize..40).prop_map(Step::Append),
+            4 => Just(Step::Pack),
+            4 => (1_usize..20).prop_map(Step::Send),
+            4 => any::<usize>().prop_map(Step::Acknowledge),
+            1 => any::<u64>().prop_map(Step::GiveUp),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    /// Each row that was appended is delivered as it was or is in the ledger, whatever was packed, evicted or restarted.
+    async fn run(steps: Vec<Step>, max_bytes: u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { max_bytes: Some(max_bytes), ..config() };
+        let mut bench = open(folder.path(), &config);
+        let mut appended = BTreeSet::new();
+        let mut accounted: BTreeMap<u64, bool> = BTreeMap::new();
+        let take = |accounted: &mut BTreeMap<u64, bool>, batch: &Batch| {
+            accounted.extend(batch.rows.iter().map(|row| (row.seq.0, true)));
+            for gap in &batch.gaps {
+                assert!([GapReason::Evicted, GapReason::Unsendable].contains(&gap.reason), "{gap:?}");
+                assert_eq!(gap.count, gap.last.0 - gap.first.0 + 1, "each of these numbers was a row");
+                for seq in gap.first.0..=gap.last.0 {
+                    accounted.entry(seq).or_insert(false);
+                }
+            }
+        };
+        let mut in_flight: Vec<BatchId> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Append(rows) => appended.extend(bench.append(rows).await),
+                Step::Pack => drop(bench.pack().await),
+                Step::Send(rows) => {
+                    if let Some(batch) = bench.next(rows, &in_flight).await {
+                        take(&mut accounted, &batch);
+                        in_flight.push(batch.id);
+                    }
+                }
+                Step::Acknowledge(which) => {
+                    if !in_flight.is_empty() {
+                        let id = in_flight.swap_remove(which % in_flight.len());
+                        bench.delete(id).await;
+                    }
+                }
+                Step::GiveUp(which) => {
+                    if let Some(last) = appended.last() {
+                        let seq = Seq(which % last + 1);
+                        bench.outbox.give_up(bench.stream, seq, GapReason::Unsendable).await.unwrap();
+                    }
+                }
+                Step::Restart => {
+                    in_flight.clear();
+                    bench = bench.restart(folder.path(), &config);
+                }
+            }
+            let stored = bench
+                .one(
+                    "SELECT (SELECT count(*) FROM outbox_row)
+                + (SELECT coalesce(sum(last - first + 1), 0) FROM outbox_pack)",
+                )
+                .await;
+            assert_eq!(stored.cast_unsigned(), bench.rows(), "depth is exact");
+        }
+        bench = bench.restart(folder.path(), &config);
+        while let Some(batch) = bench.next(9, &[]).await {
+            take(&mut accounted, &batch);
+            bench.delete(batch.id).await;
+        }
+        assert_eq!(accounted.keys().copied().collect::<BTreeSet<_>>(), appended);
+        assert_eq!(bench.rows(), 0);
+        assert_eq!(bench.outbox.state.lock().all[0].bytes, 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn packed_or_not_each_row_is_delivered_as_it_was_or_is_in_the_ledger(
+            steps in proptest::collection::vec(step(), 1..40),
+            max_bytes in prop_oneof![Just(1 << 20), 12_000_u64..60_000]
+        ) {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps, max_bytes));
+        }
+    }
+}
