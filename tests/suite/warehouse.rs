@@ -223,8 +223,17 @@ fn extreme(reason: &str) -> Arrival {
     let last = Seq(i64::MAX.cast_unsigned());
     let gap = Gap { first: Seq(5), last, count: u64::MAX, reason: reason.to_owned(), wall_ms: i64::MIN };
     let (gateway, stream, class) = (name("g"), name("z"), name("raw"));
-    let batch =
-        Batch { gateway, epoch: Epoch(u64::MAX), stream, class, first: Seq(5), last, rows: vec![], gaps: vec![gap] };
+    let batch = Batch {
+        gateway,
+        epoch: Epoch(u64::MAX),
+        stream,
+        class,
+        first: Seq(5),
+        last,
+        rows: vec![],
+        gaps: vec![gap],
+        ahead: None,
+    };
     let payload = Bytes::from(batch.encode());
     Arrival::read("fleet/v1/acme/g/raw/z".to_owned(), payload, &inbox::Config::default())
 }

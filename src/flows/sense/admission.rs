@@ -25,7 +25,8 @@ impl Committed {
 
         let record = RECORD_BYTES + ID_BYTES + VALUE_BYTES * fields + self.model.as_ref().map_or(0, String::len);
         let summary = &self.config.summary;
-        let sketches = 2 * POINT_BYTES * summary.quantile_points + (1 << summary.distinct_lg_k);
+        let points = usize::try_from(summary.quantile_points).unwrap_or(usize::MAX / 8 / POINT_BYTES);
+        let sketches = 2 * POINT_BYTES * points + (1 << summary.distinct_lg_k);
         let windows = samples.len() / usize::try_from(summary.readings.max(1)).unwrap_or(usize::MAX) + 1;
         let rows = |class, rows, body_bytes| Wanted { class, rows, body_bytes };
         self.outbox.admit(&[
@@ -34,7 +35,7 @@ impl Committed {
             rows(
                 Class::Summary,
                 if summary.readings > 0 { windows } else { 0 },
-                SUMMARY_BYTES + 2 * POINT_BYTES * summary.quantile_points + fields * (FIELD_BYTES + sketches),
+                SUMMARY_BYTES + 2 * POINT_BYTES * points + fields * (FIELD_BYTES + sketches),
             ),
         ])
     }
