@@ -38,7 +38,10 @@ impl Machine {
 
     fn set(&self, error_ms: i64, state: ClockState) {
         self.error_ms.store(error_ms, SeqCst);
-        self.state.store([ClockState::Unsynced, ClockState::Rtc, ClockState::Ntp].iter().position(|s| *s == state).unwrap() as u8, SeqCst);
+        self.state.store(
+            [ClockState::Unsynced, ClockState::Rtc, ClockState::Ntp].iter().position(|s| *s == state).unwrap() as u8,
+            SeqCst,
+        );
     }
 
     /// Off for an hour.
@@ -78,7 +81,8 @@ struct Bench {
 fn open(folder: &Path, machine: &Arc<Machine>) -> Bench {
     let config = store::Config::at(folder);
     let (store, opened) = Store::open(&config, &[outbox::SCHEMA], Arc::<Machine>::clone(machine)).unwrap();
-    let outbox = Outbox::open(&outbox::Config::default(), &store, opened.epoch, Arc::<Machine>::clone(machine)).unwrap();
+    let outbox =
+        Outbox::open(&outbox::Config::default(), &store, opened.epoch, Arc::<Machine>::clone(machine)).unwrap();
     Bench { store, outbox, machine: Arc::clone(machine), opened }
 }
 
