@@ -85,6 +85,10 @@ impl Config {
         self.state_dir.join("forebay.db")
     }
 
+    pub(super) fn log(&self) -> PathBuf {
+        self.state_dir.join("forebay.db-wal")
+    }
+
     /// Most pages of the database file while rows are inserted: what log and reserve leave over.
     pub(super) fn insert_pages(&self) -> u64 {
         self.delete_pages().saturating_sub(self.reserve_bytes / PAGE_BYTES).max(16)
