@@ -31,8 +31,9 @@ const RELOAD_AGAIN: Duration = Duration::from_millis(200);
 /// Most readings after a memory: one payload's worth on top of `SAVE_EVERY`, with room.
 const MAX_AFTER: usize = 20_000;
 
-/// What a summary takes on the writer's queue, twice: for the cloud and for history.
-const SUMMARY_BYTES: usize = 2048;
+/// What a summary and each of its fields take on the writer's queue, twice: for the cloud and for history.
+const SUMMARY_BYTES: usize = 1024;
+const SUMMARY_FIELD_BYTES: usize = 1024;
 
 /// A payload on its way in.
 pub(in crate::flows) struct Work {
@@ -244,7 +245,7 @@ impl Stream {
         summed: record::SummaryRecord,
         reply: Option<oneshot::Sender<Result<Option<SummaryNews>, IngestError>>>,
     ) {
-        let count = summed.count;
+        let (count, bytes) = (summed.count, summary_bytes(&summed));
         let (committed, committing) = (Arc::clone(&self.committed), Arc::clone(&self.committing));
         let job = Job::new(committed, Arc::clone(&committing), self.clock.stamp(), Vec::new(), None);
         let job = Arc::new(job.closing(Closing { summed }));
@@ -253,7 +254,7 @@ impl Stream {
         let told = Arc::clone(&numbers);
         self.flight.take_off();
         let sent = self.writer.submit(
-            SUMMARY_BYTES,
+            bytes,
             move |tx| {
                 if flight.poisoned.load(Ordering::Acquire) {
                     return Ok(());
@@ -423,9 +424,9 @@ impl Stream {
             std::mem::replace(&mut receipt, Receipt::unwatched()).kept();
         }
         let readings = rows.len() as u64;
-        let summed = rows.iter().filter(|row| row.summed.is_some()).count();
+        let summed: usize = rows.iter().filter_map(|row| row.summed.as_ref()).map(summary_bytes).sum();
         let bytes = rows.iter().map(|row| 128 + 8 * row.reading.values.len()).sum::<usize>();
-        let bytes = bytes + summed * SUMMARY_BYTES + 64;
+        let bytes = bytes + summed + 64;
         let job = Arc::new(Job::new(
             Arc::clone(&self.committed),
             Arc::clone(&self.committing),
@@ -589,6 +590,10 @@ impl Saved {
         let (_, memory) = Self::parts(row)?;
         Some(Self { memory: record::decode("memory", memory).ok()? })
     }
+}
+
+fn summary_bytes(summed: &record::SummaryRecord) -> usize {
+    SUMMARY_BYTES + summed.fields.len() * SUMMARY_FIELD_BYTES
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
