@@ -187,7 +187,8 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             // Only alarms.
         } else if quiet.is_zero() {
             let fresh = company == Some(Duration::ZERO) || self.ready.contains_key(&Claim::Fresh);
-            let backlog = tally.backlog > 0 || self.look.others || self.ready.contains_key(&Claim::Backlog);
+            let backlog =
+                tally.backlog > 0 || tally.losses || self.look.others || self.ready.contains_key(&Claim::Backlog);
             match (fresh, backlog) {
                 (true, true) if self.pace.share.fresh_first() => turns.extend([Claim::Fresh, Claim::Backlog]),
                 (true, true) => turns.extend([Claim::Backlog, Claim::Fresh]),
@@ -198,7 +199,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             if let (false, Some(company)) = (fresh, company) {
                 sooner(company);
             }
-        } else if tally.fresh + tally.backlog > 0 || self.look.others {
+        } else if tally.fresh + tally.backlog > 0 || tally.losses || self.look.others {
             sooner(quiet);
         }
         let fresh_end =
