@@ -216,7 +216,6 @@ async fn full_stream(shape: Shape) -> NatsServer {
                 rows: rows.collect(),
                 gaps: Vec::new(),
                 ahead: None,
-                ahead: None,
             };
             let subject = format!("fleet.v1.acme.press-{gateway}.raw.temperature");
             answers.push_back(context.publish(subject, batch.encode().into()).await.unwrap());

@@ -167,7 +167,10 @@ impl Raw {
             repeated = false;
             let row = Row { no, rows, request, readings, stamp: self.clock.stamp() };
             let (history, outbox) = (self.history.clone(), self.outbox.clone());
+            let room = outbox::Wanted { class: Class::Raw, rows: 1, body_bytes: ROW_BYTES };
+            let admission = outbox.admit(&[room]).map_err(|_full| RawError::Full)?;
             self.writer.commit(ROW_BYTES, move |tx| row.write(tx, &history, &outbox)).await?;
+            drop(admission);
         }
     }
 

@@ -449,6 +449,8 @@ impl Stream {
                 within.map_or(Ok(()), |within| within.run(tx))
             },
             move |outcome| {
+                // What was promised is in the account now; the sender's next payload must not find it there twice.
+                drop(admission);
                 let outcome = match outcome {
                     Ok(()) if job.is_written() => Ok(()),
                     Ok(()) => Err(Refusal::Disk),
@@ -466,8 +468,6 @@ impl Stream {
                 if let Some(reply) = reply {
                     let _ = reply.send(ingested.map_err(IngestError::from));
                 }
-                // What was promised is in the account now.
-                drop(admission);
                 landing.land();
             },
         );
