@@ -275,14 +275,14 @@ impl Row {
             part: request.parts,
             is_last: request.next_seq > request.last_seq,
             truncated: request.truncated,
-            readings: readings.into_iter().map(as_raw).collect(),
+            readings: readings.iter().map(as_raw).collect(),
         };
         outbox.append(tx, &rows, &Envelope { body: record::encode(&record), stamp })?;
         history.note_request(tx, no, &request)
     }
 }
 
-fn as_raw(reading: history::Reading) -> RawReading {
+fn as_raw(reading: &history::Reading) -> RawReading {
     RawReading {
         number: reading.seq,
         time_ms: reading.time_ms,

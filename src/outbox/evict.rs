@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_kilo_is_a_kilo() {
-        assert_eq!(super::super::size::stored_bytes(KILO as u64), 1000);
+        assert_eq!(crate::outbox::size::stored_bytes(KILO as u64), 1000);
     }
 
     #[tokio::test]

@@ -57,7 +57,7 @@ impl OldStream {
     /// True if a row of this number was not acknowledged yet.
     pub(super) fn wants(&self, seq: u64) -> bool {
         let after = self.acked.partition_point(|range| range.0 <= seq);
-        seq > self.settled && !after.checked_sub(1).is_some_and(|at| self.acked[at].1 >= seq)
+        seq > self.settled && after.checked_sub(1).is_none_or(|at| self.acked[at].1 < seq)
     }
 }
 
@@ -83,6 +83,8 @@ impl Book {
         let mut book = Self::default();
         let mut epoch = wreck.epoch;
         let mut ledger_is_read = false;
+        // Of a rotten log SQLite shows what was before the rot, and as if nothing had come after.
+        let is_log_rotten = wreck.is_log_rotten();
         if let Ok(connection) = wreck.connect() {
             epoch = epoch.or_else(|| old_epoch(&connection));
             if let (Some(streams), Some(epoch)) = (old_streams(&connection, epoch), epoch) {
@@ -92,7 +94,7 @@ impl Book {
             book.boots = old_boots(&connection).unwrap_or_default();
             ledger_is_read = true;
             for stream in &mut book.streams {
-                stream.highest = highest(&connection, stream.no);
+                stream.highest = if is_log_rotten { None } else { highest(&connection, stream.no) };
                 stream.acked = acked(&connection, stream);
                 match gaps(&connection, stream) {
                     Some(gaps) => stream.gaps = gaps,
@@ -105,14 +107,14 @@ impl Book {
                 problem: format!("{} does not say which epoch it is of", wreck.path.display()),
             });
         };
-        if book.streams.is_empty() || book.boots.is_empty() || !ledger_is_read {
-            book.complete(&wreck.pages()?, epoch);
+        if book.streams.is_empty() || book.boots.is_empty() || !ledger_is_read || is_log_rotten {
+            book.complete(&wreck.pages()?, epoch, is_log_rotten);
         }
         Ok(book)
     }
 
     /// Looks at every record for what SQLite did not give.
-    fn complete(&mut self, pages: &Pages, epoch: Epoch) {
+    fn complete(&mut self, pages: &Pages, epoch: Epoch, is_log_rotten: bool) {
         let (mut streams, mut boots, mut gaps) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let mut next = Some(0);
         while let Some(from) = next {
@@ -138,6 +140,8 @@ impl Book {
             self.streams.sort_by_key(|stream| std::cmp::Reverse(stream.no));
             let mut seen = std::collections::HashSet::new();
             self.streams.retain(|stream| seen.insert(stream.key.clone()));
+        } else if is_log_rotten {
+            streams.into_values().for_each(|stream| self.learn(stream));
         }
         if self.boots.is_empty() {
             self.boots = boots;
@@ -145,6 +149,17 @@ impl Book {
         for stream in self.streams.iter_mut().filter(|stream| stream.gaps.is_empty()) {
             let own = gaps.iter().filter(|(no, gap)| *no == stream.no && is_sane(gap, stream));
             stream.gaps = apart(own.map(|(_, gap)| *gap).collect());
+        }
+    }
+}
+
+impl Book {
+    /// A record that SQLite may not have shown.
+    fn learn(&mut self, stream: OldStream) {
+        if let Some(known) = self.streams.iter_mut().find(|known| known.no == stream.no) {
+            merge(known, &stream);
+        } else if !self.streams.iter().any(|known| known.key == stream.key) {
+            self.streams.push(stream);
         }
     }
 }

@@ -20,6 +20,7 @@ mod config;
 mod connection;
 mod error;
 mod health;
+mod log;
 mod metrics;
 mod open;
 mod quarantine;

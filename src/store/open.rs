@@ -13,6 +13,7 @@ use super::config::{Config, PAGE_BYTES};
 use super::connection::{limit_pages, open_checkpointer, open_writer};
 use super::error::{Error, chain};
 use super::health::{Health, HealthBoard};
+use super::log;
 use super::metrics::Metrics;
 use super::quarantine;
 use super::queue::Queue;
@@ -74,6 +75,13 @@ impl Store {
         let mut quarantined = None;
         if quarantine::is_marked(&database) {
             quarantined = Some(aside("an earlier run found it corrupt")?);
+        } else if log::is_rotten(&config.log()).map_err(|source| Error::File {
+            step: "read",
+            path: config.log(),
+            source,
+        })? {
+            // SQLite would take back what was acknowledged and go on as if it had never been.
+            quarantined = Some(aside("its log holds commits that cannot be read any more")?);
         }
         let prepared = match prepare(config, &database, schemas, &clock) {
             Err(error) if quarantine::is_bad_content(&error, &database) => {

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use super::config::PAGE_BYTES;
 use super::connection::open_wreck;
 use super::error::Error;
+use super::log;
 use super::quarantine;
 use crate::base::Epoch;
 
@@ -95,6 +96,11 @@ impl Wreck {
     /// Opens the file for SQLite, read-only, if its header still allows it. Statements may fail at any row.
     pub fn connect(&self) -> Result<Connection, Error> {
         open_wreck(&self.path)
+    }
+
+    /// True if SQLite does not show everything that the file's log holds.
+    pub fn is_log_rotten(&self) -> bool {
+        log::is_rotten(&quarantine::beside(&self.path, "-wal")).unwrap_or(true)
     }
 
     /// Opens the file for reading page by page.

@@ -25,6 +25,9 @@ const LANES: [(&str, Class); 3] = [("press", Class::Verdict), ("press", Class::A
 /// stream, or a transaction that never came to its commit could have issued numbers that nothing remembers.
 const RESERVE_ROWS: u64 = 64;
 
+/// Numbers of readings kept. Each kill leaves some out, and what is queued must not be trimmed before it is compared.
+const READINGS: u64 = 200_000;
+
 /// Tables of the gateway.
 const SCHEMAS: [Schema; 3] = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA];
 
@@ -74,7 +77,7 @@ impl Life {
         let queue = outbox::Config { reserve_rows: RESERVE_ROWS, ..outbox::Config::default() };
         let outbox =
             Outbox::open(&queue, &store, opened.epoch, Arc::clone(&clock)).context("failed to open the queue")?;
-        let history = History::new(history::Config { readings: 5000, ..history::Config::default() });
+        let history = History::new(history::Config { readings: READINGS, ..history::Config::default() });
         let mut lanes = Vec::new();
         for (name, class) in LANES {
             let key = StreamKey::new(Name::new(name).expect("letters"), class);

@@ -1,0 +1,158 @@
+//! Whether the write-ahead log has rotted: SQLite reads it up to the first frame whose checksum fails and says nothing.
+//!
+//! After a power cut that is right: a commit that was not synced may be torn, and it is the last one. After a flipped bit it
+//! silently takes back commits that were acknowledged, and the marks of reserved numbers with them, so numbers would be
+//! issued twice. The two are told apart by what follows the bad frame: of this run through the log at most one commit
+//! is not on the disk, so a second commit behind the first bad frame was acknowledged.
+//!
+//! Format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>. Reads the log once; its length is bounded.
+
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, Read};
+use std::path::Path;
+
+const HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
+const MAGIC: u32 = 0x377f_0682;
+/// Commits behind the first bad frame that a power cut cannot explain.
+const MOST_TORN: u32 = 1;
+
+/// True if the log beside the database holds commits that were on the disk once and cannot be read any more. The last
+/// commit is not among those that can be told apart from a torn one.
+pub(super) fn is_rotten(log: &Path) -> io::Result<bool> {
+    let file = match File::open(log) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    let bytes = file.metadata()?.len();
+    if bytes <= HEADER_BYTES as u64 {
+        return Ok(false);
+    }
+    look(BufReader::with_capacity(64 << 10, file))
+}
+
+fn look(mut log: impl Read) -> io::Result<bool> {
+    let mut header = [0; HEADER_BYTES];
+    log.read_exact(&mut header)?;
+    // The lowest bit says in which order checksums read their words; everything else is big-endian.
+    let magic = word(&header, 0);
+    let big = magic & 1 == 1;
+    let mut sum = checksum((0, 0), &header[..24], big);
+    let page_bytes = word(&header, 8) as usize;
+    let is_header_good = magic & !1 == MAGIC && sum == (word(&header, 24), word(&header, 28));
+    if !is_header_good || !(512..=65536).contains(&page_bytes) || !page_bytes.is_power_of_two() {
+        // The header fits a sector and is synced before the first frame, so it is never torn. A log that was begun and
+        // never got its header holds zeros.
+        return Ok(header.iter().any(|byte| *byte != 0));
+    }
+    let salt = (word(&header, 16), word(&header, 20));
+    let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
+    let (mut is_intact, mut commits_behind) = (true, 0);
+    while read_whole(&mut log, &mut frame)? {
+        let is_of_this_run = (word(&frame, 8), word(&frame, 12)) == salt;
+        if is_intact {
+            let before = checksum(sum, &frame[..8], big);
+            sum = checksum(before, &frame[FRAME_HEADER_BYTES..], big);
+            is_intact = is_of_this_run && sum == (word(&frame, 16), word(&frame, 20));
+        }
+        let is_commit = word(&frame, 4) != 0;
+        commits_behind += u32::from(!is_intact && is_of_this_run && is_commit);
+    }
+    Ok(commits_behind > MOST_TORN)
+}
+
+/// Fills `frame`; false at the end, where a part of a frame does not count.
+fn read_whole(log: &mut impl Read, frame: &mut [u8]) -> io::Result<bool> {
+    match log.read_exact(frame) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The log's running checksum over pairs of words.
+fn checksum((mut first, mut second): (u32, u32), bytes: &[u8], big: bool) -> (u32, u32) {
+    let (pairs, _) = bytes.as_chunks::<8>();
+    for [a, b, c, d, e, f, g, h] in pairs {
+        let (x, y) = ([*a, *b, *c, *d], [*e, *f, *g, *h]);
+        let (x, y) = if big {
+            (u32::from_be_bytes(x), u32::from_be_bytes(y))
+        } else {
+            (u32::from_le_bytes(x), u32::from_le_bytes(y))
+        };
+        first = first.wrapping_add(x).wrapping_add(second);
+        second = second.wrapping_add(y).wrapping_add(first);
+    }
+    (first, second)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests spoil files on purpose")]
+mod tests {
+    use super::*;
+    use crate::base::ManualClock;
+    use crate::store::{Config, Schema, Store, Tx};
+    use std::sync::Arc;
+
+    const SCHEMA: Schema = Schema { room: "test", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"] };
+
+    /// The log of a store with `commits` commits, as a kill leaves it.
+    fn log_of(commits: usize) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let (store, _) = Store::open(&Config::at(folder.path()), &[SCHEMA], clock).unwrap();
+        for _ in 0..commits {
+            let insert = |tx: &Tx<'_>| tx.execute("INSERT INTO item (body) VALUES (zeroblob(300))", []);
+            store.writer().commit_blocking(insert).unwrap();
+        }
+        std::fs::read(folder.path().join("forebay.db-wal")).unwrap()
+    }
+
+    const FRAME: usize = FRAME_HEADER_BYTES + 4096;
+
+    #[test]
+    fn a_log_cut_anywhere_is_not_rotten() {
+        let log = log_of(6);
+        assert!(log.len() > HEADER_BYTES + 6 * FRAME);
+        for length in (HEADER_BYTES + 1..=log.len()).step_by(501) {
+            assert!(!look(&log[..length]).unwrap(), "cut at {length}");
+        }
+        assert!(!look(&[0; 8192][..]).unwrap(), "begun and never written");
+    }
+
+    #[test]
+    fn a_torn_last_commit_is_not_rot_and_a_flipped_bit_before_it_is() {
+        let log = log_of(6);
+        let frames = (log.len() - HEADER_BYTES) / FRAME;
+        for frame in 0..frames {
+            // Number of the page, length, first salt, checksum, content.
+            for at in [0, 4, 9, 17, 24, 2000] {
+                let mut spoiled = log.clone();
+                spoiled[HEADER_BYTES + frame * FRAME + at] ^= 4;
+                let rotten = look(&spoiled[..]).unwrap();
+                // A commit frame whose own length or salt was hit does not count itself.
+                assert!(rotten || frame + 4 > frames, "frame {frame} of {frames}, byte {at}");
+                assert!(!rotten || frame + 1 < frames, "frame {frame} of {frames}, byte {at}: it may be torn");
+            }
+        }
+        for at in 0..HEADER_BYTES {
+            let mut spoiled = log.clone();
+            spoiled[at] ^= 1;
+            assert!(look(&spoiled[..]).unwrap(), "byte {at} of the header");
+        }
+    }
+
+    #[test]
+    fn frames_of_an_earlier_run_through_the_log_do_not_count() {
+        let log = log_of(6);
+        let mut frames = log.clone();
+        for at in (HEADER_BYTES..frames.len()).step_by(FRAME).skip(2) {
+            frames[at + 8..at + 16].fill(0x11);
+        }
+        assert!(!look(&frames[..]).unwrap());
+    }
+}
