@@ -40,7 +40,7 @@ PY
 mkdir -p "$folder"
 case $what in
   test)
-    packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients chromium=chromium \
+    packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients curl=curl chromium=chromium \
       chromedriver=chromium-driver python3=python3 nats-server=nats-server setpriv=util-linux \
       "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
     python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6
