@@ -13,6 +13,7 @@ mod nats_server;
 #[path = "../tests/suite/postgres.rs"]
 mod postgres;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,13 +33,30 @@ use tokio_util::sync::CancellationToken;
 use crate::nats_server::NatsServer;
 use crate::postgres::Postgres;
 
-const GATEWAYS: usize = 50;
-const BATCHES: usize = 40;
-const ROWS: usize = 200;
-const ROW_BYTES: usize = 200;
-const TOTAL: usize = GATEWAYS * BATCHES * ROWS;
-/// Rows of one transaction of the bare loops: what the collector has in one.
-const TRANSACTION: usize = 64 * ROWS;
+/// What the messages are like.
+#[derive(Clone, Copy)]
+struct Shape {
+    gateways: usize,
+    batches: usize,
+    rows: usize,
+    row_bytes: usize,
+}
+
+impl Shape {
+    fn total(self) -> usize {
+        self.gateways * self.batches * self.rows
+    }
+
+    /// Rows of one transaction of the bare loops: what the collector has in one.
+    fn transaction(self) -> usize {
+        64 * self.rows
+    }
+}
+
+/// A backlog of readings.
+const BACKLOG: Shape = Shape { gateways: 50, batches: 40, rows: 200, row_bytes: 200 };
+/// What a fleet sends all day: one summary a message, hardly two of one stream.
+const SUMMARIES: Shape = Shape { gateways: 5_000, batches: 4, rows: 1, row_bytes: 600 };
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -47,21 +65,36 @@ fn main() {
 
 async fn bench() {
     sizes().await;
-    println!("{TOTAL} rows of {ROW_BYTES} bytes in messages of {ROWS}, {GATEWAYS} gateways\n");
-    println!("{:<46} {:>9} {:>13} {:>13} {:>7}", "", "rows/s", "own us/row", "server us/row", "ratio");
+    compare("readings of a backlog", BACKLOG).await;
+    compare("summaries of a fleet", SUMMARIES).await;
+}
+
+async fn compare(what: &str, shape: Shape) {
+    let Shape { gateways, rows, row_bytes, .. } = shape;
+    println!("{what}: {} rows of {row_bytes} bytes, {rows} a message, {gateways} gateways", shape.total());
+    println!("{:<52} {:>9} {:>11} {:>14} {:>7}", "", "rows/s", "own us/row", "server us/row", "ratio");
     let postgres = Postgres::start();
-    let bare = bare_copy(&postgres).await;
-    row("bare COPY, same key and partitions", &bare, &bare);
-    row("bare INSERT FROM unnest", &bare_insert(&postgres).await, &bare);
+    let bare = bare_copy(&postgres, shape).await;
+    row("bare COPY, same key and partitions", shape, &bare, &bare);
+    row("bare INSERT FROM unnest", shape, &bare_insert(&postgres, shape).await, &bare);
     for (collectors, commits) in [(1, 1), (1, 2), (2, 1)] {
-        let nats = full_stream().await;
-        let spent = into_postgres(&nats, &postgres, collectors, commits).await;
-        row(&format!("{collectors} collector(s), {commits} transaction(s) at once, PostgreSQL"), &spent, &bare);
+        let nats = full_stream(shape).await;
+        let spent = into_postgres(&nats, &postgres, shape, collectors, commits).await;
+        row(&format!("PostgreSQL: {collectors} collector(s), {commits} transaction(s) at once"), shape, &spent, &bare);
     }
-    let nats = full_stream().await;
-    row("1 collector, SQLite", &into_sqlite(&nats).await, &bare);
-    let bare = bare_copy(&postgres).await;
-    row("bare COPY again", &bare, &bare);
+    println!("  bytes in PostgreSQL for a row, with its index: {:.0}", size_of_rows(&postgres, shape).await);
+    let nats = full_stream(shape).await;
+    row("SQLite: 1 collector", shape, &into_sqlite(&nats, shape).await, &bare);
+    let again = bare_copy(&postgres, shape).await;
+    row("bare COPY again", shape, &again, &bare);
+    println!();
+}
+
+async fn size_of_rows(server: &Postgres, shape: Shape) -> f64 {
+    let sql = "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits
+               WHERE inhparent = 'forebay_row'::regclass";
+    let bytes: i64 = server.client().await.query_one(sql, &[]).await.unwrap().get(0);
+    bytes as f64 / shape.total() as f64
 }
 
 /// What a gateway with default settings sends for 4 x 2,048 noisy readings, each an own message with its subject.
@@ -111,11 +144,12 @@ struct Spent {
     server: Duration,
 }
 
-fn row(what: &str, spent: &Spent, bare: &Spent) {
-    let micros = |cpu: Duration| cpu.as_secs_f64() * 1e6 / TOTAL as f64;
+fn row(what: &str, shape: Shape, spent: &Spent, bare: &Spent) {
+    let total = shape.total() as f64;
+    let micros = |cpu: Duration| cpu.as_secs_f64() * 1e6 / total;
     println!(
-        "{what:<46} {:>9.0} {:>13.2} {:>13.2} {:>7.2}",
-        TOTAL as f64 / spent.took.as_secs_f64(),
+        "{what:<52} {:>9.0} {:>11.2} {:>14.2} {:>7.2}",
+        total / spent.took.as_secs_f64(),
         micros(spent.own),
         micros(spent.server),
         bare.took.as_secs_f64() / spent.took.as_secs_f64(),
@@ -155,21 +189,22 @@ fn name(text: &str) -> Name {
 }
 
 /// A server whose stream holds every batch of every gateway, those of different gateways between each other.
-async fn full_stream() -> NatsServer {
+async fn full_stream(shape: Shape) -> NatsServer {
+    let Shape { gateways, batches, rows: count, row_bytes } = shape;
     let server = NatsServer::start();
     server.stream().await;
     let client = async_nats::connect(format!("127.0.0.1:{}", server.port())).await.unwrap();
     let context = async_nats::jetstream::new(client);
     let stamp = ManualClock::at(1_700_000_000_000).stamp();
-    for number in 0..BATCHES {
-        let mut answers = Vec::new();
-        for gateway in 0..GATEWAYS {
-            let first = (number * ROWS + 1) as u64;
-            let rows = (first..first + ROWS as u64).map(|seq| Row {
+    for number in 0..batches {
+        let mut answers = VecDeque::new();
+        for gateway in 0..gateways {
+            let first = (number * count + 1) as u64;
+            let rows = (first..first + count as u64).map(|seq| Row {
                 seq: Seq(seq),
                 stamp,
                 offset_ms: None,
-                body: Bytes::from(vec![b'x'; ROW_BYTES]),
+                body: Bytes::from(vec![b'x'; row_bytes]),
             });
             let batch = Batch {
                 gateway: name(&format!("press-{gateway}")),
@@ -177,13 +212,18 @@ async fn full_stream() -> NatsServer {
                 stream: name("temperature"),
                 class: name("raw"),
                 first: Seq(first),
-                last: Seq(first + ROWS as u64 - 1),
+                last: Seq(first + count as u64 - 1),
                 rows: rows.collect(),
                 gaps: Vec::new(),
                 ahead: None,
             };
             let subject = format!("fleet.v1.acme.press-{gateway}.raw.temperature");
-            answers.push(context.publish(subject, batch.encode().into()).await.unwrap());
+            answers.push_back(context.publish(subject, batch.encode().into()).await.unwrap());
+            if answers.len() >= 128
+                && let Some(oldest) = answers.pop_front()
+            {
+                oldest.await.unwrap();
+            }
         }
         for answer in answers {
             answer.await.unwrap();
@@ -192,7 +232,7 @@ async fn full_stream() -> NatsServer {
     server
 }
 
-async fn collect(nats: &NatsServer, sinks: Vec<Arc<dyn Sink>>, commits: usize) {
+async fn collect(nats: &NatsServer, shape: Shape, sinks: Vec<Arc<dyn Sink>>, commits: usize) {
     let stop = CancellationToken::new();
     let (mut tasks, mut metrics) = (tokio::task::JoinSet::new(), Vec::new());
     for (seed, sink) in (0..).zip(sinks) {
@@ -203,7 +243,7 @@ async fn collect(nats: &NatsServer, sinks: Vec<Arc<dyn Sink>>, commits: usize) {
         metrics.push(flow.metrics().clone());
         tasks.spawn(flow.run(stop.clone()));
     }
-    while metrics.iter().map(|metrics| metrics.rows.get()).sum::<u64>() < TOTAL as u64 {
+    while metrics.iter().map(|metrics| metrics.rows.get()).sum::<u64>() < shape.total() as u64 {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     stop.cancel();
@@ -212,7 +252,7 @@ async fn collect(nats: &NatsServer, sinks: Vec<Arc<dyn Sink>>, commits: usize) {
     }
 }
 
-async fn into_postgres(nats: &NatsServer, server: &Postgres, collectors: usize, commits: usize) -> Spent {
+async fn into_postgres(nats: &NatsServer, server: &Postgres, shape: Shape, collectors: usize, commits: usize) -> Spent {
     let client = server.client().await;
     client
         .batch_execute(
@@ -230,20 +270,20 @@ async fn into_postgres(nats: &NatsServer, server: &Postgres, collectors: usize, 
     let sinks: Vec<_> = (0..collectors).map(|_| sink()).collect();
     // The tables are made and the connection is there before the clock runs.
     sinks[0].keep(Vec::new()).await.unwrap();
-    let spent = spend(Some(server), collect(nats, sinks, commits)).await;
+    let spent = spend(Some(server), collect(nats, shape, sinks, commits)).await;
     let rows: i64 = client.query_one("SELECT count(*) FROM forebay_row", &[]).await.unwrap().get(0);
-    assert_eq!(rows, TOTAL as i64);
+    assert_eq!(rows, shape.total() as i64);
     spent
 }
 
-async fn into_sqlite(nats: &NatsServer) -> Spent {
+async fn into_sqlite(nats: &NatsServer, shape: Shape) -> Spent {
     let folder = tempfile::tempdir().unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let config = store::Config::at(folder.path());
     let (store, _) = Store::open(&config, &[inbox::SCHEMA, COLLECT_SCHEMA], Arc::clone(&clock)).unwrap();
     let inbox = Inbox::new(inbox::Config::default());
     let sink: Arc<dyn Sink> = Arc::new(InboxSink::new(store.writer(), inbox, clock, Rejects::default()));
-    spend(None, collect(nats, vec![sink], 2)).await
+    spend(None, collect(nats, shape, vec![sink], 2)).await
 }
 
 async fn bare_table(server: &Postgres) -> tokio_postgres::Client {
@@ -260,21 +300,22 @@ async fn bare_table(server: &Postgres) -> tokio_postgres::Client {
 }
 
 /// The rows in the order in which the collector gets them: (series, first number).
-fn messages() -> impl Iterator<Item = (i64, i64)> {
-    (0..BATCHES).flat_map(|number| (0..GATEWAYS).map(move |gateway| (gateway as i64, (number * ROWS + 1) as i64)))
+fn messages(shape: Shape) -> Vec<(i64, i64)> {
+    let of = |number: usize| (0..shape.gateways).map(move |gateway| (gateway as i64, (number * shape.rows + 1) as i64));
+    (0..shape.batches).flat_map(of).collect()
 }
 
-async fn bare_copy(server: &Postgres) -> Spent {
+async fn bare_copy(server: &Postgres, shape: Shape) -> Spent {
     let client = bare_table(server).await;
-    let messages: Vec<_> = messages().collect();
+    let messages = messages(shape);
     let work = async {
-        for part in messages.chunks(TRANSACTION / ROWS) {
+        for part in messages.chunks(shape.transaction() / shape.rows) {
             let mut bytes = BytesMut::new();
             bytes.put_slice(b"PGCOPY\n\xff\r\n\0");
             bytes.put_i32(0);
             bytes.put_i32(0);
             for (series, first) in part {
-                for seq in *first..first + ROWS as i64 {
+                for seq in *first..first + shape.rows as i64 {
                     bytes.put_i16(6);
                     for number in [*series, seq, 1_700_000_000_000, 5] {
                         bytes.put_i32(8);
@@ -282,8 +323,8 @@ async fn bare_copy(server: &Postgres) -> Spent {
                     }
                     bytes.put_i32(3);
                     bytes.put_slice(b"ntp");
-                    bytes.put_i32(ROW_BYTES as i32);
-                    bytes.put_bytes(b'x', ROW_BYTES);
+                    bytes.put_i32(shape.row_bytes as i32);
+                    bytes.put_bytes(b'x', shape.row_bytes);
                 }
             }
             bytes.put_i16(-1);
@@ -296,17 +337,18 @@ async fn bare_copy(server: &Postgres) -> Spent {
     spend(Some(server), work).await
 }
 
-async fn bare_insert(server: &Postgres) -> Spent {
+async fn bare_insert(server: &Postgres, shape: Shape) -> Spent {
     let client = bare_table(server).await;
     let sql = "INSERT INTO bare SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], \
                $5::text[], $6::bytea[])";
     let statement = client.prepare(sql).await.unwrap();
-    let messages: Vec<_> = messages().collect();
-    let body = vec![b'x'; ROW_BYTES];
+    let messages = messages(shape);
+    let body = vec![b'x'; shape.row_bytes];
     let work = async {
-        for part in messages.chunks(TRANSACTION / ROWS) {
-            let each =
-                || part.iter().flat_map(|(series, first)| (*first..first + ROWS as i64).map(|seq| (*series, seq)));
+        for part in messages.chunks(shape.transaction() / shape.rows) {
+            let each = || {
+                part.iter().flat_map(|(series, first)| (*first..first + shape.rows as i64).map(|seq| (*series, seq)))
+            };
             let series: Vec<i64> = each().map(|(series, _)| series).collect();
             let seqs: Vec<i64> = each().map(|(_, seq)| seq).collect();
             let (walls, boots) = (vec![1_700_000_000_000_i64; series.len()], vec![5_i64; series.len()]);

@@ -46,7 +46,8 @@ case $what in
     python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6
     ;;
   bench)
-    packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server \
+    packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server /usr/sbin/rsyslogd=rsyslog \
+      "$(ls -d /usr/lib/*/rsyslog/imrelp.so 2>/dev/null | tail -1 || true)=rsyslog-relp" \
       "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
     ;;
   release)

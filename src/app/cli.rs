@@ -42,7 +42,7 @@ enum Command {
     /// Receive what gateways send and keep it in a SQLite file or in PostgreSQL, each row exactly once.
     ///
     /// From an MQTT broker (--broker), or from a NATS JetStream stream (--nats), which any number of these may share.
-    Collect(CollectArgs),
+    Collect(Box<CollectArgs>),
     /// Ask a gateway for something, over the broker that it sends to, and print its answer.
     #[command(subcommand)]
     Request(RequestCommand),

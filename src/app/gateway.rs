@@ -260,6 +260,9 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         Some(cloud) => {
             let client_id = format!("forebay-{}", gateway.name);
             let sync: SyncConfig = sync;
+            if let Err((key, problem)) = sync.check() {
+                bail!("failed to set up the uplink: sync.{key} {problem}");
+            }
             let uplink = AnyUplink::new(cloud, &client_id, Arc::clone(&clock))?.listening(ears(&sync, &gateway.name));
             uplink.metrics().register(&mut registry);
             let rng = StdRng::from_os_rng();

@@ -141,7 +141,7 @@ impl<'a> Moments<'a> {
     }
 
     /// Milliseconds from now, negative if it is over.
-    fn from_now_ms(&mut self, kept: Kept) -> Result<i64, Error> {
+    fn ahead_ms(&mut self, kept: Kept) -> Result<i64, Error> {
         let (Some(boot_no), Some(boot_ms)) = (kept.boot_no, kept.boot_ms) else {
             return Ok(kept.wall_ms.saturating_sub(self.clock.wall_ms()));
         };
@@ -164,7 +164,7 @@ impl<'a> Moments<'a> {
 
     fn expiry(&mut self, kept: Option<Kept>) -> Result<Option<Duration>, Error> {
         let Some(kept) = kept else { return Ok(None) };
-        let left_ms = self.from_now_ms(kept)?.max(0).cast_unsigned();
+        let left_ms = self.ahead_ms(kept)?.max(0).cast_unsigned();
         Ok(Some(self.clock.since_boot() + Duration::from_millis(left_ms)))
     }
 }
@@ -436,7 +436,7 @@ pub(super) fn load(connection: &Connection, clock: &dyn Clock) -> Result<Loaded,
     for session in statement.query_map([], read_session)? {
         let (mut session, offline) = session?;
         if let Some(offline) = offline {
-            let away_ms = moments.from_now_ms(offline)?.saturating_neg().max(0);
+            let away_ms = moments.ahead_ms(offline)?.saturating_neg().max(0);
             session.away = Duration::from_millis(away_ms.cast_unsigned());
         }
         loaded.sessions.push(session);

@@ -83,3 +83,22 @@ fn incoming_row(row: Row) -> IncomingRow {
 fn incoming_gap(gap: Gap) -> IncomingGap {
     IncomingGap { first: gap.first, last: gap.last, count: gap.count, reason: gap.reason, wall_ms: gap.wall_ms }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{BootId, Seq, Stamp};
+
+    #[test]
+    fn a_row_is_stored_with_the_time_that_it_really_had() {
+        let stored = |state, offset_ms| {
+            let stamp = Stamp { wall_ms: 1000, boot_ms: 10, boot: BootId([1; 16]), state };
+            let row = incoming_row(Row { seq: Seq(1), stamp, offset_ms, body: Bytes::new() });
+            (row.wall_ms, row.clock_state)
+        };
+        assert_eq!(stored(ClockState::Unsynced, None), (1000, "unsynced"));
+        assert_eq!(stored(ClockState::Unsynced, Some(500)), (1500, "corrected"));
+        assert_eq!(stored(ClockState::Rtc, Some(-500)), (500, "corrected"));
+        assert_eq!(stored(ClockState::Ntp, Some(500)), (1000, "ntp"), "its boot began wrong, it did not");
+    }
+}

@@ -81,9 +81,15 @@ impl Confirmations {
         self.asked.len()
     }
 
-    /// No further batch may be sent before one is settled.
+    /// No further batch may be sent before one is settled, unless it holds alarms.
     pub(super) fn is_full(&self) -> bool {
         self.open.len() >= self.most || (self.bytes >= self.most_bytes && !self.open.is_empty())
+    }
+
+    /// Nor one with alarms: they have a little room of their own, so that a receiver that confirms other things slowly
+    /// is told of them.
+    pub(super) fn is_full_for_alarms(&self) -> bool {
+        self.open.len() >= self.most + self.most.div_ceil(8)
     }
 
     /// A batch is handed to the link. Gives the ticket for the link.
@@ -340,7 +346,10 @@ mod tests {
             assert!(!strict.is_full());
             strict.depart(ticket, span(ticket, ticket), &message(ticket, ticket));
         }
-        assert!(strict.is_full());
+        assert!(strict.is_full() && !strict.is_full_for_alarms());
+        strict.depart(9, span(9, 9), &message(9, 9));
+        assert!(strict.is_full_for_alarms());
+        strict.close(9);
         strict.close(1);
         assert!(!strict.is_full());
         let small = SyncConfig { unconfirmed_bytes: 2, ..config() };

@@ -50,6 +50,8 @@ pub(super) struct Tally {
     pub(super) fresh: u64,
     /// Waited when the link came up, or could not leave as fast as it came.
     pub(super) backlog: u64,
+    /// There are entries of the ledger that no row takes along.
+    pub(super) losses: bool,
     /// When the first held stream may try again, since boot.
     pub(super) held_until: Option<Duration>,
 }
@@ -65,9 +67,11 @@ pub(super) fn tally(
     now: Duration,
 ) -> Tally {
     let mut tally = Tally::default();
-    for Position { key, settled, last, rows, .. } in positions {
+    for Position { key, settled, last, rows, losses, .. } in positions {
         let waiting = rows.saturating_sub(flights.rows(key));
-        if waiting == 0 || !allowed(key.class) {
+        // An entry of the ledger without rows to travel with goes by itself, unless it is on its way.
+        let alone = waiting == 0 && *losses > 0 && flights.covered(key).next().is_none();
+        if (waiting == 0 && !alone) || !allowed(key.class) {
             continue;
         }
         if let Some(until) = holds.until(key, now) {
@@ -75,9 +79,10 @@ pub(super) fn tally(
             continue;
         }
         if key.class == Class::Alarm {
-            tally.alarms += waiting;
+            tally.alarms += waiting.max(1);
             continue;
         }
+        tally.losses |= alone;
         let begin = flights.highest(key).map_or(settled.0, |highest| highest.0.max(settled.0));
         let new = waiting.min(last.0.saturating_sub(begin));
         let fresh = match new {
@@ -135,6 +140,7 @@ mod tests {
             settled: Seq(settled),
             last: Seq(last),
             rows: last.saturating_sub(settled),
+            losses: 0,
         }
     }
 
@@ -154,6 +160,21 @@ mod tests {
         assert_eq!(count(&streams(6030), &flights, true), (7, 30, 5000));
         flights.depart(&streams(0)[1].key, Seq(6001), Seq(6030), 30);
         assert_eq!(count(&streams(6030), &flights, true), (7, 0, 5000));
+    }
+
+    #[test]
+    fn a_loss_without_rows_is_due_until_it_is_on_its_way() {
+        let mut flights = Flights::new();
+        let emptied = Position { rows: 0, losses: 1, ..position(Class::Summary, 0, 9) };
+        let losses = |flights: &_| {
+            let all = |_| true;
+            tally(std::slice::from_ref(&emptied), flights, &Holds::default(), all, (100, true), Duration::ZERO).losses
+        };
+        assert!(losses(&flights));
+        let (ticket, _) = flights.depart(&emptied.key, Seq(1), Seq(9), 0);
+        assert!(!losses(&flights));
+        flights.refuse(ticket);
+        assert!(losses(&flights));
     }
 
     #[test]

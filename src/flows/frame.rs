@@ -9,14 +9,22 @@ const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const LEVEL: i32 = 3;
 /// Shorter messages do not become smaller.
 const WORTHWHILE_BYTES: usize = 128;
+/// So much is unpacked from any frame, whatever its ratio.
+const HARMLESS_BYTES: usize = 1 << 20;
 
 /// What a receiver unpacks at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLimits {
     /// Bytes after unpacking.
     pub plain_bytes: usize,
-    /// Bytes after unpacking for each byte before.
+    /// Bytes after unpacking for each byte before; below 1 MiB any ratio is taken.
     pub ratio: usize,
+}
+
+impl FrameLimits {
+    fn most_bytes(&self, packed_bytes: usize) -> usize {
+        packed_bytes.saturating_mul(self.ratio).max(HARMLESS_BYTES).min(self.plain_bytes)
+    }
 }
 
 impl Default for FrameLimits {
@@ -49,13 +57,15 @@ pub enum FrameError {
     Content(String),
 }
 
-/// The message as it travels: packed if that is smaller. What cannot be packed travels as it is.
+/// The message as it travels: packed if that is smaller and every receiver with our limits takes it.
 pub(super) fn pack(plain: Vec<u8>) -> Vec<u8> {
     if plain.len() < WORTHWHILE_BYTES {
         return plain;
     }
     match zstd::bulk::compress(&plain, LEVEL) {
-        Ok(packed) if packed.len() < plain.len() => packed,
+        Ok(packed) if packed.len() < plain.len() && plain.len() <= FrameLimits::default().most_bytes(packed.len()) => {
+            packed
+        }
         _ => plain,
     }
 }
@@ -71,7 +81,7 @@ pub(super) fn unpack(packed: &[u8], limits: &FrameLimits) -> Result<Bytes, Frame
     if zstd::zstd_safe::find_frame_compressed_size(packed) != Ok(packed.len()) {
         return Err(FrameError::Shape);
     }
-    let most_bytes = packed.len().saturating_mul(limits.ratio).min(limits.plain_bytes);
+    let most_bytes = limits.most_bytes(packed.len());
     let plain_bytes = usize::try_from(stated).ok().filter(|bytes| *bytes <= most_bytes);
     let Some(plain_bytes) = plain_bytes else {
         return Err(FrameError::Bomb { plain_bytes: stated, packed_bytes: packed.len(), most_bytes });
@@ -97,6 +107,16 @@ mod tests {
         let limits = FrameLimits { plain_bytes: 1000, ratio: usize::MAX };
         let packed = pack(vec![7; 1001]);
         assert!(matches!(unpack(&packed, &limits), Err(FrameError::Bomb { plain_bytes: 1001, most_bytes: 1000, .. })));
+    }
+
+    #[test]
+    fn what_a_receiver_would_take_for_a_bomb_travels_plain() {
+        let zeros = vec![0; 8 << 20];
+        assert_eq!(pack(zeros.clone()).len(), zeros.len());
+        let zeros = vec![0; 1 << 20];
+        let packed = pack(zeros.clone());
+        assert!(packed.len() < 1000, "{}", packed.len());
+        assert_eq!(unpack(&packed, &FrameLimits::default()).unwrap(), zeros);
     }
 
     #[test]
@@ -132,8 +152,7 @@ mod tests {
             let packed = pack(plain.clone());
             prop_assert!(packed.len() <= plain.len());
             if packed.len() < plain.len() {
-                let limits = FrameLimits { ratio: 3000, ..FrameLimits::default() };
-                prop_assert_eq!(&unpack(&packed, &limits).unwrap()[..], &plain[..]);
+                prop_assert_eq!(&unpack(&packed, &FrameLimits::default()).unwrap()[..], &plain[..]);
             }
         }
 
@@ -141,7 +160,7 @@ mod tests {
         fn random_frames_are_refused_without_panic(tail in proptest::collection::vec(any::<u8>(), 0..200)) {
             let message = [&MAGIC[..], &tail].concat();
             if let Ok(plain) = unpack(&message, &FrameLimits::default()) {
-                prop_assert!(plain.len() <= message.len() * 250);
+                prop_assert!(plain.len() <= HARMLESS_BYTES.max(message.len() * 250));
             }
         }
     }

@@ -167,7 +167,10 @@ impl Raw {
             repeated = false;
             let row = Row { no, rows, request, readings, stamp: self.clock.stamp() };
             let (history, outbox) = (self.history.clone(), self.outbox.clone());
+            let room = outbox::Wanted { class: Class::Raw, rows: 1, body_bytes: ROW_BYTES };
+            let admission = outbox.admit(&[room]).map_err(|_full| RawError::Full)?;
             self.writer.commit(ROW_BYTES, move |tx| row.write(tx, &history, &outbox)).await?;
+            drop(admission);
         }
     }
 
@@ -272,14 +275,14 @@ impl Row {
             part: request.parts,
             is_last: request.next_seq > request.last_seq,
             truncated: request.truncated,
-            readings: readings.into_iter().map(as_raw).collect(),
+            readings: readings.iter().map(as_raw).collect(),
         };
         outbox.append(tx, &rows, &Envelope { body: record::encode(&record), stamp })?;
         history.note_request(tx, no, &request)
     }
 }
 
-fn as_raw(reading: history::Reading) -> RawReading {
+fn as_raw(reading: &history::Reading) -> RawReading {
     RawReading {
         number: reading.seq,
         time_ms: reading.time_ms,

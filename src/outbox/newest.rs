@@ -24,6 +24,8 @@ pub struct Position {
     pub last: Seq,
     /// Rows waiting.
     pub rows: u64,
+    /// Ledger entries waiting.
+    pub losses: u64,
 }
 
 impl Outbox {
@@ -36,6 +38,7 @@ impl Outbox {
             settled: Seq(stream.settled),
             last: Seq(stream.last),
             rows: stream.rows,
+            losses: stream.entries,
         };
         streams.all.iter().enumerate().map(position).collect()
     }
@@ -172,6 +175,23 @@ mod tests {
         }
         assert_eq!(bench.outbox.positions()[0].settled, Seq(22));
         assert_eq!((bench.outbox.positions()[0].rows, bench.acked_ranges().await), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_is_ahead_of_memory_shows_no_vanished_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::open(&folder);
+        bench.append(12).await;
+        let first = bench.outbox.next_batch(&FOUR, &[]).await.unwrap().unwrap().id;
+        let second = bench.outbox.next_batch(&FOUR, &[first]).await.unwrap().unwrap().id;
+        // A second memory of the same file stands still at this moment.
+        let clock: Arc<dyn Clock> = bench.clock.clone();
+        let behind = Outbox::open(&Config::default(), &bench.store, bench.outbox.epoch(), clock).unwrap();
+        bench.delete(second).await;
+        bench.delete(first).await;
+        let batch = behind.next_batch(&FOUR, &[first]).await.unwrap().unwrap();
+        assert_eq!(batch.rows.iter().map(|row| row.seq.0).collect::<Vec<_>>(), [9, 10, 11, 12]);
+        assert!(batch.gaps.iter().all(|gap| gap.count == 0), "{:?}", batch.gaps);
     }
 
     #[tokio::test]

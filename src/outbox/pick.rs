@@ -62,6 +62,7 @@ impl Outbox {
             let limits = *limits;
             let read = move |connection: &Connection| {
                 for candidate in by_urgency(connection, candidates)? {
+                    let Some(candidate) = unsettled(connection, candidate)? else { continue };
                     let candidate = narrow(connection, candidate)?;
                     let reading = read_stream(connection, &candidate, limits)?;
                     if reading.last >= reading.first || !reading.bad.is_empty() {
@@ -131,6 +132,16 @@ impl Outbox {
         };
         Ok(self.writer.commit_from_reserve(work).await?)
     }
+}
+
+/// What of a part is not settled in this snapshot, which may be newer than what memory knew: a deletion that has filled
+/// a hole takes the acknowledged ranges above it away, and without them its numbers would look like vanished rows.
+fn unsettled(connection: &Connection, mut candidate: Candidate) -> Result<Option<Candidate>, store::Error> {
+    let settled: i64 = connection
+        .prepare_cached("SELECT settled FROM outbox_stream WHERE stream_no = ?1")?
+        .query_row([candidate.stream.no], |row| row.get(0))?;
+    candidate.from = candidate.from.max(settled.cast_unsigned() + 1);
+    Ok((candidate.from <= candidate.last).then_some(candidate))
 }
 
 /// Alarms before the rest; within both, the one whose first row is oldest. The order of rows in time is (boot, time

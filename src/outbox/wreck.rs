@@ -57,7 +57,7 @@ impl OldStream {
     /// True if a row of this number was not acknowledged yet.
     pub(super) fn wants(&self, seq: u64) -> bool {
         let after = self.acked.partition_point(|range| range.0 <= seq);
-        seq > self.settled && !after.checked_sub(1).is_some_and(|at| self.acked[at].1 >= seq)
+        seq > self.settled && after.checked_sub(1).is_none_or(|at| self.acked[at].1 < seq)
     }
 }
 

@@ -43,7 +43,8 @@ pub struct Config {
     pub max_log_bytes: u64,
     /// Read-only connections.
     pub readers: usize,
-    /// Quarantined database files kept; older ones are removed.
+    /// Most database files that were set aside as damaged; the oldest is removed, salvaged or not. They take disk beside
+    /// `max_bytes`, each as much as the database had. One that is salvaged without loss is removed at once.
     pub quarantine_files: usize,
     /// Only for tests and proofs, and no file can set it: a disk that is watched.
     #[serde(skip)]

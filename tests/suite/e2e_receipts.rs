@@ -44,7 +44,7 @@ fn forgetful() -> Mosquitto {
 
 /// Gives how many of 200 readings the receiver has after a broker was killed that had acknowledged them all and handed
 /// none of them on.
-fn after_a_killed_broker(acknowledged_by: &str) -> (Gateway, Vec<u64>, (Option<i32>, String)) {
+fn after_a_killed_broker(acknowledged_by: &str) -> (Mosquitto, Gateway, Vec<u64>, (Option<i32>, String)) {
     let mut broker = forgetful();
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(&link(broker.port(), &format!("acknowledged_by = \"{acknowledged_by}\"")));
@@ -73,12 +73,12 @@ fn after_a_killed_broker(acknowledged_by: &str) -> (Gateway, Vec<u64>, (Option<i
         let has = received(folder.path());
         (has.len() >= 200 || has.last() == Some(&201)).then_some(())
     });
-    (gateway, received(folder.path()), report(folder.path()))
+    (broker, gateway, received(folder.path()), report(folder.path()))
 }
 
 #[test]
 fn what_a_killed_broker_forgot_is_sent_again_and_nothing_is_missing() {
-    let (gateway, received, (code, report)) = after_a_killed_broker("receiver");
+    let (_broker, gateway, received, (code, report)) = after_a_killed_broker("receiver");
     assert_eq!(received, (1..201).collect::<Vec<_>>());
     assert_eq!(code, Some(0), "{report}");
     assert!(report.contains(": every number is accounted for"), "{report}");
@@ -88,7 +88,7 @@ fn what_a_killed_broker_forgot_is_sent_again_and_nothing_is_missing() {
 /// The negative control: the test above sees a loss where there is one, and so does the report.
 #[test]
 fn on_the_brokers_word_a_killed_broker_loses_rows_and_the_report_says_so() {
-    let (_gateway, received, (code, report)) = after_a_killed_broker("broker");
+    let (_broker, _gateway, received, (code, report)) = after_a_killed_broker("broker");
     assert!(received.len() < 201, "nothing was lost");
     assert_eq!(code, Some(1), "{report}");
     assert!(report.contains("MISSING, and nobody says why: "), "{report}");
@@ -132,7 +132,8 @@ async fn lines_that_fall_silent_lose_receipts_and_no_row() {
     ]);
     down.plan([Fault::CutAfter { bytes: 600, reset: true }, Fault::CutAfter { bytes: 900, reset: false }]);
     let collecting = Collecting::start(loopback(down.port()), folder.path());
-    let gateway = Gateway::start(&link(up.port(), ""));
+    // The faults come after so many bytes.
+    let gateway = Gateway::start(&link(up.port(), "compress = false"));
     publish(&gateway, 1..1001);
     until_sent(&gateway);
     assert_eq!(received(folder.path()), (1..1001).collect::<Vec<_>>(), "what left the queue is with the receiver");

@@ -129,7 +129,7 @@ async fn a_row_too_large_for_the_far_side_is_declared_lost_and_the_stream_goes_o
     gateway.append(stream, [vec![0; 10_000]]).await;
     let uplink = FakeUplink::new(4, 4096);
     let taken = uplink.taken();
-    let sync = gateway.sync(uplink, brisk());
+    let sync = gateway.sync(uplink, SyncConfig { compress: false, ..brisk() });
     gateway.drained().await;
     // The last entry of the ledger has no row behind it, and is sent all the same.
     let gaps = || decoded(&taken).into_iter().flat_map(|batch| batch.gaps).collect::<Vec<_>>();
@@ -156,4 +156,24 @@ async fn a_far_side_with_small_messages_gets_small_batches() {
     sync.stop().await;
     assert_eq!(bodies(&decoded(&taken)), numbered(500).collect::<Vec<_>>());
     assert!(taken.lock().unwrap().iter().all(|message| message.payload.len() <= 1000));
+}
+
+#[tokio::test]
+async fn readings_travel_compressed_and_arrive_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::open(folder.path(), "press-7");
+    let stream = gateway.stream(Class::Raw, "temperature");
+    let reading =
+        |n: u32| format!("{{\"time\":\"2026-11-21T03:{:02}:{:02}Z\",\"value\":{}.5}}", n / 60, n % 60, 70 + n % 7);
+    let readings: Vec<Vec<u8>> = (0..500).map(|n| reading(n).into_bytes()).collect();
+    gateway.append(stream, readings.clone()).await;
+    let uplink = FakeUplink::new(4, 100_000);
+    let taken = uplink.taken();
+    let sync = gateway.sync(uplink, SyncConfig { batch_rows: 500, batch_bytes: 65_536, ..brisk() });
+    gateway.drained().await;
+    let (plain, sent) = (sync.metrics.bytes.get(), sync.metrics.sent_bytes.get());
+    sync.stop().await;
+    assert_eq!(bodies(&decoded(&taken)), readings);
+    eprintln!("{plain} bytes travel as {sent}");
+    assert!(sent * 4 < plain, "{plain} bytes travel as {sent}");
 }

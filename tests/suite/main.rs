@@ -5,9 +5,11 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod clock_jumps;
 mod collecting;
 mod custody_crash;
 mod custody_faults;
+mod custody_model;
 mod custody_rot;
 mod e2e_access;
 mod e2e_alerts;
@@ -24,6 +26,8 @@ mod e2e_models;
 mod e2e_payloads;
 mod e2e_quota;
 mod e2e_receipts;
+mod e2e_requests;
+mod e2e_salvage;
 mod e2e_summaries;
 mod fleet;
 #[cfg(all(feature = "nats", feature = "postgres"))]
@@ -56,6 +60,7 @@ mod postgres;
 mod quota_model;
 mod salvage;
 mod sketches;
+mod startup;
 mod store_faults;
 mod three_weeks;
 mod upgrade;

@@ -1,9 +1,11 @@
 //! A private mosquitto: own port, own folder, ready when it says so, gone with the value.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use crate::gateway::free_port;
 
 pub(crate) struct Mosquitto {
     child: Child,
@@ -21,7 +23,8 @@ impl Mosquitto {
     pub(crate) fn start_in(folder: tempfile::TempDir, settings: &str) -> Self {
         // Somebody may take the port between the look and the start.
         loop {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            // Outside the range of outgoing connections, so that nobody has it when the broker comes back.
+            let port = free_port();
             if let Some(child) = spawn(folder.path(), port, settings) {
                 return Self { child, port, folder, settings: settings.to_owned() };
             }

@@ -24,10 +24,12 @@ fn clock() -> Arc<ManualClock> {
 }
 
 fn open(folder: &Path) -> (Store, Outbox, store::Opened) {
-    let config = store::Config::at(folder);
+    let config = store::Config { ride_ms: 0, ..store::Config::at(folder) };
     let (store, opened) = Store::open(&config, &[outbox::SCHEMA], clock())
         .unwrap_or_else(|error| panic!("the store must open: {error:?}"));
-    let outbox = Outbox::open(&outbox::Config::default(), &store, opened.epoch, clock());
+    let pack = outbox::PackConfig { keep_rows: 20, block_rows: 16, ..outbox::PackConfig::default() };
+    let config = outbox::Config { pack, ..outbox::Config::default() };
+    let outbox = Outbox::open(&config, &store, opened.epoch, clock());
     let outbox = outbox.unwrap_or_else(|error| panic!("the queue must open: {error:?}"));
     (store, outbox, opened)
 }
@@ -59,6 +61,8 @@ async fn killed(folder: &Path) -> Epoch {
     for (stream, class) in streams.into_iter().zip(classes) {
         append(&store, &outbox, stream, class, 1, ROWS / 2).await;
     }
+    // Most of it in blocks, out of which acknowledged rows go next.
+    while outbox.pack_cold().await.unwrap() > 0 {}
     for stream in streams {
         let again = outbox.clone();
         let ids = [(1, SETTLED), ACKED].map(|(first, last)| BatchId { stream, first: Seq(first), last: Seq(last) });

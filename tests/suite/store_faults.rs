@@ -143,3 +143,56 @@ async fn a_full_file_opens_resumes_its_queue_takes_nothing_and_drains() {
         append().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn at_the_hard_limit_the_ledger_and_a_checkpoint_still_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        max_bytes: 2 << 20,
+        reserve_bytes: 256 << 10,
+        restart_bytes: 512 << 10,
+        checkpoint_bytes: 128 << 10,
+        ..Config::at(folder.path())
+    };
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    let blocks = outbox::ClassConfig { policy: Some(outbox::Policy::Block), ..outbox::ClassConfig::default() };
+    let limits = outbox::Config { raw: blocks, ..outbox::Config::default() };
+    let open = || {
+        let (store, opened) = Store::open(&config, &[outbox::SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
+        let outbox = Outbox::open(&limits, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
+        let stream = outbox.stream(StreamKey::new(Name::new("press").unwrap(), Class::Raw)).unwrap();
+        (store, outbox, stream)
+    };
+    let (store, outbox, stream) = open();
+    let mut rows = 0_u64;
+    // As a flow does that asks nobody for room: it is the file that says no.
+    loop {
+        let (appending, stamp) = (outbox.clone(), clock.stamp());
+        let work = move |tx: &Tx<'_>| {
+            let append = |_| appending.append(tx, &stream, &Envelope { body: vec![7; 100], stamp }).map(drop);
+            (0..50).try_for_each(append)
+        };
+        match store.writer().commit(5000, work).await {
+            Ok(()) => rows += 50,
+            Err(_) => break,
+        }
+    }
+    assert!(rows > 2000, "{rows}");
+    assert!(matches!(&*store.health().borrow(), Health::Failing { restart_heals: false, .. }));
+    // Every second row: no entry grows into its neighbour, and hardly a page becomes free.
+    for seq in (1..=600).step_by(2) {
+        outbox.give_up(stream, forebay::base::Seq(seq), outbox::GapReason::Unsendable).await.unwrap();
+    }
+    drop((outbox, store));
+    let size = |name: &str| std::fs::metadata(folder.path().join(name)).map_or(0, |file| file.len());
+    assert!(size("forebay.db") + size("forebay.db-wal") <= 2 << 20, "the checkpoint kept the limit");
+    let (store, outbox, _) = open();
+    let (mut received, mut lost) = (0, 0);
+    while let Some(batch) = outbox.next_batch(&BatchLimits { rows: 500, bytes: 1 << 20 }, &[]).await.unwrap() {
+        received += batch.rows.len() as u64;
+        lost += batch.gaps.iter().map(|gap| gap.count).sum::<u64>();
+        let outbox = outbox.clone();
+        store.writer().commit_from_reserve(move |tx| outbox.delete(tx, &batch.id)).await.unwrap();
+    }
+    assert_eq!((received, lost), (rows - 300, 300));
+}

@@ -26,6 +26,9 @@ pub(super) fn show(report: &Report, as_json: bool) {
     say(format_args!(
         "{series}: {received} received, {lost} acknowledged and declared lost, {skipped} numbers that were nobody's: {verdict}"
     ));
+    if report.missing() > 0 {
+        say("What still waits at its gateway while newer rows overtake it is among them until it comes.");
+    }
 }
 
 /// What a word of the ledger means, in one sentence.

@@ -88,6 +88,10 @@ fn cloud(loaded: &Loaded, review: &mut Review) {
             review.errors.push(at(loaded, &format!("cloud.{key}"), &message, Some(hint)));
         }
     }
+    if cloud.kind == uplink::Kind::Nats {
+        let remark = "over NATS the stream's own answer lets rows leave the queue, and the cloud can ask nothing";
+        review.remarks.push(remark.to_owned());
+    }
     if cfg!(not(feature = "nats")) && cloud.kind == uplink::Kind::Nats {
         review.errors.push(at(loaded, "cloud.kind", &"this build has no NATS in it", None));
     }

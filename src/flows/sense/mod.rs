@@ -9,13 +9,15 @@ mod commit;
 mod config;
 mod judge;
 mod news;
+mod saved;
 mod scorer;
 mod stream;
+mod summing;
 
 pub use config::{CloudConfig, Config, Durability, MAX_SUMMARY_READINGS, ModelConfig, RuleOn, SummaryConfig};
 pub use news::{NewsMetrics, Newscast};
 pub use scorer::ScorerError;
-pub use stream::SummaryNews;
+pub use summing::SummaryNews;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -42,7 +44,8 @@ use crate::store::{self, Reader, Writer};
 use commit::Committed;
 use scorer::Scorer;
 pub(in crate::flows) use stream::Work;
-use stream::{Flight, Order, Stream, SummingUp};
+use stream::{Flight, Stream};
+use summing::{Order, SummingUp};
 
 /// How long a publisher waits for room before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

@@ -11,14 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::commit::{Closing, Committed, Committing, Job, Row};
 use super::config::{Durability, MAX_SUMMARY_READINGS};
-use super::judge::{Admitted, Judge, Memory, as_reading};
+use super::judge::{Admitted, Judge, Memory};
+use super::saved::Saved;
 use super::scorer::Scorer;
+use super::summing::{Order, SummaryNews, SummingUp, summary_bytes};
 use crate::base::{Clock, Receipt, Refusal};
 use crate::broker::Within;
 use crate::flows::board::StreamBoard;
 use crate::flows::intake::{IngestError, Ingested};
 use crate::flows::record::{self, Closed};
-use crate::flows::summary::{Drops, Extra, Open};
+use crate::flows::summary::Drops;
 use crate::history::{self, History, StreamNo};
 use crate::outbox::{Admission, ClassFull};
 use crate::signal::{self, Decoder, Note, Sample};
@@ -31,9 +33,6 @@ const RELOAD_AGAIN: Duration = Duration::from_millis(200);
 /// Most readings after a memory: one payload's worth on top of `SAVE_EVERY`, with room.
 const MAX_AFTER: usize = 20_000;
 
-/// What a summary takes on the writer's queue, twice: for the cloud and for history.
-const SUMMARY_BYTES: usize = 2048;
-
 /// A payload on its way in.
 pub(in crate::flows) struct Work {
     pub payload: Bytes,
@@ -45,24 +44,6 @@ pub(in crate::flows) struct Work {
     /// Its sender's protocol has no word for "full": it is kept until there is room.
     pub waits: bool,
     pub reply: Option<oneshot::Sender<Result<Ingested, IngestError>>>,
-}
-
-/// Something to do beside readings.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// End the open summary and say what is in it, once it is on the disk.
-    Summarise(oneshot::Sender<Result<Option<SummaryNews>, IngestError>>),
-}
-
-/// A summary that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SummaryNews {
-    /// First reading's number.
-    pub first: u64,
-    /// Last reading's number.
-    pub last: u64,
-    /// Readings.
-    pub count: u64,
 }
 
 /// What the task shares with commits that are under way.
@@ -90,46 +71,6 @@ impl Flight {
         while self.jobs.load(Ordering::Acquire) > 0 {
             self.landed.notified().await;
         }
-    }
-}
-
-/// The open summary of a stream and when it ends.
-pub(super) struct SummingUp {
-    pub open: Open,
-    /// Readings in one; 0 for no summaries.
-    pub readings: u64,
-    pub max_age: Option<Duration>,
-    /// Time since boot at which the open one ends.
-    pub due: Option<Duration>,
-}
-
-impl SummingUp {
-    /// Takes a reading in; the summary that it completes.
-    fn push(&mut self, row: &Row, now: Duration) -> Option<record::SummaryRecord> {
-        if self.readings == 0 {
-            return None;
-        }
-        if self.open.count() == 0 {
-            self.due = self.max_age.map(|age| now + age);
-        }
-        self.open.push(&row.reading, row.score.map(|score| score.score), row.judged.state as u8, row.drops);
-        if self.open.count() < self.readings { None } else { self.close(Closed::Full) }
-    }
-
-    fn close(&mut self, closed: Closed) -> Option<record::SummaryRecord> {
-        self.due = None;
-        self.open.close(closed)
-    }
-
-    /// Takes the committed readings of the open window in again. It began when the box's clock said `opened_ms`.
-    fn restore(&mut self, mut open: Open, readings: &[history::Reading], opened_ms: i64, wall_ms: i64, now: Duration) {
-        for old in readings.iter().filter(|_| self.readings > 0) {
-            open.push(&as_reading(old), old.score, old.state, Extra::read(old.extra.as_deref()).drops);
-        }
-        // A clock that was set back makes the window younger, never older than it may become.
-        let age = Duration::from_millis(u64::try_from(wall_ms.saturating_sub(opened_ms)).unwrap_or(0));
-        self.due = self.max_age.filter(|_| open.count() > 0).map(|most| now + most.saturating_sub(age));
-        self.open = open;
     }
 }
 
@@ -244,7 +185,7 @@ impl Stream {
         summed: record::SummaryRecord,
         reply: Option<oneshot::Sender<Result<Option<SummaryNews>, IngestError>>>,
     ) {
-        let count = summed.count;
+        let (count, bytes) = (summed.count, summary_bytes(&summed));
         let (committed, committing) = (Arc::clone(&self.committed), Arc::clone(&self.committing));
         let job = Job::new(committed, Arc::clone(&committing), self.clock.stamp(), Vec::new(), None);
         let job = Arc::new(job.closing(Closing { summed }));
@@ -253,7 +194,7 @@ impl Stream {
         let told = Arc::clone(&numbers);
         self.flight.take_off();
         let sent = self.writer.submit(
-            SUMMARY_BYTES,
+            bytes,
             move |tx| {
                 if flight.poisoned.load(Ordering::Acquire) {
                     return Ok(());
@@ -423,9 +364,9 @@ impl Stream {
             std::mem::replace(&mut receipt, Receipt::unwatched()).kept();
         }
         let readings = rows.len() as u64;
-        let summed = rows.iter().filter(|row| row.summed.is_some()).count();
+        let summed: usize = rows.iter().filter_map(|row| row.summed.as_ref()).map(summary_bytes).sum();
         let bytes = rows.iter().map(|row| 128 + 8 * row.reading.values.len()).sum::<usize>();
-        let bytes = bytes + summed * SUMMARY_BYTES + 64;
+        let bytes = bytes + summed + 64;
         let job = Arc::new(Job::new(
             Arc::clone(&self.committed),
             Arc::clone(&self.committing),
@@ -449,6 +390,8 @@ impl Stream {
                 within.map_or(Ok(()), |within| within.run(tx))
             },
             move |outcome| {
+                // What was promised is in the account now; the sender's next payload must not find it there twice.
+                drop(admission);
                 let outcome = match outcome {
                     Ok(()) if job.is_written() => Ok(()),
                     Ok(()) => Err(Refusal::Disk),
@@ -466,8 +409,6 @@ impl Stream {
                 if let Some(reply) = reply {
                     let _ = reply.send(ingested.map_err(IngestError::from));
                 }
-                // What was promised is in the account now.
-                drop(admission);
                 landing.land();
             },
         );
@@ -557,37 +498,6 @@ impl Stream {
 
     fn micros_since(&self, arrived: Duration) -> u32 {
         micros(self.clock.since_boot().saturating_sub(arrived))
-    }
-}
-
-/// A stream's memory as its row holds it: the position it was taken at, eight bytes that once said where the open summary
-/// began, and the memory itself.
-pub(super) struct Saved {
-    pub memory: Memory,
-}
-
-impl Saved {
-    const HEAD: usize = 16;
-
-    /// As a row.
-    pub(super) fn write(seq: u64, memory: &[u8]) -> Vec<u8> {
-        [&seq.to_le_bytes(), &[0; 8], memory].concat()
-    }
-
-    fn parts(row: &[u8]) -> Option<(u64, &[u8])> {
-        let (head, memory) = row.split_at_checked(Self::HEAD)?;
-        Some((u64::from_le_bytes(*head.first_chunk()?), memory))
-    }
-
-    fn seq(row: &[u8]) -> u64 {
-        Self::parts(row)
-            .filter(|(_, memory)| record::decode::<Memory>("memory", memory).is_ok())
-            .map_or(0, |(seq, _)| seq)
-    }
-
-    fn parse(row: &[u8]) -> Option<Self> {
-        let (_, memory) = Self::parts(row)?;
-        Some(Self { memory: record::decode("memory", memory).ok()? })
     }
 }
 

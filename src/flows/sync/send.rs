@@ -69,9 +69,9 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         self.confirmations.asked() < self.uplink.window()
     }
 
-    /// The link takes a batch, and it may be remembered.
+    /// The link takes a batch, at least one with alarms, and it may be remembered.
     pub(super) fn has_room(&self) -> bool {
-        self.has_window() && !self.confirmations.is_full()
+        self.has_window() && !self.confirmations.is_full_for_alarms()
     }
 
     /// Submits what is due while there is room. Gives the time after which to look again, if only time is missing.
@@ -177,13 +177,18 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         if tally.alarms > 0 || self.look.losses || self.look.alarms || self.ready.contains_key(&Claim::Alarm) {
             turns.push(Claim::Alarm);
         }
-        let mut wait = tally.held_until.map(|until| until - now);
+        let full = self.confirmations.is_full();
+        // What waits for receipts needs no look before one comes.
+        let mut wait = tally.held_until.filter(|_| !full || tally.alarms > 0).map(|until| until - now);
         let mut sooner = |than: Duration| wait = Some(wait.map_or(than, |wait| wait.min(than)));
         let company = self.company.wait(tally.fresh, now);
         let quiet = self.pace.quiet(Claim::Backlog, now);
-        if quiet.is_zero() {
+        if full {
+            // Only alarms.
+        } else if quiet.is_zero() {
             let fresh = company == Some(Duration::ZERO) || self.ready.contains_key(&Claim::Fresh);
-            let backlog = tally.backlog > 0 || self.look.others || self.ready.contains_key(&Claim::Backlog);
+            let backlog =
+                tally.backlog > 0 || tally.losses || self.look.others || self.ready.contains_key(&Claim::Backlog);
             match (fresh, backlog) {
                 (true, true) if self.pace.share.fresh_first() => turns.extend([Claim::Fresh, Claim::Backlog]),
                 (true, true) => turns.extend([Claim::Backlog, Claim::Fresh]),
@@ -194,7 +199,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             if let (false, Some(company)) = (fresh, company) {
                 sooner(company);
             }
-        } else if tally.fresh + tally.backlog > 0 || self.look.others {
+        } else if tally.fresh + tally.backlog > 0 || tally.losses || self.look.others {
             sooner(quiet);
         }
         let fresh_end =

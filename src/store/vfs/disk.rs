@@ -40,11 +40,17 @@ pub struct Watch {
     pub trace: Trace,
     /// Failures on order.
     pub faults: Faults,
+    pub(super) read_bytes: AtomicU64,
     pub(super) written_bytes: AtomicU64,
     pub(super) syncs: AtomicU64,
 }
 
 impl Watch {
+    /// Bytes asked of the system so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+
     /// Bytes handed to the system so far.
     pub fn written_bytes(&self) -> u64 {
         self.written_bytes.load(Ordering::Relaxed)

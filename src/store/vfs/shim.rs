@@ -263,6 +263,7 @@ unsafe extern "C" fn read(file: *mut sqlite3_file, to: *mut c_void, bytes: c_int
     if name.is_some() && shim.watch.faults.strike(Call::Read).is_some() {
         return ffi::SQLITE_IOERR_READ;
     }
+    shim.watch.read_bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
     system!(system, xRead, to, bytes, offset)
 }
 

@@ -251,23 +251,21 @@ impl StreamReceiver {
         let Some(connection) = &mut self.connection else {
             return Err(self.lose(format!("{far_side} is not connected")));
         };
-        let reason = loop {
-            tokio::select! {
-                biased;
-                message = connection.messages.next() => match message {
-                    Some(Ok(message)) => {
-                        let (message, acker) = message.split();
-                        let topic = topic_of(&message.subject);
-                        return Ok(StreamDelivery { topic, payload: message.payload, ack: StreamAck(acker) });
-                    }
-                    Some(Err(error)) => break format!("gives no messages: {error}"),
-                    None => break "gives no more messages".to_owned(),
-                },
-                word = connection.words.next() => match word {
-                    Word::Ended(reason) => break reason,
-                    Word::MayNotPublish { subject } => break format!("does not let this user publish to {subject}"),
-                },
-            }
+        let reason = tokio::select! {
+            biased;
+            message = connection.messages.next() => match message {
+                Some(Ok(message)) => {
+                    let (message, acker) = message.split();
+                    let topic = topic_of(&message.subject);
+                    return Ok(StreamDelivery { topic, payload: message.payload, ack: StreamAck(acker) });
+                }
+                Some(Err(error)) => format!("gives no messages: {error}"),
+                None => "gives no more messages".to_owned(),
+            },
+            word = connection.words.next() => match word {
+                Word::Ended(reason) => reason,
+                Word::MayNotPublish { subject } => format!("does not let this user publish to {subject}"),
+            },
         };
         Err(self.lose(format!("{far_side} {reason}")))
     }

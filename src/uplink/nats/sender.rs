@@ -269,6 +269,10 @@ impl Uplink for JetStreamUplink {
     fn state(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
     }
+
+    fn complain(&mut self, about: &'static str, complaint: Option<String>) {
+        self.state.complain(about, complaint);
+    }
 }
 
 /// The same for the same bytes on the same subject, and as good as different otherwise: 128 bits of SHA-256.
