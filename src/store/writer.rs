@@ -40,7 +40,10 @@ enum Note {
     WhatIsDue,
     WallClock,
     /// The wall clock, if a whole batch would fit: a full file takes a word about the clock long before it takes readings.
-    WallClockAndRoom { batch_bytes: u64, file_bytes: u64 },
+    WallClockAndRoom {
+        batch_bytes: u64,
+        file_bytes: u64,
+    },
 }
 
 /// Tells the log's length to the gate after every commit.
