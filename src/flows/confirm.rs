@@ -359,7 +359,7 @@ mod tests {
         assert!(strict.is_full());
     }
 
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, Copy)]
     enum Step {
         /// So many rows leave.
         Depart(u64),

@@ -79,11 +79,11 @@ pub(super) fn withdraw(tx: &Tx<'_>, stream_no: i64, first: u64, last: u64) -> Re
     Ok(grown)
 }
 
-/// First and last number of an entry, and its count.
-type Told = (u64, u64, u64);
+/// First and last number of an entry, and how many acknowledged rows of them are lost.
+pub(super) type Entry = (u64, u64, u64);
 
 /// The two oldest entries of a stream.
-pub(super) fn two_oldest(tx: &Tx<'_>, stream_no: i64) -> Result<Option<[Told; 2]>, Error> {
+pub(super) fn two_oldest(tx: &Tx<'_>, stream_no: i64) -> Result<Option<[Entry; 2]>, Error> {
     let mut statement =
         tx.prepare_cached("SELECT first, last, count FROM outbox_gap WHERE stream_no = ?1 ORDER BY first LIMIT 2")?;
     let entries = statement.query_map([stream_no], |row| {

@@ -41,7 +41,7 @@ impl Head {
 
 /// The first `most` blocks of a stream that reach `from` or lie above it.
 pub(super) fn heads(connection: &mut Statement<'_>, no: i64, from: u64, most: u64) -> Result<Vec<Head>, Error> {
-    let found = connection.query_map(params![no, from.cast_signed(), most.cast_signed()], |row| Head::of(row))?;
+    let found = connection.query_map(params![no, from.cast_signed(), most.cast_signed()], Head::of)?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 
@@ -116,8 +116,7 @@ pub(super) fn set_age(tx: &Tx<'_>, no: i64, last: u64, age: (i64, i64)) -> Resul
 pub(super) fn newest(connection: &Connection, no: i64, range: (u64, u64), rows: usize) -> Result<Option<u64>, Error> {
     let sql = format!("{HEAD} WHERE stream_no = ?1 AND last BETWEEN ?2 AND ?3 ORDER BY last DESC LIMIT 1");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut found =
-        statement.query_map(params![no, range.0.cast_signed(), range.1.cast_signed()], |row| Head::of(row))?;
+    let mut found = statement.query_map(params![no, range.0.cast_signed(), range.1.cast_signed()], Head::of)?;
     let Some(head) = found.next().transpose()? else { return Ok(None) };
     Ok(Some(head.first.max(range.0).max((head.last + 1).saturating_sub(rows as u64))))
 }

@@ -95,8 +95,8 @@ impl Uplink for AnyUplink {
         each!(self, link => link.state())
     }
 
-    fn from_cloud(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
-        each!(self, link => link.from_cloud())
+    fn cloud_messages(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
+        each!(self, link => link.cloud_messages())
     }
 
     fn complain(&mut self, about: &'static str, complaint: Option<String>) {

@@ -112,7 +112,7 @@ pub trait Uplink: Send {
 
     /// What the cloud says to this gateway, over every connection to come. Given once; `None` from a link that hears
     /// nothing. Bounded: what comes while it is full is dropped and counted.
-    fn from_cloud(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
+    fn cloud_messages(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
         None
     }
 

@@ -251,7 +251,7 @@ impl Uplink for MqttUplink {
         self.state.subscribe()
     }
 
-    fn from_cloud(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
+    fn cloud_messages(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
         self.ears.as_ref().filter(|ears| !ears.filters.is_empty()).and(self.heard.take())
     }
 

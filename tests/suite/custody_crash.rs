@@ -21,7 +21,7 @@ fn explored(synchronous: Synchronous, states: u64) -> Explored {
 
 #[test]
 fn no_crash_state_of_full_loses_an_acknowledged_row() {
-    let explored = explored(Synchronous::Full, 3000);
+    let explored = explored(Synchronous::Full, 3200);
     assert!(explored.states >= 3000, "{} states", explored.states);
     assert!(explored.syncs > 50 && explored.rows_compared > 100_000);
     assert!(explored.bad_states == 0, "{:?} {:#?}", explored.breaches, explored.examples);

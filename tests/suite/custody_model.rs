@@ -226,7 +226,7 @@ impl Uplink for Cable {
         self.state.subscribe()
     }
 
-    fn from_cloud(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
+    fn cloud_messages(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
         self.heard.take()
     }
 }

@@ -147,6 +147,7 @@ impl Running<SyncMetrics> {
 
 impl<M> Running<M> {
     /// Runs `flow` until its token is cancelled.
+    #[cfg(feature = "nats")]
     pub(crate) fn of<F: Future<Output = ()> + Send + 'static>(
         metrics: M,
         flow: impl FnOnce(CancellationToken) -> F,

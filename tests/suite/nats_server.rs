@@ -18,7 +18,7 @@ pub(crate) struct NatsServer {
 }
 
 /// What differs from a plain server with JetStream.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Setup<'a> {
     /// Further lines of the configuration.
     pub(crate) more: &'a str,

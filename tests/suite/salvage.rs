@@ -37,7 +37,7 @@ fn open(folder: &Path) -> (Store, Outbox, store::Opened) {
 fn body(class: Class, seq: u64) -> Vec<u8> {
     let word = format!("{} {seq} ", class.as_str());
     // Some longer than a page, some than two.
-    word.repeat(if seq % 40 == 0 { 900 } else { 1 + usize::try_from(seq % 30).unwrap() }).into_bytes()
+    word.repeat(if seq.is_multiple_of(40) { 900 } else { 1 + usize::try_from(seq % 30).unwrap() }).into_bytes()
 }
 
 async fn append(store: &Store, outbox: &Outbox, stream: StreamHandle, class: Class, from: u64, to: u64) {

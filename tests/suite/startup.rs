@@ -79,7 +79,7 @@ async fn a_start_reads_as_much_with_three_hundred_thousand_rows_as_with_a_thousa
         drop((outbox, broker));
         store.close();
     }
-    println!("a start reads {read:?} bytes");
+    eprintln!("a start reads {read:?} bytes");
     // A tree of more rows is two levels deeper; each look-up goes down once.
     assert!(read[2] - read[0] < 40 * 4096 && read[2] < 1 << 20, "{read:?} bytes");
 }

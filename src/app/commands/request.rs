@@ -58,7 +58,7 @@ pub(crate) async fn raw(args: &RawArgs) -> Result<ExitCode> {
 
 /// Asks until there is an answer.
 async fn ask(link: &mut MqttUplink, question: &Message, id: &str) -> CloudAnswer {
-    let mut heard = link.from_cloud();
+    let mut heard = link.cloud_messages();
     loop {
         match over_one_connection(link, &mut heard, question, id).await {
             Ok(answer) => return answer,

@@ -27,6 +27,6 @@ pub(crate) async fn run(config: &std::path::Path, overrides: &Overrides, under_j
     if !review.errors.is_empty() {
         bail!("{} does not work as it stands; nothing was started", loaded.file);
     }
-    gateway::run(loaded.config, until_told_to_stop()?).await?;
+    Box::pin(gateway::run(loaded.config, until_told_to_stop()?)).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -21,6 +21,8 @@ use crate::store::{Disk, Event, Synchronous, Watch};
 
 /// Particulars of findings that are kept.
 const EXAMPLES: usize = 5;
+/// Rounds before the last; each is twice as dense as the one before.
+const ROUNDS: u64 = 4;
 /// Images that wait for a checker.
 const WAITING: usize = 4;
 
@@ -139,10 +141,21 @@ pub fn explore_recording(
             }));
         }
         drop(take);
-        generate(events, after_failed_sync, what, &give, &|| {
+        let ends = || {
             tell(done.load(Ordering::Relaxed), what.states);
             stop.load(Ordering::Relaxed) || failed.load(Ordering::Relaxed)
-        });
+        };
+        // Rounds over the whole recording, thin ones first: whenever the time is over, every part of it was looked at.
+        let mut left = what.states;
+        for round in 0.. {
+            let states = if round < ROUNDS { (what.states >> (ROUNDS - round)).min(left) } else { left };
+            let plan = Exploration { states, seed: what.seed.wrapping_add(round), ..what.clone() };
+            generate(events, after_failed_sync, &plan, &give, &ends);
+            left -= states;
+            if left == 0 || ends() {
+                break;
+            }
+        }
         drop(give);
         for checker in checkers {
             match checker.join() {
@@ -196,13 +209,14 @@ fn generate(
             Arc::make_mut(&mut debt).hear(word);
             // An acknowledgement is new only if it is the last before the next call.
             let next_is_call = events.get(at + 1).is_none_or(|next| !matches!(next, Event::Mark(_)));
-            if matches!(word, Word::Kept { .. }) && next_is_call {
+            if matches!(word, Word::Kept { .. }) && next_is_call && chance.random_bool(per_call.min(1.0)) {
                 cuts.push(Cut::Nothing);
                 cuts.extend(player.is_anything_pending().then(|| kinds.next()).flatten());
             }
         } else {
             due += per_call;
-            if matches!(event, Event::Synced { .. } | Event::Deleted { .. }) {
+            let is_turn = matches!(event, Event::Synced { .. } | Event::Deleted { .. });
+            if is_turn && chance.random_bool(per_call.min(1.0)) {
                 cuts.push(Cut::Nothing);
             }
             if player.is_anything_pending() {

@@ -49,6 +49,11 @@ impl Place {
         matches!(self.file_system.as_str(), "tmpfs" | "ramfs" | "rootfs" | "devtmpfs")
     }
 
+    /// The disk of a virtual machine, as far as its name tells.
+    pub fn is_virtual(&self) -> bool {
+        ["/dev/vd", "/dev/xvd"].iter().any(|name| self.source.starts_with(name))
+    }
+
     /// What this kind of place means for the promise; `None` if nothing special.
     pub fn warning(&self) -> Option<&'static str> {
         Some(match self.file_system.as_str() {
@@ -86,8 +91,9 @@ impl Place {
     pub fn device(&self) -> &'static str {
         match self.rotational {
             _ if self.is_memory() => "memory",
+            _ if self.is_virtual() => "a virtual disk",
             Some(true) => "a disk that turns",
-            Some(false) => "flash, or a virtual disk",
+            Some(false) => "flash",
             None => "unknown",
         }
     }

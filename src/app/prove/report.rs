@@ -61,9 +61,9 @@ impl Wear {
 impl Report {
     /// True if something was looked at and nothing was lost.
     pub fn is_good(&self) -> bool {
-        let explored = self.full.as_ref().is_none_or(|full| full.bad_states == 0 && full.states > 0);
+        let explored = self.full.as_ref().is_none_or(|full| full.bad_states == 0);
         let killed = self.killed.as_ref().is_none_or(|killed| killed.findings.is_empty() && killed.kills > 0);
-        explored && killed && self.controls_are_caught() && (self.full.is_some() || self.killed.is_some())
+        explored && killed && self.controls_are_caught() && self.is_enough()
     }
 
     /// True if the controls were not asked for, or were caught.
@@ -71,11 +71,24 @@ impl Report {
         [&self.normal, &self.off].into_iter().flatten().all(|control| control.bad_states > 0)
     }
 
+    /// True if the time sufficed for anything to be shown: rows were acknowledged, cut in the middle and compared.
+    pub fn is_enough(&self) -> bool {
+        let explored = |full: &Explored| full.acknowledged > 0 && full.partial_states > 0 && full.rows_compared > 0;
+        let killed = |killed: &Killed| killed.acknowledged > 0 && killed.rows_compared > 0;
+        self.full.as_ref().is_some_and(explored) && self.killed.as_ref().is_some_and(killed)
+    }
+
     /// A remark on how fast this disk says that it is, if that is suspicious.
     fn suspicion(&self) -> Option<String> {
         let median_ms = self.syncs.share_ms(0.5);
         if self.place.is_memory() || self.syncs.count() == 0 {
             return None;
+        }
+        if self.place.is_virtual() {
+            return Some(
+                "a virtual disk: whether a sync reaches something that survives a power cut is decided by its host"
+                    .to_owned(),
+            );
         }
         let limit = if self.place.rotational == Some(true) { FASTEST_TURN_MS } else { FASTEST_FLASH_MS };
         (median_ms < limit).then(|| {
@@ -256,7 +269,13 @@ impl Report {
         if !self.controls_are_caught() {
             return "NOT PROVED: a negative control was not caught".to_owned();
         }
-        if !self.is_good() {
+        let is_bad = self.full.as_ref().is_some_and(|full| full.bad_states > 0)
+            || self.killed.as_ref().is_some_and(|killed| !killed.findings.is_empty());
+        if !is_bad && !self.is_enough() {
+            return "NOT PROVED: the time did not suffice for anything to be compared; give it more (--seconds)"
+                .to_owned();
+        }
+        if is_bad {
             return "BROKEN: see the breaches above; do not trust this build on this disk, and tell us".to_owned();
         }
         let mut verdict =

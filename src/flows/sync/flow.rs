@@ -93,7 +93,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         config: SyncConfig,
         rng: R,
     ) -> Self {
-        let cloud = uplink.from_cloud();
+        let cloud = uplink.cloud_messages();
         let by = if cloud.is_some() { config.acknowledged_by } else { AcknowledgedBy::Broker };
         let now = clock.since_boot();
         let metrics = SyncMetrics::default();
