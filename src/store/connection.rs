@@ -50,7 +50,6 @@ pub(super) fn open_reader(disk: &Disk, path: &Path) -> Result<Connection, Error>
 pub(super) fn open_wreck(path: &Path) -> Result<Connection, Error> {
     let disk = Disk::default();
     let connection = open(&disk, path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     settle(&connection, &disk, 0, 256)?;
     connection.pragma_update(None, "query_only", true)?;
@@ -77,6 +76,8 @@ fn open(disk: &Disk, path: &Path, flags: OpenFlags) -> Result<Connection, Error>
 
 /// `cache_kib` bounds the page cache of this connection: the whole gateway has 25 MB.
 fn settle(connection: &Connection, disk: &Disk, busy_ms: u64, cache_kib: i64) -> Result<(), Error> {
+    // Closing the last connection would copy the log back and give it up, whatever the checkpointer knows about the disk.
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.busy_timeout(std::time::Duration::from_millis(busy_ms))?;
     connection.pragma_update(None, "synchronous", disk.synchronous().as_str())?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
