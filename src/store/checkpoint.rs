@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::config::Config;
+use super::connection::leave_log_at_close;
 use super::error::{Error, chain};
 use super::health::HealthBoard;
 use super::metrics::Metrics;
@@ -154,7 +155,9 @@ pub(super) fn run(connection: &Connection, gate: &Arc<Gate>, clock: &Arc<dyn Clo
             }
         }
     }
-    if let Err(error) = checkpoint(connection, "TRUNCATE") {
+    // All of it is in the database file and synced: now closing may take the empty log away.
+    let emptied = checkpoint(connection, "TRUNCATE").and_then(|_| Ok(leave_log_at_close(connection, false)?));
+    if let Err(error) = emptied {
         tracing::warn!(error = chain(&error), "the log was not emptied; the next start reads it");
     }
 }

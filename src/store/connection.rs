@@ -57,6 +57,11 @@ pub(super) fn open_wreck(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
+/// Whether closing this connection, if it is the last, leaves the log as it is.
+pub(super) fn leave_log_at_close(connection: &Connection, leave: bool) -> rusqlite::Result<bool> {
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, leave)
+}
+
 /// Sets the most pages the file may grow to. SQLite answers `SQLITE_FULL` beyond, as on a full disk.
 pub(super) fn limit_pages(connection: &Connection, pages: u64) -> Result<(), Error> {
     connection.prepare_cached(&format!("PRAGMA max_page_count = {pages}"))?.query_row([], |_| Ok(()))?;
@@ -77,7 +82,7 @@ fn open(disk: &Disk, path: &Path, flags: OpenFlags) -> Result<Connection, Error>
 /// `cache_kib` bounds the page cache of this connection: the whole gateway has 25 MB.
 fn settle(connection: &Connection, disk: &Disk, busy_ms: u64, cache_kib: i64) -> Result<(), Error> {
     // Closing the last connection would copy the log back and give it up, whatever the checkpointer knows about the disk.
-    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    leave_log_at_close(connection, true)?;
     connection.busy_timeout(std::time::Duration::from_millis(busy_ms))?;
     connection.pragma_update(None, "synchronous", disk.synchronous().as_str())?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
