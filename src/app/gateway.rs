@@ -143,7 +143,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     match damage {
         None => Ok(()),
         Some(what) => {
-            bail!("the database is damaged ({what}); the next start sets it aside and goes on with a new one")
+            bail!("the database needs a new start: {what}")
         }
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::config::Config;
+use super::connection::leave_log_at_close;
 use super::error::{Error, chain};
+use super::health::HealthBoard;
 use super::metrics::Metrics;
 use crate::base::Clock;
 
@@ -129,7 +131,12 @@ impl Gate {
 }
 
 /// The checkpointer thread, until the gate closes. Then empties the log, so that the next start has none to read.
-pub(super) fn run(connection: &Connection, gate: &Arc<Gate>, clock: &Arc<dyn Clock>) {
+///
+/// After a failed sync there is no further checkpoint. SQLite counts a part of the log as copied back before the database
+/// file was synced; pages that the failed sync lost would not be copied again, and the next good checkpoint would give
+/// up the log that still has them. So the log stays, every commit goes on into it, and a new start, which counts
+/// nothing as copied, copies all of it.
+pub(super) fn run(connection: &Connection, gate: &Arc<Gate>, clock: &Arc<dyn Clock>, health: &HealthBoard) {
     while gate.wait_for_kick() {
         let began = clock.since_boot();
         match once(connection, gate) {
@@ -140,10 +147,17 @@ pub(super) fn run(connection: &Connection, gate: &Arc<Gate>, clock: &Arc<dyn Clo
             Err(error) => {
                 gate.metrics.checkpoint_failures.inc();
                 tracing::warn!(error = chain(&error), "a checkpoint failed; the log keeps every row");
+                if error.is_failed_sync() {
+                    health.failing("the disk failed to sync the database file; a new start reads the log anew", true);
+                    while gate.wait_for_kick() {}
+                    return;
+                }
             }
         }
     }
-    if let Err(error) = checkpoint(connection, "TRUNCATE") {
+    // All of it is in the database file and synced: now closing may take the empty log away.
+    let emptied = checkpoint(connection, "TRUNCATE").and_then(|_| Ok(leave_log_at_close(connection, false)?));
+    if let Err(error) = emptied {
         tracing::warn!(error = chain(&error), "the log was not emptied; the next start reads it");
     }
 }

@@ -50,12 +50,16 @@ pub(super) fn open_reader(disk: &Disk, path: &Path) -> Result<Connection, Error>
 pub(super) fn open_wreck(path: &Path) -> Result<Connection, Error> {
     let disk = Disk::default();
     let connection = open(&disk, path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     settle(&connection, &disk, 0, 256)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
+}
+
+/// Whether closing this connection, if it is the last, leaves the log as it is.
+pub(super) fn leave_log_at_close(connection: &Connection, leave: bool) -> rusqlite::Result<bool> {
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, leave)
 }
 
 /// Sets the most pages the file may grow to. SQLite answers `SQLITE_FULL` beyond, as on a full disk.
@@ -77,6 +81,8 @@ fn open(disk: &Disk, path: &Path, flags: OpenFlags) -> Result<Connection, Error>
 
 /// `cache_kib` bounds the page cache of this connection: the whole gateway has 25 MB.
 fn settle(connection: &Connection, disk: &Disk, busy_ms: u64, cache_kib: i64) -> Result<(), Error> {
+    // Closing the last connection would copy the log back and give it up, whatever the checkpointer knows about the disk.
+    leave_log_at_close(connection, true)?;
     connection.busy_timeout(std::time::Duration::from_millis(busy_ms))?;
     connection.pragma_update(None, "synchronous", disk.synchronous().as_str())?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;

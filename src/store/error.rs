@@ -72,6 +72,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// True if the disk did not sync a file: what was written to it before may never reach the disk.
+    pub(super) fn is_failed_sync(&self) -> bool {
+        let Self::Sql(rusqlite::Error::SqliteFailure(failure, _)) = self else { return false };
+        failure.extended_code == rusqlite::ffi::SQLITE_IOERR_FSYNC
+    }
+
     /// True if the file's content is at fault, rather than the disk or the program.
     pub fn is_corruption(&self) -> bool {
         match self {

@@ -19,7 +19,8 @@ pub enum Health {
         since_ms: i64,
         /// What the disk said.
         what: Arc<str>,
-        /// The file's content is at fault: the next start sets it aside and begins a new epoch.
+        /// Only a new start helps: the file's content is at fault, which sets it aside and begins a new epoch, or a sync
+        /// of the database file failed, and only a start copies all of the log again.
         restart_heals: bool,
     },
 }

@@ -101,8 +101,8 @@ impl Store {
         let checkpointer = open_checkpointer(config, &database)?;
         let reader = Reader::open(config, &database, Arc::clone(&health))?;
         let checkpoint_thread = {
-            let (gate, clock) = (Arc::clone(&gate), Arc::clone(&clock));
-            start("store-checkpoint", move || checkpoint::run(&checkpointer, &gate, &clock))?
+            let (gate, clock, health) = (Arc::clone(&gate), Arc::clone(&clock), Arc::clone(&health));
+            start("store-checkpoint", move || checkpoint::run(&checkpointer, &gate, &clock, &health))?
         };
         let thread = WriterThread {
             config: config.clone(),

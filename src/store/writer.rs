@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::boot::{Boot, Noted};
 use super::checkpoint::Gate;
-use super::config::Config;
+use super::config::{Config, PAGE_BYTES};
 use super::connection::{limit_pages, open_writer};
 use super::error::{CommitError, Error};
 use super::health::HealthBoard;
@@ -39,6 +39,11 @@ pub(super) struct WriterThread {
 enum Note {
     WhatIsDue,
     WallClock,
+    /// The wall clock, if a whole batch would fit: a full file takes a word about the clock long before it takes readings.
+    WallClockAndRoom {
+        batch_bytes: u64,
+        file_bytes: u64,
+    },
 }
 
 /// Tells the log's length to the gate after every commit.
@@ -57,7 +62,7 @@ impl WriterThread {
         // A first guess; the disk's own figure takes over with the first commits.
         let mut sync = Duration::from_millis(1);
         let mut recent = [1, 1];
-        let mut failing = false;
+        let (mut failing, mut full) = (false, false);
         loop {
             let idle_ms = if failing { self.config.probe_ms } else { self.config.wall_persist_ms };
             let pace = Pace {
@@ -68,7 +73,7 @@ impl WriterThread {
             let Some(Gathered { rides, mut jobs }) = self.queue.gather(&pace, &*self.clock) else { break };
             if rides.is_empty() && jobs.is_empty() {
                 if failing {
-                    failing = self.transact(Vec::new(), 0, Note::WallClock).is_err();
+                    failing = self.transact(Vec::new(), 0, self.probe(full)).is_err();
                 } else if self.boot.is_due_when_idle() {
                     failing = self.transact(Vec::new(), 0, Note::WhatIsDue).is_err();
                 }
@@ -88,6 +93,7 @@ impl WriterThread {
                 self.transact(all, rode, Note::WhatIsDue)
             };
             failing = taken.is_err();
+            full = matches!(taken, Err(CommitError::Full(_)));
             if let Ok(took) = taken {
                 // A moving average over about eight commits.
                 sync = (sync * 7 + took) / 8;
@@ -95,6 +101,15 @@ impl WriterThread {
         }
         // The last wall clock is a courtesy to the next start; failing to write it changes nothing.
         let _ = self.transact(Vec::new(), 0, Note::WallClock);
+    }
+
+    /// What tells that commits work again.
+    fn probe(&self, full: bool) -> Note {
+        if !full {
+            return Note::WallClock;
+        }
+        let file_bytes = self.config.insert_pages() * PAGE_BYTES;
+        Note::WallClockAndRoom { batch_bytes: (self.config.batch_bytes as u64).min(file_bytes / 8), file_bytes }
     }
 
     fn transact_from_reserve(&mut self, rides: Vec<Job>) -> Result<Duration, CommitError> {
@@ -212,6 +227,12 @@ fn run_works(
     let noted = match note {
         Note::WhatIsDue => boot.note(tx)?,
         Note::WallClock => boot.note_wall(tx)?,
+        Note::WallClockAndRoom { batch_bytes, file_bytes } => {
+            if tx.used_bytes()? + batch_bytes > file_bytes {
+                return Err(Error::Commit(CommitError::Full("the byte limit leaves no room for a batch".into())));
+            }
+            boot.note_wall(tx)?
+        }
     };
     let began = clock.since_boot();
     tx.execute("COMMIT", [])?;

@@ -75,7 +75,9 @@ async fn run(watch: &Arc<Watch>, disk: &Disk, fault: Fault) -> Run {
                 }
             }
         }
-        health.wait_for(|health| *health == Health::Good).await.unwrap();
+        // A failed sync of the database file is healed by the next life, which the loop begins.
+        let settled = |health: &Health| matches!(health, Health::Good | Health::Failing { restart_heals: true, .. });
+        health.wait_for(settled).await.unwrap();
         if life == 1 {
             events = watch.trace.take();
             watch.trace.stop();

@@ -136,9 +136,16 @@ async fn lines_that_fall_silent_lose_receipts_and_no_row() {
     let gateway = Gateway::start(&link(up.port(), "compress = false"));
     publish(&gateway, 1..1001);
     until_sent(&gateway);
-    assert_eq!(received(folder.path()), (1..1001).collect::<Vec<_>>(), "what left the queue is with the receiver");
+    // On a fast day everything has left before the last faults come.
+    let mut next = 1001;
+    while up.connections() < 5 || down.connections() < 3 {
+        assert!(next < 3000, "the lines were too good to prove anything");
+        publish(&gateway, next..next + 20);
+        until_sent(&gateway);
+        next += 20;
+    }
+    assert_eq!(received(folder.path()), (1..next).collect::<Vec<_>>(), "what left the queue is with the receiver");
     assert_eq!(report(folder.path()).0, Some(0));
-    assert!(up.connections() >= 5 && down.connections() >= 3, "the lines were too good to prove anything");
     drop(collecting);
 }
 

@@ -57,6 +57,7 @@ mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod promise;
 mod quota_model;
 mod salvage;
 mod sketches;
