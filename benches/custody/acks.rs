@@ -76,6 +76,10 @@ fn mqtt(figures: &mut Figures, server: Option<Server>, publishers: usize, window
         absent_subscriber(server.address);
     }
     let seen = Load { window, ..Load::new(server.address, publishers, Until::Elapsed(SPAN)) }.run();
+    assert!(
+        keep || server.metric("forebay_store_records_total") >= seen.messages as f64,
+        "acknowledged and not written"
+    );
     figures.add(seen.rate(), &seen.times);
 }
 

@@ -16,7 +16,7 @@ pub(crate) fn run() {
     println!("\n## Packing {ROWS} waiting rows, and sending them from their blocks\n");
     println!("| body bytes | bytes written per byte packed | room taken after/before | rows/s packed | rows/s read |");
     println!("|---|---|---|---|---|");
-    for bytes in [60, 200, 1000] {
+    for bytes in [60, 200, 800] {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(packed(bytes));
     }

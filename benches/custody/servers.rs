@@ -161,7 +161,7 @@ impl Server {
         written
     }
 
-    /// The value of a metric of the gateway; 0 if there is none.
+    /// The value of a metric of the gateway.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let http = std::fs::read_to_string(self.folder.path().join("http")).unwrap();
         let mut stream = TcpStream::connect(&http).unwrap();
@@ -170,11 +170,9 @@ impl Server {
             .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        answer
-            .lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
-            .map(|line| line.split_whitespace().last().unwrap().parse::<f64>().unwrap())
-            .sum()
+        let line = answer.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        let line = line.unwrap_or_else(|| panic!("no {name} in the answer:\n{answer}"));
+        line.split_whitespace().last().unwrap().parse().unwrap()
     }
 }
 
