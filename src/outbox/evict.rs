@@ -165,6 +165,11 @@ pub(super) fn enforce(tx: &Tx<'_>, streams: &mut Streams, room: &Room<'_>) -> Re
         };
         take(streams, class, (whole - Quota::notch_below(limit)).min(most))?;
     }
+    // Rows that became a summary just now made that class grow.
+    let (bytes, limit) = (streams.class_bytes(Class::Summary), streams.limit(Class::Summary));
+    if bytes > limit && gives(streams, Class::Summary) {
+        take(streams, Class::Summary, bytes - Quota::notch_below(limit))?;
+    }
     Ok(())
 }
 
