@@ -78,7 +78,7 @@ fn head(seen: &Seen<'_>, point: &Point) -> Markup {
             }
             div.verdict #verdict-live data-live="" {
                 (badge(point.state))
-                (meter(point.score, view.raise))
+                (meter(point.score, view.raise, view.model.is_some()))
             }
         }
     }
@@ -159,8 +159,10 @@ pub(super) fn badge(state: &str) -> Markup {
 }
 
 /// The score as a bar whose end is a little past the threshold.
-fn meter(score: Option<f64>, raise: Option<f64>) -> Markup {
-    let Some(score) = score else { return html! { p.muted { "The model scores once its first window is full." } } };
+fn meter(score: Option<f64>, raise: Option<f64>, has_model: bool) -> Markup {
+    let Some(score) = score else {
+        return html! { @if has_model { p.muted { "The model scores once its first window is full." } } };
+    };
     let end = raise.map_or(score.max(1.0), |raise| raise * 1.5);
     let share = (score / end).clamp(0.0, 1.0) * 100.0;
     html! {
