@@ -22,7 +22,8 @@ fi
 [ -f "$checkout/interoperability/client_test5.py" ] || { echo "$checkout is no checkout of paho.mqtt.testing" >&2; exit 2; }
 work=$(mktemp -d)
 pid=""
-trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; rm -rf "$work"' EXIT
+finish() { [ -z "$pid" ] || kill "$pid" 2>/dev/null || true; rm -rf "$work"; }
+trap finish EXIT
 
 serve() { # PORT
   cat >"$work/$1.toml" <<TOML
@@ -67,6 +68,7 @@ run() { # SCRIPT PORT
     [ -z "$unexpected" ] || { echo "$1: failed beyond what is expected: $unexpected" >&2; exit 1; }
   fi
   kill "$pid"; wait "$pid" || true
+  pid=""
 }
 
 cd "$checkout/interoperability"
