@@ -20,6 +20,7 @@ mod link;
 mod losses;
 mod message;
 mod metrics;
+mod moment;
 mod outgoing;
 mod publish;
 mod replies;
