@@ -121,19 +121,21 @@ pub(super) struct Head {
     pub(super) no: i64,
     pub(super) last: u64,
     pub(super) count: u64,
+    pub(super) bytes: u64,
     pub(super) min_ms: i64,
     pub(super) max_ms: i64,
 }
 
-const HEAD: &str = "SELECT no, last, count, min_ms, max_ms FROM history_block";
+const HEAD: &str = "SELECT no, last, count, bytes, min_ms, max_ms FROM history_block";
 
 fn head(row: &Row<'_>) -> rusqlite::Result<Head> {
     Ok(Head {
         no: row.get(0)?,
         last: row.get::<_, i64>(1)?.cast_unsigned(),
         count: row.get::<_, i64>(2)?.cast_unsigned(),
-        min_ms: row.get(3)?,
-        max_ms: row.get(4)?,
+        bytes: row.get::<_, i64>(3)?.cast_unsigned(),
+        min_ms: row.get(4)?,
+        max_ms: row.get(5)?,
     })
 }
 
@@ -143,6 +145,21 @@ pub(super) fn heads(connection: &Connection, stream_no: i64, after: u64) -> Resu
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map((stream_no, as_column(after)), head)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The end of the stream's newest block that is not needed to keep `count` readings; 0 if all are.
+pub(super) fn needless(connection: &Connection, stream_no: i64, count: u64) -> Result<u64, Error> {
+    let sql = format!("{HEAD} WHERE stream_no = ?1 ORDER BY last DESC");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut kept = 0;
+    for head in statement.query_map([stream_no], head)? {
+        let head = head?;
+        if kept >= count {
+            return Ok(head.last);
+        }
+        kept += head.count;
+    }
+    Ok(0)
 }
 
 /// The stream's newest block.

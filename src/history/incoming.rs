@@ -225,6 +225,7 @@ impl Incoming {
         let Some(before) = before else { return Ok(()) };
         let excess = total.saturating_sub(self.limits.now(tx.used_bytes()?, total));
         let mut gone = block::Gone::default();
+        // What has just arrived stays: a stream that starts again sums its open window from there.
         if excess > 0 {
             gone = block::remove_oldest(tx, excess, most)?;
             let is_bare = (before + added).saturating_sub(removed) <= gone.bytes;

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::arrival::{self, Order};
-use super::block::{self, Block};
+use super::block::{self, Block, Head};
 use super::columns::{fitting, weight};
 use super::incoming::{Frozen, Incoming};
 use super::walk;
@@ -28,8 +28,9 @@ const STEP_BYTES: usize = 2 << 20;
 const STEP_BLOCKS: usize = 32;
 /// Blocks that leave in one transaction.
 const STEP_REMOVED: usize = 256;
-/// A stream's last block is made anew with what follows it if it has less than this part of a full one.
+/// A stream's last block is made anew with what follows it if it has less than this part of a full one, and few bytes.
 const SMALL: usize = 4;
+const SMALL_BYTES: u64 = 8 << 10;
 /// Readings of an older release's table that become blocks in one transaction.
 const STEP_OLD: usize = 1024;
 /// Between two looks when there was nothing to do.
@@ -275,14 +276,20 @@ fn look(connection: &Connection, frozen: Frozen, streams: &[i64], most: usize, k
     let is_whole = arrival::each(connection, frozen.table, Order::OldestFirst, &wants, &mut keep)?;
     let mut ready = Vec::new();
     for (stream_no, mut readings) in found {
-        let Some(last) = readings.last().map(|reading| reading.seq) else { continue };
-        let small = block::newest(connection, stream_no)?.filter(|head| head.count < (most / SMALL) as u64);
+        if readings.is_empty() {
+            continue;
+        }
+        let is_small = |head: &Head| head.count < (most / SMALL) as u64 && head.bytes < SMALL_BYTES;
+        let small = block::newest(connection, stream_no)?.filter(is_small);
         if let Some(head) = small {
             let before = block::readings(connection, head.no)?;
             readings.splice(0..0, before);
         }
+        // More came together than is kept.
+        readings.drain(..readings.len().saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX)));
         let mut replaces = small.map(|head| head.no);
-        let forget = last.saturating_sub(kept);
+        // What the small block has counts twice here, so a little more than `kept` may stay.
+        let forget = block::needless(connection, stream_no, kept.saturating_sub(readings.len() as u64))?;
         let mut rest = readings.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(fitting(rest, most));
