@@ -79,17 +79,16 @@ pub(super) struct Fill {
 }
 
 /// Writes `readings`, each with its stream, as row `no`; returns the bytes that it takes.
-pub(super) fn insert(tx: &Tx<'_>, table: Table, no: i64, readings: &[(i64, Reading)]) -> Result<usize, Error> {
+pub(super) fn insert(tx: &Tx<'_>, table: Table, no: i64, mut readings: Vec<(i64, Reading)>) -> Result<usize, Error> {
     let (mut list, mut body) = (Vec::new(), Vec::new());
-    let mut ordered: Vec<&(i64, Reading)> = readings.iter().collect();
     // Stable, so each stream's readings stay in their order.
-    ordered.sort_by_key(|(stream_no, _)| *stream_no);
-    for of_stream in ordered.chunk_by(|a, b| a.0 == b.0) {
-        let stream_no = of_stream[0].0;
-        let of_stream: Vec<Reading> = of_stream.iter().map(|(_, reading)| reading.clone()).collect();
-        let mut rest = of_stream.as_slice();
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(columns::fitting(rest, MAX_READINGS));
+    readings.sort_by_key(|(stream_no, _)| *stream_no);
+    let (streams, readings): (Vec<i64>, Vec<Reading>) = readings.into_iter().unzip();
+    let mut rest = readings.as_slice();
+    for of_stream in streams.chunk_by(|a, b| a == b) {
+        let (stream_no, others) = (of_stream[0], rest.len() - of_stream.len());
+        while rest.len() > others {
+            let (now, later) = rest.split_at(columns::fitting(&rest[..rest.len() - others], MAX_READINGS));
             let began = body.len();
             write_section(&mut body, stream_no, now);
             varint(&mut list, stream_no.cast_unsigned());

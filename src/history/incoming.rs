@@ -94,12 +94,12 @@ impl Incoming {
         if self.is_full(place) {
             self.freeze(tx, place, &mut state.generation);
         }
-        let bytes = arrival::insert(tx, place.active, place.next_no, &readings)?;
+        place.fill.readings += readings.len() as u64;
+        place.fill.streams.extend(readings.iter().map(|(stream_no, _)| *stream_no));
+        let bytes = arrival::insert(tx, place.active, place.next_no, readings)?;
         place.next_no += 1;
         place.fill.rows += 1;
         place.fill.bytes += bytes as u64;
-        place.fill.readings += readings.len() as u64;
-        place.fill.streams.extend(readings.iter().map(|(stream_no, _)| *stream_no));
         let total = state.total();
         self.metrics.bytes.set(total.cast_signed());
         Ok(())
@@ -187,7 +187,7 @@ impl Incoming {
     }
 
     /// Empties the frozen table although its readings are nowhere else. Callers may hold the lock.
-    fn give_up(self: &Arc<Self>, tx: &Tx<'_>, frozen: Frozen) -> Result<(), Error> {
+    pub(super) fn give_up(self: &Arc<Self>, tx: &Tx<'_>, frozen: Frozen) -> Result<(), Error> {
         frozen.table.clear(tx)?;
         let me = Arc::clone(self);
         tx.after(move |committed| {
@@ -202,6 +202,16 @@ impl Incoming {
 
     pub(super) fn count_blocks(&self, bytes: u64) {
         self.lock().block_bytes = Some(bytes);
+    }
+
+    /// True if all blocks are gone.
+    pub(super) fn has_only_arrivals(&self) -> bool {
+        self.lock().block_bytes == Some(0)
+    }
+
+    /// True if there is anything that may leave.
+    pub(super) fn can_give(&self) -> bool {
+        !self.has_only_arrivals() || self.frozen().is_some()
     }
 
     /// Bytes of blocks and arrivals.

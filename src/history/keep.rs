@@ -26,6 +26,8 @@ const STEP_READINGS: usize = 8192;
 const STEP_BYTES: usize = 2 << 20;
 /// Blocks in one transaction: a millisecond or two of the writer.
 const STEP_BLOCKS: usize = 32;
+/// Bytes of them: a ride that finds no room fails with the inserts that it rides with, so it asks for little.
+const STEP_WRITTEN_BYTES: u64 = 256 << 10;
 /// Blocks that leave in one transaction.
 const STEP_REMOVED: usize = 256;
 /// A stream's last block is made anew with what follows it if it has less than this part of a full one, and few bytes.
@@ -85,7 +87,11 @@ impl Keeper {
     /// Steps until `stop`, with pauses.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let pause = match self.step().await {
+            let stepped = tokio::select! {
+                () = stop.cancelled() => return,
+                stepped = self.step() => stepped,
+            };
+            let pause = match stepped {
                 Ok(true) => PAUSE,
                 Ok(false) => LOOK,
                 Err(error) => {
@@ -123,19 +129,23 @@ impl Keeper {
         if self.has_old {
             return self.move_old().await;
         }
-        let used = |connection: &Connection| {
-            let pragma = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-            let pages = pragma("PRAGMA page_count")? - pragma("PRAGMA freelist_count")?;
-            Ok(pages.max(0).cast_unsigned() * pragma("PRAGMA page_size")?.cast_unsigned())
-        };
-        let used_bytes = self.reader.read(used).await?;
-        if self.incoming.excess(used_bytes) == 0 || self.incoming.total() == 0 {
+        if !self.incoming.can_give() || self.excess().await? == 0 {
             return Ok(false);
         }
         let before = self.incoming.total();
         let incoming = Arc::clone(&self.incoming);
         self.ride(0, move |tx| incoming.settle(tx, 0, 0, STEP_REMOVED)).await?;
         Ok(self.incoming.total() < before)
+    }
+
+    /// Bytes that history has and may not have.
+    async fn excess(&self) -> Result<u64, Error> {
+        let used = |connection: &Connection| {
+            let pragma = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+            let pages = pragma("PRAGMA page_count")? - pragma("PRAGMA freelist_count")?;
+            Ok(pages.max(0).cast_unsigned() * pragma("PRAGMA page_size")?.cast_unsigned())
+        };
+        Ok(self.incoming.excess(self.reader.read(used).await?))
     }
 
     async fn count(&mut self) -> Result<(), Error> {
@@ -158,7 +168,13 @@ impl Keeper {
     /// Blocks of the next few streams; the end of the table when there are none.
     async fn move_some(&mut self, mut moving: Moving) -> Result<bool, Error> {
         let frozen = moving.frozen;
-        if self.incoming.frozen().is_none_or(|now| now.generation != frozen.generation) {
+        let Some(now) = self.incoming.frozen().filter(|now| now.generation == frozen.generation) else {
+            return Ok(true);
+        };
+        // Blocks that would have to leave again at once are not made: in a full file there is no room even for that.
+        if now.bytes > 0 && self.excess().await? >= now.bytes && self.incoming.has_only_arrivals() {
+            let incoming = Arc::clone(&self.incoming);
+            self.ride(0, move |tx| incoming.give_up(tx, now)).await?;
             return Ok(true);
         }
         let mut group = BTreeMap::new();
@@ -187,7 +203,12 @@ impl Keeper {
             let look = move |connection: &Connection| look(connection, frozen, &again, most, kept);
             let Found { mut ready, is_cut_short } = self.reader.read(look).await?;
             while !ready.is_empty() {
-                let rest = ready.split_off(ready.len().min(STEP_BLOCKS));
+                let mut bytes = 0;
+                let fits = ready.iter().take(STEP_BLOCKS).take_while(|ready| {
+                    bytes += ready.block.bytes();
+                    bytes <= STEP_WRITTEN_BYTES
+                });
+                let rest = ready.split_off(fits.count().max(1));
                 self.write(std::mem::replace(&mut ready, rest)).await?;
             }
             if !is_cut_short {
