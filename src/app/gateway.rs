@@ -95,6 +95,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     tasks.spawn(watch_queue(query, link_end.clone()));
     tasks.spawn(keep_queue(outbox.clone(), link_end.clone()));
     tasks.spawn(outbox.clone().pack_until(link_end.clone()));
+    tasks.spawn(history.keeper(store.reader(), store.writer()).run(link_end.clone()));
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
     tasks.spawn(salvage.run(link_end.clone()));
@@ -223,7 +224,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
 
     let broker = Broker::open(broker, &store, Arc::clone(&clock)).await?;
     let board = Arc::new(Board::new(stream.iter().map(|stream| stream.name.clone())));
-    let history = History::new(history);
+    let history = History::new(history).in_file_of(store.insert_bytes());
     let signals = signal::Metrics::default();
     let (tasks, streams_end) = (TaskTracker::new(), CancellationToken::new());
     outbox.summarise_with(Arc::new(InPlaceOfRows::new(&stream)));
@@ -249,6 +250,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     store.metrics().register(&mut registry);
     outbox.metrics().register(&mut registry);
     history::register(&mut registry);
+    history.metrics().register(&mut registry);
     broker.metrics().register(&mut registry);
     pool.metrics().register(&mut registry);
     access.metrics().register(&mut registry);

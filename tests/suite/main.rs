@@ -30,6 +30,7 @@ mod e2e_requests;
 mod e2e_salvage;
 mod e2e_summaries;
 mod fleet;
+mod history_model;
 #[cfg(all(feature = "nats", feature = "postgres"))]
 mod fleet_faults;
 mod gateway;

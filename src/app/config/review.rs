@@ -30,6 +30,7 @@ pub fn review(loaded: &Loaded) -> Review {
     review.remarks.extend(config.access.remarks());
     queue(loaded, &mut review);
     cloud(loaded, &mut review);
+    past(loaded, &mut review);
     pace(loaded, &mut review);
     let catalog = Catalog::scan(&config.catalog);
     for problem in catalog.problems() {
@@ -130,6 +131,12 @@ fn queue(loaded: &Loaded, review: &mut Review) {
         let message = format!("the queue may have {wanted} bytes and the file {file}: the file's limit comes first");
         let hint = "raise store.max_bytes, or leave outbox.max_bytes out: 70 % of the file is the default".to_owned();
         review.problems.push(at(loaded, "outbox.max_bytes", &message, Some(hint)));
+    }
+}
+
+fn past(loaded: &Loaded, review: &mut Review) {
+    if let Err((key, problem)) = loaded.config.history.check() {
+        review.errors.push(at(loaded, &format!("history.{key}"), &format!("history.{key} {problem}"), None));
     }
 }
 

@@ -104,6 +104,9 @@ impl From<IngestError> for Problem {
             IngestError::Quota => Self::new(StatusCode::INSUFFICIENT_STORAGE, "quota", message)
                 .hint("GET /api/v1/queue shows the shares, [outbox] sets them; send it again later")
                 .retry_after(5),
+            IngestError::File => Self::new(StatusCode::INSUFFICIENT_STORAGE, "file", message)
+                .hint("store.max_bytes bounds it; GET /metrics shows what the queue, sessions and history have of it")
+                .retry_after(5),
             IngestError::Disk => Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk", message)
                 .hint("nothing was acknowledged; GET /readyz says what is wrong")
                 .retry_after(5),
