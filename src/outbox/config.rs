@@ -60,11 +60,13 @@ pub struct PackConfig {
     pub keep_rows: u64,
     /// Most rows of a block, at most 256. Larger blocks compress better; one is unpacked whole to send any of it.
     pub block_rows: usize,
+    /// Rows of a stream that come in one commit are a block from the start if they are so many.
+    pub commit_rows: usize,
 }
 
 impl Default for PackConfig {
     fn default() -> Self {
-        Self { after_s: 600, keep_rows: 4096, block_rows: 256 }
+        Self { after_s: 600, keep_rows: 4096, block_rows: 256, commit_rows: 16 }
     }
 }
 
