@@ -11,7 +11,7 @@ use forebay::store::{self, Store, Tx};
 use crate::bytes::own_written;
 use crate::load::payload;
 
-const ROWS: u64 = 65_536;
+const ROWS: u64 = 32_768;
 const LOOK_ROWS: usize = 8_192;
 
 /// How rows come.

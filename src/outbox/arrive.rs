@@ -95,3 +95,184 @@ fn write_row(tx: &Tx<'_>, BlockRow { stored, checksum, body }: &BlockRow) -> Res
     )
     .map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::fixture::{Bench, bodies, open, open_with};
+    use crate::outbox::{BatchId, BatchLimits, Class, Config, GapReason};
+
+    fn body(n: usize) -> String {
+        format!("the press weighs {} and turns {} times", n * 7919 % 1000, n * 104_729 % 977)
+    }
+
+    async fn append(bench: &Bench, stream: crate::outbox::StreamHandle, numbers: std::ops::Range<usize>) {
+        let texts: Vec<String> = numbers.map(body).collect();
+        bench.append(stream, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+
+    async fn count(bench: &Bench, table: &'static str) -> i64 {
+        let read = move |c: &rusqlite::Connection| {
+            Ok(c.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?)
+        };
+        bench.store.reader().read(read).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn rows_of_one_commit_are_blocks_if_they_are_many_and_rows_if_they_are_few() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let stream = bench.stream("press", Class::Verdict);
+        append(&bench, stream, 0..5).await;
+        append(&bench, stream, 5..305).await;
+        append(&bench, stream, 305..308).await;
+        assert_eq!((count(&bench, "outbox_pack").await, count(&bench, "outbox_row").await), (2, 8));
+        assert_eq!(bench.outbox.depth()[0].1, 308);
+        let limits = BatchLimits { rows: 1000, bytes: 1 << 20 };
+        let batch = bench.outbox.next_batch(&limits, &[]).await.unwrap().unwrap();
+        assert_eq!(bodies(&batch), (0..308).map(body).collect::<Vec<_>>(), "in their order, whatever holds them");
+        bench.delete(&batch).await;
+        assert_eq!((count(&bench, "outbox_pack").await, count(&bench, "outbox_block").await), (0, 0));
+        assert_eq!(bench.outbox.usage()[1].bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn with_packing_off_every_row_is_single() {
+        let folder = tempfile::tempdir().unwrap();
+        let pack = PackConfig { after_s: 0, ..PackConfig::default() };
+        let bench = open_with(&folder, &Config { pack, ..Config::default() });
+        let stream = bench.stream("press", Class::Verdict);
+        append(&bench, stream, 0..300).await;
+        assert_eq!((count(&bench, "outbox_pack").await, count(&bench, "outbox_row").await), (0, 300));
+    }
+
+    #[tokio::test]
+    async fn a_summary_that_would_take_an_overflow_page_takes_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let stream = bench.stream("press", Class::Summary);
+        let text: String = (0..30).map(body).collect();
+        bench.append(stream, &[&text]).await;
+        assert_eq!((count(&bench, "outbox_block").await, count(&bench, "outbox_row").await), (1, 0));
+        assert!(bench.outbox.usage()[2].bytes < 1200, "{:?}", bench.outbox.usage()[2]);
+        assert_eq!(bodies(&bench.next().await.unwrap()), [text]);
+    }
+
+    #[tokio::test]
+    async fn noise_that_does_not_get_smaller_stays_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let stream = bench.stream("press", Class::Raw);
+        let (outbox, stamp) = (bench.outbox.clone(), crate::base::Clock::stamp(&*bench.clock));
+        let mut state = 1_u64;
+        let mut noise = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        let work = move |tx: &Tx<'_>| {
+            let body: Vec<u8> = (0..2100).map(|_| noise()).collect();
+            outbox.append(tx, &stream, &crate::outbox::Envelope { body, stamp }).map(drop)
+        };
+        bench.store.writer().commit(100, work).await.unwrap();
+        let bytes = bench.outbox.usage()[3].bytes;
+        assert!(bytes <= stored_bytes(2100), "a block counts no more than its rows would: {bytes}");
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_fails_leaves_no_row_and_the_next_one_only_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let stream = bench.stream("press", Class::Raw);
+        let (outbox, stamp) = (bench.outbox.clone(), crate::base::Clock::stamp(&*bench.clock));
+        let work = move |tx: &Tx<'_>| {
+            let envelope = crate::outbox::Envelope { body: b"never".to_vec(), stamp };
+            (0..40).try_for_each(|_| outbox.append(tx, &stream, &envelope).map(drop))?;
+            tx.execute("INSERT INTO no_such_table VALUES (1)", []).map(drop)
+        };
+        bench.store.writer().commit(0, work).await.unwrap_err();
+        append(&bench, stream, 0..20).await;
+        let batch = bench.next().await.unwrap();
+        assert_eq!(bodies(&batch), (0..20).map(body).collect::<Vec<_>>());
+        assert_eq!((batch.rows[0].seq.0, batch.gaps[0].reason), (41, GapReason::Rollback));
+    }
+
+    #[tokio::test]
+    async fn the_account_of_blocks_survives_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let stream = bench.stream("press", Class::Verdict);
+        append(&bench, stream, 0..100).await;
+        append(&bench, stream, 100..103).await;
+        let (rows, bytes) = (bench.outbox.usage()[1].rows, bench.outbox.usage()[1].bytes);
+        drop(bench);
+        let bench = open(&folder);
+        assert_eq!((bench.outbox.usage()[1].rows, bench.outbox.usage()[1].bytes), (rows, bytes));
+    }
+
+    #[tokio::test]
+    async fn rows_that_leave_from_the_middle_split_the_range_and_the_block_goes_with_its_last_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let stream = bench.stream("press", Class::Verdict);
+        append(&bench, stream, 0..50).await;
+        let whole = bench.outbox.usage()[1].bytes;
+        let leave = async |first: u64, last: u64| {
+            let id = BatchId { stream, first: crate::base::Seq(first), last: crate::base::Seq(last) };
+            let outbox = bench.outbox.clone();
+            bench.store.writer().commit(0, move |tx| outbox.delete(tx, &id)).await.unwrap();
+        };
+        leave(11, 20).await;
+        leave(31, 40).await;
+        assert_eq!((count(&bench, "outbox_pack").await, count(&bench, "outbox_row").await), (3, 0));
+        let left: Vec<String> = (0..10).chain(20..30).chain(40..50).map(body).collect();
+        let mut found = Vec::new();
+        let mut in_flight = Vec::new();
+        while let Some(batch) =
+            bench.outbox.next_batch(&BatchLimits { rows: 7, bytes: 1 << 20 }, &in_flight).await.unwrap()
+        {
+            found.extend(bodies(&batch).into_iter().map(str::to_owned));
+            in_flight.push(batch.id);
+        }
+        assert_eq!(found, left);
+        for (first, last, ranges) in [(41, 50, 2), (1, 10, 1)] {
+            leave(first, last).await;
+            assert_eq!((count(&bench, "outbox_pack").await, count(&bench, "outbox_block").await), (ranges, 1));
+            assert!(bench.outbox.usage()[1].bytes >= whole, "it takes its room until its last row has left");
+        }
+        leave(21, 30).await;
+        assert_eq!((count(&bench, "outbox_pack").await, count(&bench, "outbox_block").await), (0, 0));
+        assert_eq!((bench.outbox.usage()[1].rows, bench.outbox.usage()[1].bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn blocks_of_an_earlier_release_are_sent_split_and_accounted_for_where_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(&folder);
+        let stream = bench.stream("press", Class::Verdict);
+        append(&bench, stream, 0..50).await;
+        let as_before = |tx: &Tx<'_>| {
+            for sql in [
+                "UPDATE outbox_pack SET (raw_bytes, checksum, body) = (SELECT raw_bytes, checksum, body
+                 FROM outbox_block WHERE outbox_block.block_no = outbox_pack.block_no)",
+                "UPDATE outbox_pack SET block_no = NULL, bytes = NULL",
+                "DELETE FROM outbox_block",
+            ] {
+                tx.execute(sql, [])?;
+            }
+            let bytes: i64 = tx.query_row("SELECT length(body) FROM outbox_pack", [], |row| row.get(0))?;
+            let bytes = stored_bytes(bytes.cast_unsigned()).cast_signed();
+            tx.execute("UPDATE outbox_stream SET bytes = ?1, counted = 50", [bytes])
+        };
+        bench.store.writer().commit(0, as_before).await.unwrap();
+        drop(bench);
+        let bench = open(&folder);
+        assert_eq!(bodies(&bench.next().await.unwrap()), (0..50).map(body).collect::<Vec<_>>());
+        bench.outbox.give_up(stream, crate::base::Seq(25), GapReason::Unsendable).await.unwrap();
+        assert_eq!((count(&bench, "outbox_pack").await, count(&bench, "outbox_block").await), (2, 1));
+        let batch = bench.next().await.unwrap();
+        assert_eq!(bodies(&batch), (0..50).filter(|n| *n != 24).map(body).collect::<Vec<_>>());
+        bench.delete(&batch).await;
+        assert_eq!((count(&bench, "outbox_pack").await, count(&bench, "outbox_block").await), (0, 0));
+        assert_eq!(bench.outbox.usage()[1].bytes, 0);
+    }
+}
