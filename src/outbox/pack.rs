@@ -16,7 +16,7 @@ use super::arrive::MAX_BLOCK_BODY_BYTES;
 use super::block::{BlockRow, MAX_BODY_BYTES, MAX_ROWS, Packed};
 use super::config::PackConfig;
 use super::error::Error;
-use super::pack_all::{self, Part};
+use super::pack_all::{self, Part, Plan};
 use super::packs;
 use super::pick::intact;
 use super::queue::Outbox;
@@ -31,6 +31,8 @@ const LEAST: usize = 8;
 pub(super) const ENOUGH: usize = 2;
 /// Between two looks when nothing was cold: a fast queue grows by no more than can be packed together.
 const LOOK: Duration = Duration::from_secs(1);
+/// Looks for one at each stream by itself.
+const BY_STREAM: u64 = 10;
 /// Between two steps: leaves the disk and the readers to others.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -47,9 +49,9 @@ pub(super) struct Candidate {
 
 /// Which rows have waited long.
 pub(super) struct Cold {
-    this_boot: Option<i64>,
-    /// Time since boot of the youngest of them.
-    old_ms: i64,
+    pub(super) this_boot: Option<i64>,
+    /// Older than this time since boot.
+    pub(super) old_ms: i64,
 }
 
 impl Cold {
@@ -60,7 +62,7 @@ impl Cold {
         Ok(Self { this_boot, old_ms: now_ms.saturating_sub_unsigned(config.after_s * 1000) })
     }
 
-    pub(super) fn is_old(&self, row: &BlockRow) -> bool {
+    fn is_old(&self, row: &BlockRow) -> bool {
         Some(row.stored.boot_no) != self.this_boot || row.stored.boot_ms < self.old_ms
     }
 }
@@ -83,22 +85,30 @@ struct Looked {
 impl Outbox {
     /// Packs what waits singly if it is much or has waited long; returns the rows. 0: there is nothing to pack now.
     pub async fn pack_cold(&self) -> Result<u64, Error> {
+        self.pack_step(true).await
+    }
+
+    /// `by_stream`: what cannot be packed together is looked for stream by stream, which costs more.
+    async fn pack_step(&self, by_stream: bool) -> Result<u64, Error> {
         let candidates = self.cold_candidates();
         if candidates.is_empty() {
             return Ok(0);
         }
         let (config, since_boot) = (self.config.pack.clone(), self.clock.since_boot());
+        let scattered = self.state.scattered_rows.load(Ordering::Relaxed);
         let look_at = move |connection: &Connection| {
             let cold = Cold::new(connection, &config, since_boot)?;
-            let parts = pack_all::plan(connection, &candidates, &config, &cold)?;
-            if parts.is_empty() {
-                return Ok((parts, look(connection, candidates, &config, &cold)?));
+            let plan = pack_all::plan(connection, &candidates, &config, &cold, scattered)?;
+            if by_stream && !matches!(plan, Plan::Parts(_)) {
+                return Ok((plan, look(connection, candidates, &config, &cold)?));
             }
-            Ok((parts, Looked::default()))
+            Ok((plan, Looked::default()))
         };
-        let (parts, looked) = self.reader.read(look_at).await?;
-        if !parts.is_empty() {
-            return self.write_all(parts).await;
+        let (plan, looked) = self.reader.read(look_at).await?;
+        match plan {
+            Plan::Parts(parts) => return self.write_all(parts).await,
+            Plan::Scattered { rows } => self.state.scattered_rows.store(rows, Ordering::Relaxed),
+            Plan::Nothing => {}
         }
         let Looked { ready, passed } = looked;
         let rows = ready.iter().map(|ready| ready.packed.count).sum();
@@ -147,11 +157,16 @@ impl Outbox {
         if self.config.pack.after_s == 0 {
             return;
         }
+        let mut looks = 0_u64;
         loop {
-            let pause = match self.pack_cold().await {
-                Ok(0) => LOOK,
+            let pause = match self.pack_step(looks.is_multiple_of(BY_STREAM)).await {
+                Ok(0) => {
+                    looks += 1;
+                    LOOK
+                }
                 Ok(_) => PAUSE,
                 Err(error) => {
+                    looks += 1;
                     tracing::debug!(error = %error, "rows were not packed; they wait as they are");
                     LOOK
                 }
@@ -407,9 +422,7 @@ mod tests {
         let (outbox, stamp) = (bench.outbox.clone(), bench.clock.stamp());
         let large = move |tx: &Tx<'_>| {
             let body = vec![b'x'; MAX_BLOCK_BODY_BYTES + 1];
-            (0..8).try_for_each(|_| {
-                outbox.append(tx, &alarms, &Envelope { body: body.clone(), stamp }).map(drop)
-            })
+            (0..8).try_for_each(|_| outbox.append(tx, &alarms, &Envelope { body: body.clone(), stamp }).map(drop))
         };
         bench.store.writer().commit(100, large).await.unwrap();
         bench.append(30).await;
@@ -426,9 +439,9 @@ mod tests {
         let candidates = bench.outbox.cold_candidates();
         let plan = move |connection: &Connection| {
             let cold = Cold { this_boot: None, old_ms: 0 };
-            pack_all::plan(connection, &candidates, &config().pack, &cold)
+            pack_all::plan(connection, &candidates, &config().pack, &cold, 0)
         };
-        let parts = bench.store.reader().read(plan).await.unwrap();
+        let Plan::Parts(parts) = bench.store.reader().read(plan).await.unwrap() else { panic!("it is due") };
         assert_eq!(parts.len(), 5);
         bench.append(2).await;
         bench.delete(bench.next(3, &[]).await.unwrap().id).await;

@@ -56,30 +56,46 @@ impl Part {
     }
 }
 
-/// The blocks that the table of single rows would be, in its order; none if it holds too little, too much, or too much
-/// that is no block.
+/// What a look at the table found.
+pub(super) enum Plan {
+    /// Too little, or too much.
+    Nothing,
+    /// So many rows that most of them are no block.
+    Scattered { rows: u64 },
+    /// The blocks that it would be, in its order.
+    Parts(Vec<Part>),
+}
+
+/// What the table of single rows would be as blocks. `scattered`: rows of which most were no block at the last look; as
+/// long as there are about as many, they are not read again.
 pub(super) fn plan(
     connection: &Connection,
     candidates: &[Candidate],
     config: &PackConfig,
     cold: &Cold,
-) -> Result<Vec<Part>, store::Error> {
-    let (rows, bytes): (i64, i64) = connection
+    scattered: u64,
+) -> Result<Plan, store::Error> {
+    let (rows, bytes, old): (i64, i64, i64) = connection
         .prepare_cached(
-            "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT length(body) AS size FROM outbox_row LIMIT ?1)",
+            "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(old), 0) FROM (SELECT length(body) AS size,
+                (boot_no IS NOT ?2 OR boot_ms < ?3) AS old FROM outbox_row LIMIT ?1)",
         )?
-        .query_row([MOST_ROWS + 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if rows == 0 || rows > MOST_ROWS || bytes > MOST_BYTES {
-        return Ok(Vec::new());
-    }
+        .query_row((MOST_ROWS + 1, cold.this_boot, cold.old_ms), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let block_rows = config.block_rows.clamp(1, MAX_ROWS);
     let is_much = rows.cast_unsigned() > config.keep_rows || bytes > ENOUGH_BYTES;
+    let is_due = is_much || old.cast_unsigned() >= (block_rows / ENOUGH).max(1) as u64;
+    let rows_now = rows.cast_unsigned();
+    let is_known = rows_now >= scattered / 2 && rows_now <= scattered + scattered / 4;
+    if rows == 0 || rows > MOST_ROWS || bytes > MOST_BYTES || !is_due || is_known {
+        return Ok(Plan::Nothing);
+    }
     let known: HashMap<i64, &Candidate> = candidates.iter().map(|candidate| (candidate.no, candidate)).collect();
-    let mut planning = Planning { known, block_rows: config.block_rows.clamp(1, MAX_ROWS), ..Planning::default() };
+    let mut planning = Planning { known, block_rows, ..Planning::default() };
     let mut statement = connection.prepare_cached(
         "SELECT seq, wall_ms, boot_ms, boot_no, clock_state, checksum, body, stream_no FROM outbox_row
          ORDER BY stream_no, seq",
     )?;
-    let (mut found, mut old) = (statement.query([])?, 0);
+    let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
         let no = row.get(7)?;
         // A damaged row stays where it is: whoever sends it finds it.
@@ -87,17 +103,14 @@ pub(super) fn plan(
             planning.kept += 1;
             continue;
         };
-        let row = BlockRow { checksum: stored.checksum(&body), stored, body };
-        old += usize::from(cold.is_old(&row));
-        planning.add(row);
+        planning.add(BlockRow { checksum: stored.checksum(&body), stored, body });
     }
     planning.end_run();
-    let is_due = is_much || old >= (planning.block_rows / ENOUGH).max(1);
     let packed: usize = planning.parts.iter().map(|part| part.lengths.len()).sum();
-    if !is_due || planning.kept * PACKED_A_KEPT > packed {
-        return Ok(Vec::new());
+    if planning.kept * PACKED_A_KEPT > packed {
+        return Ok(Plan::Scattered { rows: rows_now });
     }
-    Ok(planning.parts)
+    Ok(Plan::Parts(planning.parts))
 }
 
 #[derive(Default)]

@@ -167,8 +167,7 @@ fn load(statement: &mut Statement<'_>, no: i64, last: u64) -> Result<Option<Vec<
     let [base, count, raw_bytes] = [base, count, raw_bytes].map(i64::cast_unsigned);
     let (Ok(body), Ok(checksum)) = (row.get_ref(own + 5)?.as_blob(), u32::try_from(checksum)) else { return Ok(None) };
     let packed = Packed { stream_no, base, count, raw_bytes, checksum, body: body.to_vec() };
-    let within =
-        stream_no == no && base <= head.first && base.checked_add(count).is_some_and(|end| head.last < end);
+    let within = stream_no == no && base <= head.first && base.checked_add(count).is_some_and(|end| head.last < end);
     Ok(packed.unpack().filter(|_| within))
 }
 
@@ -329,14 +328,16 @@ fn remove_range(tx: &Tx<'_>, no: i64, head: &Head) -> Result<u64, Error> {
     let handed = head.bytes.saturating_sub(RANGE_BYTES);
     let others = tx.execute(
         "UPDATE outbox_pack SET bytes = bytes + ?5 WHERE stream_no = ?1 AND last =
-         (SELECT last FROM outbox_pack WHERE stream_no = ?1 AND last >= ?2 AND last < ?3 AND block_no = ?4 LIMIT 1)",
+         (SELECT last FROM outbox_pack
+          WHERE stream_no = ?1 AND last >= ?2 AND last < ?3 AND block_no = ?4 AND base = ?2 LIMIT 1)",
         (no, head.base.cast_signed(), end, block_no, handed.cast_signed()),
     )?;
     if others > 0 {
         return Ok(head.bytes - handed);
     }
-    // A damaged number must not take another stream's block away.
-    tx.execute("DELETE FROM outbox_block WHERE block_no = ?1 AND stream_no = ?2", (block_no, no))?;
+    // A damaged number must not take another range's block away.
+    let sql = "DELETE FROM outbox_block WHERE block_no = ?1 AND stream_no = ?2 AND base = ?3";
+    tx.execute(sql, (block_no, no, head.base.cast_signed()))?;
     Ok(head.bytes)
 }
 
@@ -361,11 +362,10 @@ fn split(tx: &Tx<'_>, stream: &mut Stream, head: Head, (low, high): (u64, u64)) 
             block_no
         }
     };
-    tx.execute("UPDATE outbox_pack SET first = ?3 WHERE stream_no = ?1 AND last = ?2", (
-        key.0,
-        key.1,
-        (high + 1).cast_signed(),
-    ))?;
+    tx.execute(
+        "UPDATE outbox_pack SET first = ?3 WHERE stream_no = ?1 AND last = ?2",
+        (key.0, key.1, (high + 1).cast_signed()),
+    )?;
     let numbers = [head.base, head.count, head.raw_bytes].map(u64::cast_signed);
     tx.execute(
         INSERT_RANGE,

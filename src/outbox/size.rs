@@ -192,7 +192,8 @@ mod tests {
             let (stream_no, base) = (n % streams + 1, 100_000 + 256 * n / streams);
             let sql = "INSERT INTO outbox_block VALUES (?1, ?2, ?3, 256, 20000, 3000000000, ?4)";
             connection.prepare_cached(sql).unwrap().execute((n + 1, stream_no, base, vec![7_u8; body_bytes])).unwrap();
-            let sql = "INSERT INTO outbox_pack VALUES (?1, ?2 + 255, ?2, 3, 864000000, ?2, 256, 20000, 0, x'', ?3, 5000)";
+            let sql =
+                "INSERT INTO outbox_pack VALUES (?1, ?2 + 255, ?2, 3, 864000000, ?2, 256, 20000, 0, x'', ?3, 5000)";
             connection.prepare_cached(sql).unwrap().execute((stream_no, base, n + 1)).unwrap();
         }
         ((pages() - before) * 4096) as f64 / blocks as f64

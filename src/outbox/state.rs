@@ -265,6 +265,8 @@ pub(super) struct State {
     pub(super) appended: watch::Sender<u64>,
     /// Grows with every loss in the ledger.
     pub(super) losses: AtomicU64,
+    /// Single rows of which most were found to be no block.
+    pub(super) scattered_rows: AtomicU64,
     /// Changes when a class that blocks may have room.
     pub(super) room: watch::Sender<u64>,
     pub(super) metrics: Metrics,
@@ -288,6 +290,7 @@ impl State {
             summarise: OnceLock::new(),
             appended: watch::Sender::new(0),
             losses: AtomicU64::new(0),
+            scattered_rows: AtomicU64::new(0),
             room: watch::Sender::new(0),
             metrics: Metrics::default(),
         };

@@ -68,3 +68,4 @@ mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;
 mod webdriver;
+mod write_cost;
