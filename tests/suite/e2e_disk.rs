@@ -70,7 +70,7 @@ async fn a_full_disk_acknowledges_nothing_and_a_larger_limit_finds_everything_th
         }
     };
     assert!(pack > 0, "nothing fitted at all");
-    assert_not_ready(&gateway, "full");
+    assert_not_ready(&gateway, "no space");
 
     let numbers: Vec<u64> = (1..=pack * PACK).collect();
     assert!(gateway.numbers("press") == numbers, "exactly what was acknowledged, while full");
