@@ -79,7 +79,7 @@ async fn a_full_disk_acknowledges_nothing_and_a_larger_limit_finds_everything_th
         }
     };
     assert!(pack > 0, "nothing fitted at all");
-    assert_not_ready(&gateway, "full");
+    assert_not_ready(&gateway, "no space");
 
     // The newest of exactly what was acknowledged.
     let holds = |gateway: &Gateway, last: u64| {

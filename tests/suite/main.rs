@@ -69,3 +69,4 @@ mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;
 mod webdriver;
+mod write_cost;
