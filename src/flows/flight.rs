@@ -124,6 +124,16 @@ impl<K: Clone + Eq + Hash> Flights<K> {
         Some(Arrived { key, first, last, rows })
     }
 
+    /// A batch of an earlier connection turns out to have arrived. Gives what may now be deleted, unless some of its rows
+    /// are on their way again: then they will be answered for themselves.
+    pub(super) fn arrived_before(&mut self, key: &K, first: Seq, last: Seq, rows: u64) -> Option<Arrived<K>> {
+        if self.covered(key).any(|(from, to)| from <= last && first <= to) {
+            return None;
+        }
+        self.streams.entry(key.clone()).or_default().leaving.push(Flight { ticket: 0, first, last, rows });
+        Some(Arrived { key: key.clone(), first, last, rows })
+    }
+
     /// The batch was not taken and will be fetched again. Gives its stream.
     pub(super) fn refuse(&mut self, ticket: u64) -> Option<K> {
         let (key, flight) = self.land(ticket)?;
