@@ -174,7 +174,6 @@ impl Receiving for Collecting {
             }
         }
     }
-
 }
 
 impl Collecting {

@@ -134,7 +134,6 @@ impl Receiving for Collecting {
             }
         }
     }
-
 }
 
 impl Collecting {

@@ -79,11 +79,14 @@ impl Confirming {
     /// Of the message that `arrival` was read from.
     pub(super) fn of(arrival: &Arrival) -> Self {
         let (topic, payload, span) = match arrival {
-            Arrival::Batch { address, batch, payload } => {
-                (Some(Address::receipts(&address.tenant, &address.gateway)), payload, Ok(Span::of_verified(address, batch)))
-            }
+            Arrival::Batch { address, batch, payload } => (
+                Some(Address::receipts(&address.tenant, &address.gateway)),
+                payload,
+                Ok(Span::of_verified(address, batch)),
+            ),
             Arrival::Unreadable { topic, reason, payload } => {
-                let receipts = Address::parse(topic).map(|address| Address::receipts(&address.tenant, &address.gateway));
+                let receipts =
+                    Address::parse(topic).map(|address| Address::receipts(&address.tenant, &address.gateway));
                 (receipts, payload, Err(reason.clone()))
             }
         };

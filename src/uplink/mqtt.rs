@@ -15,7 +15,9 @@ use crate::base::{Clock, Digest};
 
 use super::config::{Config, Error};
 use super::dial::{Dialled, Dialler, Role};
-use super::link::{Answer, CloudMessage, Ears, HEARD_BYTES, HEARD_MESSAGES, LinkState, Lost, Message, StateKeeper, Ticket, Uplink};
+use super::link::{
+    Answer, CloudMessage, Ears, HEARD_BYTES, HEARD_MESSAGES, LinkState, Lost, Message, StateKeeper, Ticket, Uplink,
+};
 use super::metrics::Metrics;
 use super::session::{Client, EventLoop, Heard};
 

@@ -301,8 +301,10 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         let rows = batch.rows.len() as u64;
         let (ticket, again) = self.flights.depart(&key, batch.first, batch.last, rows);
         let message = Message { topic, payload: Bytes::from(payload) };
-        self.ready
-            .insert(claim, Ready { key, ticket, span, rows, message, plain_bytes, bytes, again, overtakes, waited: false });
+        self.ready.insert(
+            claim,
+            Ready { key, ticket, span, rows, message, plain_bytes, bytes, again, overtakes, waited: false },
+        );
         Ok(Made::Ready)
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Hearing {
 pub(super) struct Ears {
     hearing: Hearing,
     client: Client,
+    /// Topics that somebody wants to hear.
+    topics: Vec<String>,
     lives: SelectAll<Subscriber>,
     /// Whose letterbox, if any.
     letterbox: Option<(Letters, Line)>,
@@ -59,7 +61,7 @@ impl Ears {
         let letters = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
         let (tell, done) = mpsc::channel(HEARD_MESSAGES);
         let (client, lives) = (client.clone(), select_all(lives));
-        Ok(Self { hearing, client, lives, letterbox, inbox, letters, done, tell, open: 0 })
+        Ok(Self { hearing, client, topics: filters.to_vec(), lives, letterbox, inbox, letters, done, tell, open: 0 })
     }
 
     /// Takes what is in the letterbox. An error says why nobody can know what is there; everything else goes on.
@@ -128,12 +130,12 @@ impl Ears {
     async fn take(&mut self, letter: Message) {
         let Some(name) = letter.reply.as_ref().map(ToString::to_string) else { return };
         let is_request = Line::of(&topic_of(&letter.subject)).is_some_and(|line| line.word() == Word::Request);
-        let too_long = letter.payload.len() > HEARD_BYTES;
+        let may_be_heard = letter.payload.len() <= HEARD_BYTES && self.topics.contains(&topic_of(&letter.subject));
         let done = is_request.then(|| Done::new(self.tell.clone(), name.clone()));
         let heard = self.hand_on(&letter, done);
-        if is_request && !too_long {
+        if is_request && may_be_heard {
             self.open += 1;
-        } else if heard || too_long {
+        } else if heard || !may_be_heard {
             self.acknowledge(name).await;
         }
     }
@@ -143,6 +145,7 @@ impl Ears {
         // A copy, so that a short message does not hold the buffer that it was read into.
         let short = (message.payload.len() <= HEARD_BYTES).then(|| Bytes::copy_from_slice(&message.payload));
         let topic = topic_of(&message.subject);
+        let short = short.filter(|_| self.topics.contains(&topic));
         let message = short.map(|payload| CloudMessage { topic, payload, correlation: None, done });
         let heard = message.is_some_and(|message| self.hearing.hear.try_send(message).is_ok());
         if heard {

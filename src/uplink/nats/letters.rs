@@ -53,6 +53,9 @@ struct Told {
     num_ack_pending: u64,
     #[serde(default)]
     seq: u64,
+    /// The stream has, or had, the same letter.
+    #[serde(default)]
+    duplicate: bool,
 }
 
 impl Letters {
@@ -76,8 +79,9 @@ impl Letters {
         }
     }
 
-    /// Keeps a letter. `has_letterbox` if it is known that the gateway has one.
-    pub(super) async fn keep(&self, line: &Line, payload: Bytes, has_letterbox: bool) -> Result<(), String> {
+    /// Keeps a letter. `has_letterbox` if it is known that the gateway has one. False if the same letter was written a while
+    /// ago: it is in the box, or was taken from it.
+    pub(super) async fn keep(&self, line: &Line, payload: Bytes, has_letterbox: bool) -> Result<bool, String> {
         if !has_letterbox {
             let wanted = json!({ "stream_name": self.stream, "config": {
                 "durable_name": line.letterbox(),
@@ -97,19 +101,24 @@ impl Letters {
         headers.insert(MESSAGE_ID, hex::encode(&Digest::of(&payload).as_bytes()[..16]));
         headers.insert("Nats-Expected-Stream", self.stream.as_str());
         let told = self.ask(line.kept(), headers, payload).await?;
-        if told.seq > 0 { Ok(()) } else { Err(format!("the stream {} did not take the letter", self.stream)) }
+        if told.seq > 0 {
+            Ok(!told.duplicate)
+        } else {
+            Err(format!("the stream {} did not take the letter", self.stream))
+        }
     }
 
     /// Keeps a request and tells the gateway, if it listens, to look for it. Without letterboxes it only hears it.
     pub(super) async fn ask_gateway(&self, line: &Line, payload: Bytes) -> Result<(), String> {
         let kept = self.keep(line, payload.clone(), false).await;
         let mut headers = HeaderMap::new();
-        if kept.is_ok() {
+        // Only what is in the box for sure has to be looked for there.
+        if kept == Ok(true) {
             headers.insert(LETTER, "1");
         }
         let said = self.client.publish_with_headers(line.live(), headers, payload).await;
         said.map_err(|error| error.to_string())?;
-        kept
+        kept.map(drop)
     }
 
     async fn ask(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Told, String> {
@@ -141,7 +150,10 @@ impl Letters {
     pub(super) async fn fetch(&self, line: &Line, inbox: &str) -> Result<(), String> {
         let subject = format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.api, self.stream, line.letterbox());
         let wanted = json!({ "batch": 2 * MOST, "no_wait": true }).to_string();
-        self.client.publish_with_reply(subject, inbox.to_owned(), wanted.into()).await.map_err(|error| error.to_string())
+        self.client
+            .publish_with_reply(subject, inbox.to_owned(), wanted.into())
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -103,7 +103,7 @@ impl Post {
         let has_letterbox = self.has_letterbox.contains(&letterbox);
         self.writing.spawn(async move {
             let kept = letters.keep(&line, payload, has_letterbox).await;
-            (letterbox, kept)
+            (letterbox, kept.map(drop))
         });
     }
 

@@ -136,9 +136,13 @@ mod tests {
             assert_eq!(line.word(), known);
             assert_eq!(line.live(), format!("cloud.v1.ac~me.press~7.{word}"));
             assert_eq!((topic_of(&line.live()), topic_of(&line.kept())), (topic.clone(), topic));
-            assert_eq!((line.all_kept().as_str(), line.letterbox().as_str()), ("letters.v1.ac~me.press~7.*", "ac~me=press~7"));
+            assert_eq!(
+                (line.all_kept().as_str(), line.letterbox().as_str()),
+                ("letters.v1.ac~me.press~7.*", "ac~me=press~7")
+            );
         }
-        for other in ["fleet/v1/a/b/receipt/c", "fleet/v1/a/b/alarm", "fleet/v1/a/receipt", "fleet/v1/a/*/receipt", "x"] {
+        for other in ["fleet/v1/a/b/receipt/c", "fleet/v1/a/b/alarm", "fleet/v1/a/receipt", "fleet/v1/a/*/receipt", "x"]
+        {
             assert_eq!(Line::of(other), None, "{other}");
         }
     }
