@@ -107,6 +107,7 @@ impl Confirmations {
         self.bytes += message.as_ref().map_or(0, |message| message.payload.len());
         if receipts {
             self.by_digest.insert(digest, ticket);
+            self.earlier.retain(|(known, ..)| *known != digest);
         }
         self.open.insert(ticket, Open { digest, span, rows, message, again_at: None, sends: 1 });
         self.ask(Some(ticket))
@@ -276,7 +277,7 @@ mod tests {
         Span { epoch: Epoch(1), class: name("raw"), stream: name("press"), first: Seq(first), last: Seq(last) }
     }
 
-    fn rows(first: u64, last: u64) -> (Span, u64) {
+    fn sent(first: u64, last: u64) -> (Span, u64) {
         (span(first, last), last - first + 1)
     }
 
@@ -295,10 +296,10 @@ mod tests {
     #[test]
     fn the_brokers_word_is_the_last_one_only_where_it_is_said_to_be() {
         let mut plain = open(AcknowledgedBy::Broker);
-        let asked = plain.depart(7, rows(1, 2), &message(1, 2));
+        let asked = plain.depart(7, sent(1, 2), &message(1, 2));
         assert_eq!(plain.taken(asked, SECOND), Some(7));
         let mut strict = open(AcknowledgedBy::Receiver);
-        let asked = strict.depart(7, rows(1, 2), &message(1, 2));
+        let asked = strict.depart(7, sent(1, 2), &message(1, 2));
         assert_eq!((strict.taken(asked, SECOND), strict.asked()), (None, 0));
         assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::Kept(7));
         assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::Nothing, "a repeat");
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn a_receipt_may_overtake_the_brokers_answer() {
         let mut strict = open(AcknowledgedBy::Receiver);
-        let asked = strict.depart(7, rows(1, 2), &message(1, 2));
+        let asked = strict.depart(7, sent(1, 2), &message(1, 2));
         assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::Kept(7));
         assert_eq!(strict.asked(), 1, "the link's window still holds it");
         assert_eq!((strict.taken(asked, SECOND), strict.asked()), (None, 0));
@@ -317,7 +318,7 @@ mod tests {
     #[test]
     fn a_receipt_for_other_bytes_or_other_numbers_counts_for_nothing() {
         let mut strict = open(AcknowledgedBy::Receiver);
-        let asked = strict.depart(7, rows(1, 2), &message(1, 2));
+        let asked = strict.depart(7, sent(1, 2), &message(1, 2));
         strict.taken(asked, SECOND);
         let other_bytes = Receipt { digest: Digest::of(b"other"), ..receipt(1, 2) };
         let other_numbers = Receipt { verdict: Verdict::Kept(span(1, 200)), ..receipt(1, 2) };
@@ -332,7 +333,7 @@ mod tests {
     fn a_silent_receiver_is_asked_by_one_message_less_and_less_often() {
         let mut strict = open(AcknowledgedBy::Receiver);
         for ticket in 1..4 {
-            let asked = strict.depart(ticket, rows(ticket, ticket), &message(ticket, ticket));
+            let asked = strict.depart(ticket, sent(ticket, ticket), &message(ticket, ticket));
             strict.taken(asked, SECOND);
         }
         assert_eq!(strict.due_at(SECOND), Some(11 * SECOND));
@@ -358,7 +359,7 @@ mod tests {
     fn a_message_that_only_the_broker_lost_is_sent_again_while_others_are_confirmed() {
         let mut strict = open(AcknowledgedBy::Receiver);
         for ticket in 1..5 {
-            let asked = strict.depart(ticket, rows(ticket, ticket), &message(ticket, ticket));
+            let asked = strict.depart(ticket, sent(ticket, ticket), &message(ticket, ticket));
             strict.taken(asked, SECOND);
         }
         assert_eq!(strict.heard(receipt(3, 3), 8 * SECOND), Heard::Kept(3));
@@ -371,10 +372,10 @@ mod tests {
         let mut strict = open(AcknowledgedBy::Receiver);
         for ticket in 1..9 {
             assert!(!strict.is_full());
-            strict.depart(ticket, rows(ticket, ticket), &message(ticket, ticket));
+            strict.depart(ticket, sent(ticket, ticket), &message(ticket, ticket));
         }
         assert!(strict.is_full() && !strict.is_full_for_alarms());
-        strict.depart(9, rows(9, 9), &message(9, 9));
+        strict.depart(9, sent(9, 9), &message(9, 9));
         assert!(strict.is_full_for_alarms());
         strict.close(9);
         strict.close(1);
@@ -382,8 +383,31 @@ mod tests {
         let small = SyncConfig { unconfirmed_bytes: 2, ..config() };
         let mut strict = Confirmations::new(AcknowledgedBy::Receiver, &small);
         assert!(!strict.is_full());
-        strict.depart(1, rows(1, 1), &message(1, 1));
+        strict.depart(1, sent(1, 1), &message(1, 1));
         assert!(strict.is_full());
+    }
+
+    #[test]
+    fn a_receipt_of_an_earlier_connection_counts_once_for_its_bytes_and_numbers() {
+        let mut strict = open(AcknowledgedBy::Receiver);
+        for (ticket, first) in [(1, 1), (2, 3), (3, 5)] {
+            strict.depart(ticket, sent(first, first + 1), &message(first, first + 1));
+        }
+        strict.lose();
+        let forged = Receipt { digest: receipt(1, 2).digest, verdict: Verdict::Kept(span(1, 6)) };
+        assert_eq!(strict.heard(forged, SECOND), Heard::Nothing, "other numbers");
+        assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::KeptBefore(span(1, 2), 2));
+        assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::Nothing, "only once");
+        strict.depart(4, sent(3, 4), &message(3, 4));
+        assert_eq!(strict.heard(receipt(3, 4), SECOND), Heard::Kept(4), "the same bytes were sent again");
+        assert_eq!(strict.heard(receipt(3, 4), SECOND), Heard::Nothing);
+        let refused = Receipt { verdict: Verdict::Refused { reason: String::new() }, ..receipt(5, 6) };
+        assert_eq!(strict.heard(refused, SECOND), Heard::Nothing, "it is sent again anyway");
+        for first in (100..200).step_by(2) {
+            strict.depart(first, sent(first, first + 1), &message(first, first + 1));
+            strict.lose();
+        }
+        assert_eq!(strict.earlier.len(), 4 * config().unconfirmed_batches, "bounded");
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -462,7 +486,7 @@ mod tests {
                     let (ticket, _) = flights.depart(&(), Seq(first), Seq(last), last - first + 1);
                     self.highest = self.highest.max(last);
                     let message = message(first, last);
-                    self.asked.push((strict.depart(ticket, rows(first, last), &message), message));
+                    self.asked.push((strict.depart(ticket, sent(first, last), &message), message));
                 }
                 Step::Broker(at, takes) => {
                     let Some(at) = take(self.asked.len(), at) else { return };

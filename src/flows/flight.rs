@@ -178,6 +178,19 @@ mod tests {
     }
 
     #[test]
+    fn what_arrived_over_an_earlier_link_may_be_deleted_unless_it_is_on_its_way_again() {
+        let mut flights = Flights::new();
+        let (again, _) = flights.depart(&"a", Seq(4), Seq(6), 3);
+        assert_eq!(flights.arrived_before(&"a", Seq(1), Seq(4), 4), None);
+        assert_eq!(flights.arrived_before(&"a", Seq(1), Seq(3), 3), Some(arrived("a", 1, 3, 3)));
+        assert_eq!(flights.arrived_before(&"a", Seq(1), Seq(3), 3), None, "it is being deleted");
+        assert_eq!(flights.rows(&"a"), 6, "none of it needs fetching");
+        flights.left(&arrived("a", 1, 3, 3));
+        assert_eq!((flights.rows(&"a"), flights.len()), (3, 1));
+        assert_eq!(flights.acknowledge(again), Some(arrived("a", 4, 6, 3)));
+    }
+
+    #[test]
     fn each_acknowledged_batch_may_be_deleted_and_no_other() {
         let mut flights = Flights::new();
         let (one, _) = flights.depart(&"a", Seq(1), Seq(10), 10);
