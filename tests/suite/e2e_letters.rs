@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use forebay::flows::record::RawRecord;
 use forebay::flows::{Address, SyncConfig};
+use forebay::inbox;
 use forebay::outbox::Class;
 use forebay::uplink::{Config, Ears, JetStreamUplink};
 use rusqlite::OpenFlags;
@@ -226,6 +227,32 @@ async fn a_gateway_that_was_away_finds_its_receipts_in_its_letterbox_and_sends_n
     sync.stop().await;
     collect.stop().await;
     assert_eq!(collector.report().await.duplicates(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_the_receiver_refuses_stays_at_the_gateway_and_does_not_pile_up_in_the_stream() {
+    let nats = NatsServer::start();
+    nats.stream().await;
+    let (sender, receiver) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut collector = Collector::open(receiver.path());
+    collector.inbox = inbox::Inbox::new(inbox::Config { max_series: 1, ..inbox::Config::default() });
+    let collect = collect_stream(&collector, nats.port());
+    let queue = Queue::open(sender.path(), "press-7");
+    let sync = queue.sync(listening(nats.link(), &brisk()), brisk());
+    queue.append(queue.stream(Class::Raw, "temperature"), (0..50_u8).map(|row| vec![row])).await;
+    queue.drained().await;
+    queue.append(queue.stream(Class::Raw, "pressure"), (0..50_u8).map(|row| vec![row])).await;
+    let refused = async {
+        while collect.metrics.refused.get() < 5 {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(60), refused).await.is_ok(), "it is not tried again");
+    assert_eq!(queue.rows(), 50, "nobody has it");
+    sync.stop().await;
+    until_state(&nats, "FLEET", 0).await;
+    collect.stop().await;
+    assert_eq!(collector.report().await.received(), 50);
 }
 
 /// Exit code and the answer.
