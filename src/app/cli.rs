@@ -43,7 +43,7 @@ enum Command {
     ///
     /// From an MQTT broker (--broker), or from a NATS JetStream stream (--nats), which any number of these may share.
     Collect(Box<CollectArgs>),
-    /// Ask a gateway for something, over the broker that it sends to, and print its answer.
+    /// Ask a gateway for something, over the broker or the NATS server that it sends to, and print its answer.
     #[command(subcommand)]
     Request(RequestCommand),
     /// Models on this box.
@@ -173,7 +173,7 @@ pub(super) enum RequestCommand {
     ///
     /// Exit code 0 once they are in the gateway's durable queue, 1 if it refuses or does not answer in time. The same --id
     /// is fulfilled once, so it is safe to ask again.
-    Raw(RawArgs),
+    Raw(Box<RawArgs>),
 }
 
 #[derive(Debug, Args)]

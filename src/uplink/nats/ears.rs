@@ -1,5 +1,6 @@
 //! What a connection hears beside the answers to its publications: receipts, requests, and the letterbox.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use async_nats::{Client, Message, Subscriber};
@@ -8,7 +9,6 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{SelectAll, select_all};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::uplink::link::{CloudMessage, Done, HEARD_BYTES, HEARD_MESSAGES};
 use crate::uplink::metrics::Metrics;
@@ -83,7 +83,7 @@ impl Ears {
     /// Hears until the connection ends.
     pub(super) fn listen(mut self, tasks: &mut JoinSet<()>) {
         tasks.spawn(async move {
-            let mut again = Box::pin(tokio::time::sleep(AGAIN));
+            let mut again = pin!(tokio::time::sleep(AGAIN));
             loop {
                 tokio::select! {
                     Some(live) = self.lives.next() => self.hear(live).await,
@@ -91,7 +91,7 @@ impl Ears {
                         Some(letter) if is_the_end(letter.status) => {}
                         Some(letter) => {
                             self.take(letter).await;
-                            again.as_mut().reset(Instant::now() + AGAIN);
+                            again.set(tokio::time::sleep(AGAIN));
                         }
                         None => return,
                     },
@@ -103,7 +103,7 @@ impl Ears {
                         // All that are still open are handed out afresh, and counted afresh.
                         self.open = 0;
                         self.fetch().await;
-                        again.as_mut().reset(Instant::now() + AGAIN);
+                        again.set(tokio::time::sleep(AGAIN));
                     }
                 }
             }
