@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::uplink::link::{CloudMessage, Done, HEARD_BYTES, HEARD_MESSAGES};
 use crate::uplink::metrics::Metrics;
 
+use super::dial::{Word as Told, Words};
 use super::letters::{HANDED_OUT_FOR, LETTER, Letters, is_kept, is_the_end};
 use super::subject::{Line, Word, topic_of};
 
@@ -24,6 +25,14 @@ const AGAIN: Duration = HANDED_OUT_FOR.saturating_add(Duration::from_secs(5));
 pub(super) struct Hearing {
     pub(super) hear: mpsc::Sender<CloudMessage>,
     pub(super) metrics: Metrics,
+}
+
+/// What could not be heard.
+pub(super) struct CaughtUp {
+    /// Why the letterbox could not be read.
+    pub(super) unread: Option<String>,
+    /// What this user may not listen to.
+    pub(super) deaf: Option<String>,
 }
 
 /// One connection's ears.
@@ -64,8 +73,28 @@ impl Ears {
         Ok(Self { hearing, client, topics: filters.to_vec(), lives, letterbox, inbox, letters, done, tell, open: 0 })
     }
 
-    /// Takes what is in the letterbox. An error says why nobody can know what is there; everything else goes on.
-    pub(super) async fn empty_letterbox(&mut self) -> Result<(), String> {
+    /// Takes what is in the letterbox, within `limit`. An error means that the connection is gone.
+    pub(super) async fn catch_up(&mut self, words: &mut Words, limit: Duration) -> Result<CaughtUp, String> {
+        let mut deaf = None;
+        let mut emptying = pin!(tokio::time::timeout(limit, self.empty_letterbox()));
+        loop {
+            let emptied = tokio::select! {
+                emptied = &mut emptying => emptied.unwrap_or_else(|_| Err("it does not answer".to_owned())),
+                word = words.next() => match word {
+                    Told::Ended(reason) => return Err(reason),
+                    Told::MayNotPublish { subject } => Err(format!("this user may not publish to {subject}")),
+                    Told::MayNotListen { subject } => {
+                        deaf = Some(subject);
+                        continue;
+                    }
+                },
+            };
+            return Ok(CaughtUp { unread: emptied.err(), deaf });
+        }
+    }
+
+    /// An error says why nobody can know what is there.
+    async fn empty_letterbox(&mut self) -> Result<(), String> {
         let Some((letters, line)) = &self.letterbox else { return Ok(()) };
         if !letters.wait_for(line).await? {
             return Ok(());

@@ -1,7 +1,7 @@
 //! Publications into a stream, and the stream's answers.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::uplink::metrics::Metrics;
 
 use super::answer::{self, StreamInfo};
 use super::dial::{Dialled, Dialler, Word, Words};
-use super::ears::{Ears as Listening, Hearing};
+use super::ears::{CaughtUp, Ears as Listening, Hearing};
 use super::letters::{Letters, MESSAGE_ID};
 use super::subject::{self, Line, subject_of};
 use crate::uplink::nats_settings::NatsConfig;
@@ -151,21 +151,8 @@ impl JetStreamUplink {
         let Some(filters) = filters else { return Ok(tasks) };
         let hearing = Hearing { hear: self.hear.clone(), metrics: self.metrics.clone() };
         let mut ears = Listening::open(client, Letters::new(client.clone(), &self.nats), &filters, hearing).await?;
-        let (mut deaf, limit) = (None, self.answer_timeout());
-        let emptied = {
-            let mut emptying = pin!(tokio::time::timeout(limit, ears.empty_letterbox()));
-            loop {
-                tokio::select! {
-                    emptied = &mut emptying => break emptied.unwrap_or_else(|_| Err("it does not answer".to_owned())),
-                    word = words.next() => match word {
-                        Word::Ended(reason) => return Err(reason),
-                        Word::MayNotPublish { subject } => break Err(format!("this user may not publish to {subject}")),
-                        Word::MayNotListen { subject } => deaf = Some(subject),
-                    },
-                }
-            }
-        };
-        self.state.complain("letterbox", emptied.err().map(|reason| format!("the letterbox cannot be read: {reason}")));
+        let CaughtUp { unread, deaf } = ears.catch_up(words, self.answer_timeout()).await?;
+        self.state.complain("letterbox", unread.map(|reason| format!("the letterbox cannot be read: {reason}")));
         self.state.complain("subscription", None);
         if let Some(subject) = deaf {
             self.cannot_listen(&subject);
