@@ -22,6 +22,7 @@ pub mod query;
 mod queue;
 pub mod raw;
 mod receipt;
+mod receive;
 pub mod record;
 mod request;
 pub mod salvage;

@@ -20,6 +20,8 @@ mod e2e_custody;
 mod e2e_demo;
 mod e2e_disk;
 mod e2e_exactly_once;
+#[cfg(feature = "nats")]
+mod e2e_letters;
 mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
