@@ -211,7 +211,8 @@ def main():
 
 
 def verdict(run: Run) -> bool:
-    at_all = run.acknowledged > 0 and run.disk.writes > 0 and run.at_stake > 0
+    # What a control loses never came as far as the disk.
+    at_all = run.acknowledged > 0 and run.disk.writes > 0 and (run.at_stake > 0 or run.control is not None)
     say(
         f"{run.control or 'full'}: {run.cuts} cuts ({run.early} of them during a start), {run.acknowledged} messages acknowledged, "
         f"{run.disk.writes} writes and {run.disk.flushes} flushes reached the disk, {run.dropped} of {run.at_stake} sectors "

@@ -48,7 +48,8 @@ class VolatileDisk:
         self._serving.start()
 
     def fail_after(self, requests: int):
-        """Answers no more after so many writes and flushes: the power fails between two of them, not between two messages."""
+        """Answers no more after so many writes and flushes, as soon as something is at stake: the power fails between two
+        of them, not between two messages."""
         self._requests_left = requests
 
     def cut(self, kind: str, chance: random.Random) -> dict:
@@ -116,7 +117,7 @@ class VolatileDisk:
         _, flags, kind, handle, offset, length = struct.unpack(">IHHQQI", _read(incoming, 28))
         if kind in (_WRITE, _FLUSH) and self._requests_left is not None:
             self._requests_left -= 1
-            if self._requests_left < 0:
+            if self._requests_left < 0 and self.pending:
                 self.failed.set()
                 while incoming.read(1 << 16):
                     pass

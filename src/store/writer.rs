@@ -178,10 +178,13 @@ impl WriterThread {
         let connection = self.connection.as_ref().expect("connected just above");
         let tx = Tx::new(connection, number, self.boot.no);
         let (clock, boot, room, log_pages) = (&*self.clock, &mut self.boot, &mut self.room, self.gate.log_pages());
-        let outcome = catch_unwind(AssertUnwindSafe(|| run_works(&tx, works, note, boot, clock, || room.keep(log_pages))))
-            .unwrap_or_else(|_| {
-                Err(Error::Commit(CommitError::Disk("a piece of work panicked; see the log before this line".into())))
-            });
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| run_works(&tx, works, note, boot, clock, || room.keep(log_pages))))
+                .unwrap_or_else(|_| {
+                    Err(Error::Commit(CommitError::Disk(
+                        "a piece of work panicked; see the log before this line".into(),
+                    )))
+                });
         let after = tx.into_after();
         let outcome = outcome.map_err(|error| self.failed(&error));
         for told in after {

@@ -65,7 +65,11 @@ impl Report {
     pub fn is_good(&self) -> bool {
         let explored = self.full.as_ref().is_none_or(|full| full.bad_states == 0);
         let killed = self.killed.as_ref().is_none_or(|killed| killed.findings.is_empty() && killed.kills > 0);
-        explored && killed && self.controls_are_caught() && self.is_enough() && (self.is_finished() || !self.must_finish)
+        explored
+            && killed
+            && self.controls_are_caught()
+            && self.is_enough()
+            && (self.is_finished() || !self.must_finish)
     }
 
     /// True if every state and every kill that was asked for was tried.
@@ -313,7 +317,10 @@ fn write_explored(f: &mut fmt::Formatter<'_>, name: &str, explored: &Explored) -
         f,
         "  {} recorded: {} calls ({} writes, {} syncs), {} rows acknowledged",
         if explored.recordings == 1 { "one run".to_owned() } else { format!("{} runs", explored.recordings) },
-        explored.calls, explored.writes, explored.syncs, explored.acknowledged
+        explored.calls,
+        explored.writes,
+        explored.syncs,
+        explored.acknowledged
     )?;
     writeln!(
         f,
