@@ -12,7 +12,9 @@ skip() { echo "SKIPPED: power cuts of a whole guest: $1"; [ -z "${REQUIRED:-}" ]
 bash tests/tools.sh guest "$target/tools" || skip "QEMU, busybox or cpio is not here and cannot be installed"
 mkdir -p "$work"
 if ! ls "$work"/kernel/boot/vmlinuz-* >/dev/null 2>&1; then
-  package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: *\(linux-image-[0-9].*\)/\1/p' | head -1)
+  name() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: *\(linux-image-[0-9].*\)/\1/p' || true; }
+  package=$(name)
+  [ -n "$package" ] || { apt-get -o DPkg::Lock::Timeout=300 update -qq || true; package=$(name); }
   [ -n "$package" ] || skip "apt does not know Debian's linux-image-cloud-amd64"
   echo "== fetching the guest's kernel from Debian, not installing it: $package"
   rm -rf "$work/fetched" "$work/kernel"
