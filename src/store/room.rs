@@ -73,6 +73,7 @@ impl LogRoom {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests write logs that SQLite has not")]
 mod tests {
     use super::*;
     use crate::base::ManualClock;

@@ -81,7 +81,7 @@ pub(crate) fn run(args: &ProveArgs) -> Result<ExitCode> {
         report.normal = Some(proof.explore(Synchronous::Normal, few, CONTROL / left)?);
         report.off = Some(proof.explore(Synchronous::Off, few, CONTROL / (left - CONTROL))?);
     }
-    report.killed = Some(proof.kill(program)?);
+    report.killed = Some(proof.kill(&program)?);
     report.must_finish = args.account.is_some();
     progress_done();
     if args.json {
@@ -148,7 +148,7 @@ impl Proof<'_> {
         }
     }
 
-    fn kill(&mut self, program: PathBuf) -> Result<Killed> {
+    fn kill(&mut self, program: &Path) -> Result<Killed> {
         let (clock, kills, mut told) = (Arc::clone(&self.clock), self.args.kills, Told::default());
         self.account.totals.killed.planned = kills;
         let mut tried = false;
@@ -161,7 +161,7 @@ impl Proof<'_> {
             }
             let what = Killing {
                 folder: self.folder.clone(),
-                program: program.clone(),
+                program: program.to_owned(),
                 kills: (kills - before.kills).min(PORTION_KILLS),
                 seed: self.seed.wrapping_add(before.kills << 8),
             };

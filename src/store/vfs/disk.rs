@@ -95,7 +95,7 @@ impl Disk {
 
     /// Writes zeros into `file`, which lies at `path`, recorded like SQLite's own writes.
     pub(in crate::store) fn write_zeros(&self, file: &File, path: &Path, from: u64, to: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         if let Some((watch, _)) = &self.watched
             && watch.faults.strike(Call::Write).is_some()
         {
