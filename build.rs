@@ -1,4 +1,4 @@
-//! Stamps the binary with a build time: the floor under a clock that wakes up in 1970.
+//! Stamps the binary with a build time: the floor under a clock that wakes up in 1970. Warns of a SQLite that syncs slowly.
 //! `SOURCE_DATE_EPOCH` keeps builds reproducible; without it the age of Cargo.lock stands in.
 
 #![allow(clippy::disallowed_methods, reason = "a build script has no app to read the environment for it")]
@@ -17,4 +17,10 @@ fn main() {
         })
         .unwrap_or(0);
     println!("cargo:rustc-env=FOREBAY_BUILD_UNIX={seconds}");
+
+    // `.cargo/config.toml` sets it; a build that starts elsewhere would not see that it is slower.
+    println!("cargo:rerun-if-env-changed=LIBSQLITE3_FLAGS");
+    if !std::env::var("LIBSQLITE3_FLAGS").is_ok_and(|flags| flags.contains("HAVE_FDATASYNC")) {
+        println!("cargo:warning=SQLite is built without -DHAVE_FDATASYNC: each commit costs two flushes of the disk");
+    }
 }

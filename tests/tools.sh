@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what the tests, the benchmarks or a release need and the machine lacks, and says what it does.
-#   tests/tools.sh test|bench|release FOLDER
+#   tests/tools.sh test|bench|release|static|guest FOLDER
 set -euo pipefail
 what=$1 folder=$2
 
@@ -54,6 +54,10 @@ case $what in
     packages xz=xz-utils file=file python3=python3
     python ziglang==0.15.2 cargo-zigbuild==0.24.0
     ;;
+  guest)
+    packages qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio /usr/sbin/mke2fs=e2fsprogs \
+      python3=python3
+    ;;
   static) packages qemu-aarch64-static=qemu-user-static mosquitto_pub=mosquitto-clients curl=curl ;;
-  *) echo "usage: $0 test|bench|release|static FOLDER" >&2; exit 2 ;;
+  *) echo "usage: $0 test|bench|release|static|guest FOLDER" >&2; exit 2 ;;
 esac

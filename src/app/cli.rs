@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::commands::{self, note};
 use super::config::Overrides;
@@ -25,7 +25,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve sensors and apps until told to stop (SIGTERM or Ctrl-C).
-    Run(ConfigArgs),
+    Run(RunArgs),
     /// Read the configuration, say what is wrong with line and column, and what an operator should know.
     ///
     /// Also reads the models it names and the certificates it points at. Changes nothing. Exit code 0 if the gateway
@@ -68,6 +68,25 @@ enum Command {
         /// Its name: the MQTT user name and the name in logs and audit.
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub at: ConfigArgs,
+    /// Acknowledge without waiting for the disk, so that a test of power cuts can show that it would notice. No
+    /// configuration file can ask for that.
+    #[arg(long, hide = true, value_name = "SYNCHRONOUS")]
+    pub negative_control: Option<NegativeControl>,
+}
+
+/// What a commit waits for in a gateway that is meant to lose data.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum NegativeControl {
+    /// Only checkpoints are synced.
+    Normal,
+    /// Nothing is.
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -319,7 +338,8 @@ pub(super) struct ProveArgs {
     /// A folder on the disk that the box will use, such as the one above its state folder.
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub dir: PathBuf,
-    /// About how long it may take. What does not fit is left out and said.
+    /// About how long it may take. What does not fit is left out and said; with --account that counts as not proved, and
+    /// another run goes on.
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub seconds: u64,
     /// Crash states to try, if the time allows.
@@ -332,6 +352,10 @@ pub(super) struct ProveArgs {
     /// those proves nothing. Exit code 1 if they are not caught.
     #[arg(long)]
     pub negative_controls: bool,
+    /// Keep the sums here and add to those of earlier runs of this program on this disk, until all states and kills
+    /// are done. Exit code 1 while they are not.
+    #[arg(long, value_name = "FILE")]
+    pub account: Option<PathBuf>,
     /// What the disk's maker says it takes in its life, in terabytes written. Absent: 32, spelled out in the answer.
     #[arg(long, value_name = "TB")]
     pub endurance_tbw: Option<f64>,
@@ -397,7 +421,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => {
             let under_journald = std::env::var_os("JOURNAL_STREAM").is_some();
-            runtime()?.block_on(commands::run::run(&args.config, &overrides(), under_journald))
+            runtime()?.block_on(commands::run::run(&args, &overrides(), under_journald))
         }
         Command::Check(args) => Ok(commands::check::run(&args.config, &overrides())),
         Command::Doctor(args) => Ok(commands::doctor::run(&args.config, &overrides())),

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use forebay::doors::mqtt::codec::{Connect, Delivery, Packet, Publish, QoS, ReasonCode};
 
 use crate::gateway::{Gateway, PRESS, Setup, forebay, poll, press_reading, press_readings};
+use crate::log_file;
 use crate::mqtt_fixture::{Client, V5, V311, id};
 
 /// A database of about a megabyte.
@@ -134,7 +135,7 @@ async fn a_reading_sent_again_after_a_refused_commit_is_new_and_the_gateway_reco
     for n in 1..=20 {
         assert_eq!(publish(&mut client, press_reading(n)).await, Some(ReasonCode::Success));
     }
-    let log = std::fs::metadata(gateway.folder.path().join("state/forebay.db-wal")).unwrap().len();
+    let log = log_file::used(&gateway.folder.path().join("state/forebay.db-wal")).len() as u64;
     limit_files(&gateway, log);
     let mut refused = Vec::new();
     for n in 21..=40 {

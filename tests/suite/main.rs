@@ -46,6 +46,7 @@ mod link_mqtt;
 mod link_nats;
 mod link_pace;
 mod link_sync;
+mod log_file;
 #[cfg(feature = "tract")]
 mod models;
 mod mosquitto;
