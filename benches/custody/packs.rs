@@ -71,11 +71,10 @@ async fn cost(case: &Case, bytes: usize, pack: PackConfig, packs: bool) -> Cost 
         bench.append(case, from, bytes).await;
         arriving_s += began.elapsed().as_secs_f64();
         let began = Instant::now();
-        while packs {
-            match bench.outbox.pack_cold().await.unwrap() {
-                0 => break,
-                rows => packed += rows,
-            }
+        let mut more = packs;
+        while more {
+            let rows = bench.outbox.pack_cold().await.unwrap();
+            (packed, more) = (packed + rows, rows > 0);
         }
         packing_s += began.elapsed().as_secs_f64();
     }
