@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::models::{Models, NotServing, chain};
-use crate::base::Tensor;
+use crate::base::{Datatype, Tensor};
 use crate::engine;
 
 /// A tensor with its name.
@@ -36,8 +36,8 @@ pub struct Inferred {
 pub struct TensorMetadata {
     /// Name.
     pub name: String,
-    /// Element type in the protocol's words.
-    pub datatype: String,
+    /// Element type.
+    pub datatype: Datatype,
     /// Dimensions; -1 is any size.
     pub shape: Vec<i64>,
 }
@@ -138,7 +138,7 @@ impl Inference {
         let ports = |specs: &[engine::TensorSpec]| {
             let port = |spec: &engine::TensorSpec| TensorMetadata {
                 name: spec.name.to_string(),
-                datatype: spec.datatype.clone(),
+                datatype: spec.datatype,
                 shape: spec.shape.clone(),
             };
             specs.iter().map(port).collect()
@@ -161,13 +161,18 @@ fn translate(error: engine::Error) -> InferError {
         E::MissingInput { .. }
         | E::UnknownInput { .. }
         | E::Shape { .. }
+        | E::Datatype { .. }
         | E::TooLarge { .. }
         | E::NotFinite { .. } => InferError::Shape { detail },
         E::Busy { .. } => InferError::Busy { detail },
         E::Expired { .. } => InferError::Deadline { detail },
-        E::Closed | E::NoEngine { .. } | E::Load { .. } | E::Declared { .. } | E::Sample { .. } | E::Thread(_) => {
-            InferError::NotServing { reason: detail }
-        }
+        E::Closed
+        | E::NoEngine { .. }
+        | E::NoneTakes { .. }
+        | E::Load { .. }
+        | E::Declared { .. }
+        | E::Sample { .. }
+        | E::Thread(_) => InferError::NotServing { reason: detail },
         E::Panicked { .. } | E::Run { .. } => InferError::Failed { detail },
     }
 }

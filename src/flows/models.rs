@@ -30,6 +30,8 @@ pub struct ModelView {
     pub serving: bool,
     /// What computes it.
     pub engine: Option<String>,
+    /// Engines that were asked before it, with their reasons.
+    pub passed_over: Vec<String>,
     /// Why it does not serve.
     pub problem: Option<String>,
 }
@@ -70,7 +72,7 @@ impl Models {
             let loaded = load_one(model, pool);
             match &loaded {
                 Ok(loaded) => {
-                    tracing::info!(model.name = %about.name, model.version = about.version, model.engine = loaded.handle.engine(), "model serves");
+                    tracing::info!(model.name = %about.name, model.version = about.version, model.engine = loaded.handle.engine(), passed_over = passed_over(&loaded.handle).join("; "), "model serves");
                 }
                 Err(reason) => {
                     tracing::error!(model.name = %about.name, model.version = about.version, reason, "model does not serve");
@@ -117,6 +119,7 @@ impl Models {
             version: *version,
             serving: loaded.is_ok(),
             engine: loaded.as_ref().ok().map(|loaded| loaded.handle.engine().to_owned()),
+            passed_over: loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| passed_over(&loaded.handle)),
             problem: loaded.as_ref().err().cloned(),
         };
         let rows =
@@ -128,6 +131,11 @@ impl Models {
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
+}
+
+/// `engine: reason`, one each.
+pub fn passed_over(handle: &Handle) -> Vec<String> {
+    handle.passed_over().iter().map(|passed| format!("{}: {}", passed.engine, passed.reason)).collect()
 }
 
 fn load_one(model: &Model, pool: &Pool) -> Result<Arc<Loaded>, String> {

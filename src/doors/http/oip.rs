@@ -179,7 +179,7 @@ fn find(door: &Door, model: &str, version: Option<u32>) -> Result<ModelMetadata,
 
 fn describe(model: &ModelMetadata) -> serde_json::Value {
     let tensors = |tensors: &[TensorMetadata]| -> Vec<_> {
-        let tensor = |t: &TensorMetadata| json!({ "name": t.name, "datatype": t.datatype, "shape": t.shape });
+        let tensor = |t: &TensorMetadata| json!({ "name": t.name, "datatype": t.datatype.as_str(), "shape": t.shape });
         tensors.iter().map(tensor).collect()
     };
     json!({

@@ -143,11 +143,11 @@ impl Scorer {
         let outputs = self.handle.infer(inputs, Some(timeout)).await.map_err(|error| chain(&error))?;
         let first = |name: &str| {
             let output = outputs.tensors.iter().find(|output| &*output.name == name)?;
-            output.tensor.data().first().copied()
+            output.tensor.to_numbers()?.first().copied()
         };
         let score = first(&self.config.score).ok_or("the score is missing from the outputs")?;
         let expected = first(&self.config.expected).map(|value| self.normaliser.restore(0, value));
-        Ok(Score { score: f64::from(score), expected })
+        Ok(Score { score, expected })
     }
 }
 
