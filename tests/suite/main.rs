@@ -57,6 +57,8 @@ mod mqtt_hostile;
 mod mqtt_transport;
 #[cfg(feature = "nats")]
 mod nats_server;
+#[cfg(all(feature = "grpc", feature = "tract"))]
+mod oip_clients;
 mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]

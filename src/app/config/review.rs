@@ -220,6 +220,12 @@ fn listeners(loaded: &Loaded, review: &mut Review) {
             review.remarks.push(format!("MQTT on {} is not encrypted and visible to the network", listener.address));
         }
     }
+    #[cfg(feature = "grpc")]
+    if let Some(grpc) = &loaded.config.grpc
+        && !grpc.address.ip().is_loopback()
+    {
+        review.remarks.push(format!("gRPC on {} is not encrypted and visible to the network", grpc.address));
+    }
     let http = &loaded.config.http;
     if !http.address.ip().is_loopback() {
         review.remarks.push(format!("HTTP on {} is not encrypted and visible to the network", http.address));

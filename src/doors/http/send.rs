@@ -11,7 +11,8 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::door::Door;
-use super::ingest::{check_content_type, read_body};
+use super::body::read_body;
+use super::ingest::check_content_type;
 use super::problem::Problem;
 use crate::access::Principal;
 use crate::flows::raw::Wanted;
