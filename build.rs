@@ -32,7 +32,8 @@ fn main() {
 fn open_inference() {
     const FILE: &str = "src/doors/grpc/open_inference.proto";
     println!("cargo:rerun-if-changed={FILE}");
-    let parsed = protox::compile([FILE], ["src/doors/grpc"]).expect("the file is part of this package and tested with it");
+    let parsed =
+        protox::compile([FILE], ["src/doors/grpc"]).expect("the file is part of this package and tested with it");
     tonic_prost_build::configure()
         .build_client(false)
         // Tensors stay slices of the message that they came in.

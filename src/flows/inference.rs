@@ -237,11 +237,7 @@ fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Option<usize>
     wanted.iter().map(pick).collect()
 }
 
-fn answer(
-    loaded: &Loaded,
-    outputs: engine::Outputs,
-    picks: &[(usize, Option<usize>)],
-) -> Result<Inferred, InferError> {
+fn answer(loaded: &Loaded, outputs: engine::Outputs, picks: &[(usize, Option<usize>)]) -> Result<Inferred, InferError> {
     let about = &loaded.manifest.model;
     let named = |&(at, classes): &(usize, Option<usize>)| {
         let engine::NamedTensor { name, tensor } = outputs.tensors[at].clone();

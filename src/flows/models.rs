@@ -147,8 +147,7 @@ impl Models {
             problem: loaded.as_ref().err().cloned(),
         };
         let shelf = self.shelf();
-        let rows =
-            shelf.models.iter().flat_map(|(name, versions)| versions.iter().map(move |(v, l)| view(name, v, l)));
+        let rows = shelf.models.iter().flat_map(|(name, versions)| versions.iter().map(move |(v, l)| view(name, v, l)));
         rows.collect()
     }
 

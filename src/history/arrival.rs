@@ -8,8 +8,8 @@
 
 use std::collections::HashSet;
 
-use rusqlite::types::ValueRef;
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::Reading;
 use super::block::MAX_RAW_BYTES;

@@ -89,11 +89,8 @@ impl Block {
 
     /// Adds it behind all others, or before them.
     pub(super) fn insert(&self, tx: &Tx<'_>, is_oldest: bool) -> Result<(), Error> {
-        let no: Option<i64> = if is_oldest {
-            tx.query_row("SELECT min(no) - 1 FROM history_block", [], |row| row.get(0))?
-        } else {
-            None
-        };
+        let no: Option<i64> =
+            if is_oldest { tx.query_row("SELECT min(no) - 1 FROM history_block", [], |row| row.get(0))? } else { None };
         tx.execute(
             "INSERT INTO history_block (no, stream_no, first, last, count, min_ms, max_ms, bytes, raw_bytes, crc, body)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -192,7 +189,8 @@ pub(super) fn packed_until(connection: &Connection, stream_no: i64) -> Result<u6
 
 /// The readings of a block. None, with a word about it, if the disk has changed it.
 pub(super) fn readings(connection: &Connection, no: i64) -> Result<Vec<Reading>, Error> {
-    let sql = "SELECT stream_no, first, last, count, min_ms, max_ms, raw_bytes, crc, body FROM history_block WHERE no = ?1";
+    let sql =
+        "SELECT stream_no, first, last, count, min_ms, max_ms, raw_bytes, crc, body FROM history_block WHERE no = ?1";
     let block = connection.prepare_cached(sql)?.query_row([no], |row| {
         let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
         Ok(Block {

@@ -32,7 +32,9 @@ const MAX_BYTES: usize = 64 << 10;
 
 /// About what a reading takes before it is compressed.
 pub(super) fn weight(reading: &Reading) -> usize {
-    32 + 8 * reading.values.len() + reading.id.as_ref().map_or(0, String::len) + reading.extra.as_ref().map_or(0, Vec::len)
+    32 + 8 * reading.values.len()
+        + reading.id.as_ref().map_or(0, String::len)
+        + reading.extra.as_ref().map_or(0, Vec::len)
 }
 
 /// How many of the first readings make one block of at most `most`; 0 only if there are none.
@@ -200,7 +202,7 @@ fn as_decimals(column: &[f64]) -> Option<(u8, Vec<i64>)> {
 fn whole(value: f64, decimals: u8) -> Option<i64> {
     let scale = 10_f64.powi(decimals.into());
     let scaled = (value * scale).round();
-    if !(scaled.abs() < EXACT) {
+    if scaled.is_nan() || scaled.abs() >= EXACT {
         return None;
     }
     let number = scaled as i64;

@@ -118,12 +118,10 @@ impl Incoming {
         let active = arrival::active(newest);
         let next_no = newest.into_iter().flatten().max().unwrap_or(0) + 1;
         let has_rows = |table| newest[usize::from(table == Table::B)].is_some();
-        let mut place =
-            Place { active, next_no, fill: Fill::default(), frozen: None, inherited: has_rows(active) };
+        let mut place = Place { active, next_no, fill: Fill::default(), frozen: None, inherited: has_rows(active) };
         if has_rows(active.other()) {
             state.generation += 1;
-            place.frozen =
-                Some(Frozen { table: active.other(), generation: state.generation, bytes: 0, readings: 0 });
+            place.frozen = Some(Frozen { table: active.other(), generation: state.generation, bytes: 0, readings: 0 });
         } else if place.inherited {
             self.freeze(tx, &mut place, &mut state.generation);
         }
@@ -143,12 +141,8 @@ impl Incoming {
     fn freeze(self: &Arc<Self>, tx: &Tx<'_>, place: &mut Place, generation: &mut u64) {
         *generation += 1;
         let fill = std::mem::take(&mut place.fill);
-        place.frozen = Some(Frozen {
-            table: place.active,
-            generation: *generation,
-            bytes: fill.bytes,
-            readings: fill.readings,
-        });
+        place.frozen =
+            Some(Frozen { table: place.active, generation: *generation, bytes: fill.bytes, readings: fill.readings });
         place.active = place.active.other();
         place.inherited = false;
         let me = Arc::clone(self);
@@ -261,9 +255,8 @@ impl Incoming {
 
 impl State {
     fn total(&self) -> u64 {
-        let arrivals = self.place.as_ref().map_or(0, |place| {
-            place.fill.bytes + place.frozen.map_or(0, |frozen| frozen.bytes)
-        });
+        let arrivals =
+            self.place.as_ref().map_or(0, |place| place.fill.bytes + place.frozen.map_or(0, |frozen| frozen.bytes));
         self.block_bytes.unwrap_or(0) + arrivals
     }
 }

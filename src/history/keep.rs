@@ -314,9 +314,8 @@ fn look(connection: &Connection, frozen: Frozen, streams: &[i64], most: usize, k
         let mut rest = readings.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(fitting(rest, most));
-            let block = Block::of(stream_no, now).ok_or_else(|| {
-                Error::Commit(store::CommitError::Disk("readings that make no block".into()))
-            })?;
+            let block = Block::of(stream_no, now)
+                .ok_or_else(|| Error::Commit(store::CommitError::Disk("readings that make no block".into())))?;
             ready.push(Ready { stream_no, block, replaces: replaces.take(), forget });
             rest = later;
         }

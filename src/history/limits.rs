@@ -56,7 +56,11 @@ mod tests {
         let share = (100 << 20) / 100 * 20;
         assert_eq!(limits.now(0, 0), share);
         assert_eq!(limits.now(share + (50 << 20), share), share);
-        assert_eq!(limits.now((10 << 20) + (90 << 20), 10 << 20), 6 << 20, "what 90 MiB of others and the margin leave");
+        assert_eq!(
+            limits.now((10 << 20) + (90 << 20), 10 << 20),
+            6 << 20,
+            "what 90 MiB of others and the margin leave"
+        );
         assert_eq!(limits.now(100 << 20, 0), 0);
     }
 }

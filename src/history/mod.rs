@@ -58,7 +58,8 @@ impl Config {
     /// Finds settings that make no history; the key and what is wrong with it.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         if !(1..=90).contains(&self.share_percent) {
-            let problem = format!("is {}: history needs a part of the file and leaves one; use 1 to 90", self.share_percent);
+            let problem =
+                format!("is {}: history needs a part of the file and leaves one; use 1 to 90", self.share_percent);
             return Err(("share_percent", problem));
         }
         Ok(())

@@ -64,12 +64,12 @@ fn reading(n: u64) -> Reading {
     Reading {
         seq: 0,
         time_ms: 1_700_000_000_000 + 100 * n.cast_signed() - 700 * (n % 11 == 5) as i64,
-        id: (n % 3 != 0).then(|| n.to_string()),
-        values: vec![n as f64 / 4.0, if n % 7 == 0 { f64::NAN } else { (n as f64).sin() }],
-        score: (n % 2 == 0).then_some(n as f64 / 3.0),
+        id: (!n.is_multiple_of(3)).then(|| n.to_string()),
+        values: vec![n as f64 / 4.0, if n.is_multiple_of(7) { f64::NAN } else { (n as f64).sin() }],
+        score: n.is_multiple_of(2).then_some(n as f64 / 3.0),
         expected: None,
         state: (n % 5) as u8,
-        extra: (n % 13 == 0).then(|| vec![7; 5]),
+        extra: n.is_multiple_of(13).then(|| vec![7; 5]),
     }
 }
 
@@ -251,7 +251,8 @@ async fn history_stays_within_its_share_of_the_file_and_its_oldest_go_first() {
     let mut appended = BTreeMap::<usize, u64>::new();
     for n in 0..400 {
         // The last stream is slow.
-        let readings: Vec<_> = (0..40).map(|at| (if n == 5 && at == 0 { 3 } else { at % 3 }, noise(n * 40 + at as u64))).collect();
+        let readings: Vec<_> =
+            (0..40).map(|at| (if n == 5 && at == 0 { 3 } else { at % 3 }, noise(n * 40 + at as u64))).collect();
         for (stream, _) in &readings {
             *appended.entry(*stream).or_default() += 1;
         }

@@ -32,10 +32,10 @@ mod e2e_requests;
 mod e2e_salvage;
 mod e2e_summaries;
 mod fleet;
-mod history_model;
 #[cfg(all(feature = "nats", feature = "postgres"))]
 mod fleet_faults;
 mod gateway;
+mod history_model;
 mod http_door;
 mod http_fixture;
 mod link_faults;

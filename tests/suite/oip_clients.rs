@@ -33,7 +33,8 @@ fn tritons_clients_infer_describe_and_manage_models_over_http_and_grpc() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/oip_clients.py");
     let mut python = Command::new(&interpreter);
     python.arg(script).args([gateway.http.to_string(), grpc.to_string()]).arg(models.path());
-    let output = python.output().unwrap_or_else(|error| panic!("{interpreter}: {error}; name a Python 3 in FOREBAY_PYTHON"));
+    let output =
+        python.output().unwrap_or_else(|error| panic!("{interpreter}: {error}; name a Python 3 in FOREBAY_PYTHON"));
     let (code, stdout, stderr) = said(output);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
 }

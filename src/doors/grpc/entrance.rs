@@ -24,7 +24,9 @@ const OPEN: [&str; 3] = [
 
 /// A call's place among those in progress. A handler that goes on after its answer has begun keeps a clone of it.
 #[derive(Clone)]
-pub(super) struct Place(#[allow(dead_code, reason = "held, and given back when the last clone goes")] Arc<OwnedSemaphorePermit>);
+pub(super) struct Place(
+    #[allow(dead_code, reason = "held, and given back when the last clone goes")] Arc<OwnedSemaphorePermit>,
+);
 
 /// Lets calls in to `inner`.
 #[derive(Clone)]

@@ -77,7 +77,11 @@ async fn infer(
 }
 
 /// One request of a stream: its failure is an answer, and the stream goes on.
-async fn infer_in_stream(inference: &Inference, request: ModelInferRequest, most: Duration) -> ModelStreamInferResponse {
+async fn infer_in_stream(
+    inference: &Inference,
+    request: ModelInferRequest,
+    most: Duration,
+) -> ModelStreamInferResponse {
     let (id, model_name) = (request.id.clone(), request.model_name.clone());
     let wants_final = matches!(
         request.parameters.get("triton_enable_empty_final_response").and_then(|p| p.parameter_choice.as_ref()),
@@ -142,10 +146,7 @@ impl GrpcInferenceService for Oip {
         }
     }
 
-    async fn server_metadata(
-        &self,
-        _: Request<wire::ServerMetadataRequest>,
-    ) -> Answer<wire::ServerMetadataResponse> {
+    async fn server_metadata(&self, _: Request<wire::ServerMetadataRequest>) -> Answer<wire::ServerMetadataResponse> {
         Ok(Response::new(wire::ServerMetadataResponse {
             name: self.server_name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

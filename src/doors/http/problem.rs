@@ -149,8 +149,10 @@ impl From<RepositoryError> for Problem {
     fn from(error: RepositoryError) -> Self {
         let message = error.to_string();
         match error {
-            RepositoryError::Unknown { .. } | RepositoryError::NotThere(_) => Self::new(StatusCode::NOT_FOUND, "no_model", message)
-                .hint("POST /v2/repository/index lists what is there"),
+            RepositoryError::Unknown { .. } | RepositoryError::NotThere(_) => {
+                Self::new(StatusCode::NOT_FOUND, "no_model", message)
+                    .hint("POST /v2/repository/index lists what is there")
+            }
             RepositoryError::Refused { .. } => Self::new(StatusCode::BAD_REQUEST, "refused", message)
                 .hint("what served before serves on; `forebay check` says what is wrong with a model"),
             RepositoryError::InUse { .. } => Self::new(StatusCode::CONFLICT, "in_use", message)

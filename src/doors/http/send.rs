@@ -10,8 +10,8 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::door::Door;
 use super::body::read_body;
+use super::door::Door;
 use super::ingest::check_content_type;
 use super::problem::Problem;
 use crate::access::Principal;

@@ -351,14 +351,22 @@ mod tests {
     #[test]
     fn a_value_that_would_become_another_is_named_with_its_place() {
         for (datatype, data, says) in [
-            (Datatype::Int64, "[0,9223372036854775808]", "element 1 is 9223372036854775808, which is not a whole number of 64 bits"),
+            (
+                Datatype::Int64,
+                "[0,9223372036854775808]",
+                "element 1 is 9223372036854775808, which is not a whole number of 64 bits",
+            ),
             (Datatype::Int8, "[128]", "element 0 is 128, which is not a whole number from -128 to 127"),
             (Datatype::Uint8, "[-1]", "element 0 is -1, which is not a whole number from 0 to 255"),
             (Datatype::Int32, "[1.5]", "element 0 is 1.5, which is not a whole number from -2147483648 to 2147483647"),
             (Datatype::Fp32, "[1e39]", "which is not a number that a 32-bit float holds"),
             (Datatype::Fp16, "[65536]", "element 0 is 65536, which is not a number that a 16-bit float holds"),
             (Datatype::Fp32, "[null]", "invalid type: null, expected a number that a 32-bit float holds at element 0"),
-            (Datatype::Fp32, "[\"1\"]", "invalid type: string \"1\", expected a number that a 32-bit float holds at element 0"),
+            (
+                Datatype::Fp32,
+                "[\"1\"]",
+                "invalid type: string \"1\", expected a number that a 32-bit float holds at element 0",
+            ),
             (Datatype::Bool, "[1]", "expected true or false at element 0"),
             (Datatype::Bytes, "[1]", "expected a text at element 0"),
         ] {

@@ -130,7 +130,11 @@ fn json_bytes(headers: &HeaderMap) -> Result<Option<usize>, Problem> {
     if let Some(value) = headers.get(BINARY) {
         let bytes = value.to_str().ok().and_then(|value| value.trim().parse().ok());
         return bytes.map(Some).ok_or_else(|| {
-            Problem::new(StatusCode::BAD_REQUEST, "bad_request", format!("{BINARY} is not a number of bytes: {value:?}"))
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                format!("{BINARY} is not a number of bytes: {value:?}"),
+            )
         });
     }
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");

@@ -73,8 +73,7 @@ fn no_model(model: &str, version: Option<u32>) -> Problem {
 
 fn describe(model: &ModelMetadata) -> Value {
     let tensors = |tensors: &[TensorMetadata]| -> Vec<_> {
-        let tensor =
-            |t: &TensorMetadata| json!({ "name": t.name, "datatype": t.datatype.as_str(), "shape": t.shape });
+        let tensor = |t: &TensorMetadata| json!({ "name": t.name, "datatype": t.datatype.as_str(), "shape": t.shape });
         tensors.iter().map(tensor).collect()
     };
     json!({
@@ -169,8 +168,9 @@ async fn index(State(door): Whole, headers: HeaderMap, body: Body) -> Answer {
     let asked: IndexRequest = if body.is_empty() {
         IndexRequest::default()
     } else {
-        serde_json::from_slice(&body)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_request", format!("not an index request: {error}")))?
+        serde_json::from_slice(&body).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, "bad_request", format!("not an index request: {error}"))
+        })?
     };
     let mut models = door.parts.query.models();
     models.retain(|view| view.serving || !asked.ready);

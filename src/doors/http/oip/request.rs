@@ -172,9 +172,7 @@ fn read_tensor(raw: RawTensor<'_>, binary: &mut Bytes) -> Result<NamedTensor, Pr
                 let left = binary.len();
                 return Err(wrong(format!("binary_data_size is {size}, the body has {left} bytes left for it")));
             }
-            Some(size) => {
-                Tensor::from_bytes(datatype, shape, binary.split_to(size)).map_err(|error| error.to_string())
-            }
+            Some(size) => Tensor::from_bytes(datatype, shape, binary.split_to(size)).map_err(|error| error.to_string()),
         },
         (None, Some(data)) => elements::read(datatype, &shape, data),
     };
@@ -221,7 +219,10 @@ mod tests {
         assert_eq!(numbers(&request.inputs[1].tensor), [0.5]);
         assert_eq!(request.inputs[2].tensor.texts().unwrap().collect::<Vec<_>>(), [&b"x"[..], b""]);
         assert_eq!(request.outputs[0], Wanted { name: "y".to_owned(), classes: Some(3) });
-        assert_eq!((request.form.is_binary(0), request.form.is_binary(1), request.form.is_binary(2)), (false, true, true));
+        assert_eq!(
+            (request.form.is_binary(0), request.form.is_binary(1), request.form.is_binary(2)),
+            (false, true, true)
+        );
         assert_eq!(request.timeout, Some(Duration::from_micros(1500)));
         assert_eq!(request.id.as_deref(), Some("7"));
     }
