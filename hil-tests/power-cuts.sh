@@ -23,7 +23,7 @@ if ! ls "$work"/kernel/boot/vmlinuz-* >/dev/null 2>&1; then
     skip "$package cannot be fetched"
   dpkg-deb -x "$work"/fetched/*.deb "$work/kernel"
 fi
-forebay=${FOREBAY:-$target/x86_64-unknown-linux-musl/dist/forebay}
+forebay=${FOREBAY:-$target/x86_64-unknown-linux-musl/release/forebay}
 [ -n "${FOREBAY:-}" ] || make release TARGET=x86_64-unknown-linux-musl
 python3 -B hil-tests/power_cuts.py --forebay "$forebay" --kernel "$work/kernel" --log "$work/guests.log" \
   --cuts "${CUTS:-20}" ${SEED:+--seed "$SEED"}

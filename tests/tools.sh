@@ -43,7 +43,8 @@ case $what in
     packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients curl=curl chromium=chromium \
       chromedriver=chromium-driver python3=python3 nats-server=nats-server setpriv=util-linux \
       "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
-    python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6
+    python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6 tritonclient==2.73.0 grpcio==1.85.1 \
+      protobuf==6.33.6 geventhttpclient==2.6.1 aiohttp==3.14.5 python-rapidjson==1.25
     ;;
   bench)
     packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server /usr/sbin/rsyslogd=rsyslog \

@@ -43,7 +43,7 @@ enum Command {
     ///
     /// From an MQTT broker (--broker), or from a NATS JetStream stream (--nats), which any number of these may share.
     Collect(Box<CollectArgs>),
-    /// Ask a gateway for something, over the broker that it sends to, and print its answer.
+    /// Ask a gateway for something, over the broker or the NATS server that it sends to, and print its answer.
     #[command(subcommand)]
     Request(RequestCommand),
     /// Models on this box.
@@ -192,7 +192,7 @@ pub(super) enum RequestCommand {
     ///
     /// Exit code 0 once they are in the gateway's durable queue, 1 if it refuses or does not answer in time. The same --id
     /// is fulfilled once, so it is safe to ask again.
-    Raw(RawArgs),
+    Raw(Box<RawArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -226,13 +226,15 @@ pub(super) struct RawArgs {
     pub timeout_s: u64,
     #[command(flatten)]
     pub link: LinkArgs,
+    #[command(flatten)]
+    pub nats: NatsArgs,
 }
 
 /// How to reach the broker that gateways send to.
 #[derive(Debug, Args)]
 pub(super) struct LinkArgs {
     /// Broker, HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883", conflicts_with = "nats")]
     pub broker: String,
     /// The gateway's tenant.
     #[arg(long, default_value = "default")]
@@ -254,31 +256,41 @@ pub(super) struct LinkArgs {
     pub key: Option<PathBuf>,
 }
 
-/// Receiving from NATS instead of MQTT.
+/// A NATS server instead of an MQTT broker.
 #[derive(Debug, Args)]
-pub(super) struct StreamArgs {
+pub(super) struct NatsArgs {
     /// NATS server, HOST:PORT, instead of an MQTT broker.
     #[arg(long, value_name = "HOST:PORT")]
     pub nats: Option<String>,
-    /// JetStream stream that holds the fleet's messages.
+    /// JetStream stream that holds the fleet's messages; the letterboxes are in the one of that name with -LETTERS.
     #[arg(long = "nats-stream", value_name = "NAME", default_value = "FLEET", requires = "nats")]
     pub name: String,
     /// JetStream domain of the stream.
     #[arg(long = "nats-domain", value_name = "NAME", requires = "nats")]
     pub domain: Option<String>,
-    /// Consumer; collectors with one name share the messages between them.
-    #[arg(long = "nats-consumer", value_name = "NAME", default_value = "forebay-collect", requires = "nats")]
-    pub consumer: String,
-    /// A message that is not kept within so many seconds goes to another collector (of a consumer that is made).
-    #[arg(long = "nats-ack-wait", value_name = "SECONDS", default_value_t = 30, requires = "nats")]
-    pub ack_wait_s: u64,
     /// Credentials file (JWT and seed).
     #[arg(long = "nats-credentials", value_name = "FILE", requires = "nats", conflicts_with = "user")]
     pub credentials: Option<PathBuf>,
     /// File with an nkey seed.
     #[arg(long = "nats-nkey", value_name = "FILE", requires = "nats", conflicts_with_all = ["user", "credentials"])]
     pub nkey: Option<PathBuf>,
-    /// Make the stream if it does not exist: on disk, kept until received, refusing when full.
+    /// First part of the subjects that answers come back on, where a user may listen to its own only.
+    #[arg(long = "nats-inbox-prefix", value_name = "SUBJECT", default_value = "_INBOX", requires = "nats")]
+    pub inbox_prefix: String,
+}
+
+/// Receiving from NATS instead of MQTT.
+#[derive(Debug, Args)]
+pub(super) struct StreamArgs {
+    #[command(flatten)]
+    pub server: NatsArgs,
+    /// Consumer; collectors with one name share the messages between them.
+    #[arg(long = "nats-consumer", value_name = "NAME", default_value = "forebay-collect", requires = "nats")]
+    pub consumer: String,
+    /// A message that is not kept within so many seconds goes to another collector (of a consumer that is made).
+    #[arg(long = "nats-ack-wait", value_name = "SECONDS", default_value_t = 30, requires = "nats")]
+    pub ack_wait_s: u64,
+    /// Make the stream, and the one of the letterboxes, if they do not exist: on disk, kept until received, refusing when full.
     #[arg(long, requires = "nats")]
     pub create_stream: bool,
     /// Servers that hold each message of a stream that is made, 1 to 5.

@@ -20,6 +20,8 @@ mod e2e_custody;
 mod e2e_demo;
 mod e2e_disk;
 mod e2e_exactly_once;
+#[cfg(feature = "nats")]
+mod e2e_letters;
 mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
@@ -33,6 +35,7 @@ mod fleet;
 #[cfg(all(feature = "nats", feature = "postgres"))]
 mod fleet_faults;
 mod gateway;
+mod history_model;
 mod http_door;
 mod http_fixture;
 mod link_faults;
@@ -54,6 +57,8 @@ mod mqtt_hostile;
 mod mqtt_transport;
 #[cfg(feature = "nats")]
 mod nats_server;
+#[cfg(all(feature = "grpc", feature = "tract"))]
+mod oip_clients;
 mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]
@@ -69,3 +74,4 @@ mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;
 mod webdriver;
+mod write_cost;

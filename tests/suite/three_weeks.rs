@@ -1,6 +1,6 @@
 //! Three weeks without a link at 100 messages a second against a file of 1 GiB, in scaled time: rate and limit are both
 //! divided by the same number. A child process lives through them, so that its memory is nobody else's.
-//! `FOREBAY_THREE_WEEKS=1 cargo test --release --test suite three_weeks` is the full size: 181 million rows.
+//! `FOREBAY_THREE_WEEKS=1 cargo test --profile bench --test suite three_weeks` is the full size: 181 million rows.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
