@@ -94,3 +94,6 @@ impl Session for ClassicalSession {
         Ok(named.map(|(name, tensor)| NamedTensor::new(Arc::clone(name), tensor)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

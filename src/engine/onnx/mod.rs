@@ -7,6 +7,8 @@
 //! Limits: [`Limits`]. A file whose weights lie in another file is refused: only the digest of the one was checked.
 
 mod file;
+#[cfg(test)]
+pub(super) mod fixture;
 mod outline;
 mod tensors;
 mod wire;

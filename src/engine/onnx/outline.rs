@@ -177,3 +177,65 @@ pub(in super::super) fn check_declared(spec: &LoadSpec, outline: &Outline) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Given, Message, model, node, value};
+    use super::*;
+
+    fn scaled(extra: Vec<Message>) -> Vec<u8> {
+        let mut nodes = vec![node("Scaler", &["x"], &["y"], &[("offset", Given::Floats(vec![1.0]))])];
+        nodes.extend(extra);
+        model(nodes, vec![value("x", Datatype::Fp32, &[-1, 3])], vec![value("y", Datatype::Fp32, &[-1, 3])])
+    }
+
+    #[test]
+    fn a_file_says_what_goes_in_what_comes_out_and_what_is_between() {
+        let outline = Outline::of(&scaled(Vec::new())).unwrap();
+        assert_eq!(outline.producer, "a test");
+        assert_eq!(outline.opsets, [("ai.onnx.ml".to_owned(), 3)]);
+        assert_eq!(outline.operators.into_iter().collect::<Vec<_>>(), [("ai.onnx.ml.Scaler".to_owned(), 1)]);
+        let [input] = outline.inputs.as_slice() else { panic!("one input") };
+        assert_eq!(
+            (input.name.as_str(), input.datatype, input.shape()),
+            ("x", Some(Datatype::Fp32), Some(vec![-1, 3]))
+        );
+        assert_eq!(input.dimensions.as_ref().unwrap()[0], Dimension::Named("batch".to_owned()));
+    }
+
+    #[test]
+    fn every_prefix_of_a_file_is_refused_or_read_and_never_panics() {
+        let whole = scaled(Vec::new());
+        for length in 0..whole.len() {
+            drop(Outline::of(&whole[..length]));
+        }
+        assert_eq!(Outline::of(&[]).unwrap_err(), Error::NoGraph);
+        assert_eq!(
+            Outline::of(b"weights").unwrap_err().to_string(),
+            "the file is no ONNX model: an unknown kind of field at byte 1"
+        );
+    }
+
+    #[test]
+    fn graphs_within_graphs_have_an_end() {
+        let mut inner = Message::default().message(1, node("Loop", &["x"], &["y"], &[]));
+        for _ in 0..40 {
+            let holder = node("Loop", &["x"], &["y"], &[("body", Given::Message(6, inner))]);
+            inner = Message::default().message(1, holder);
+        }
+        let deep = Message::default().message(7, inner).0;
+        assert_eq!(Outline::of(&deep).unwrap_err().to_string(), "the model has over 16 graphs within each other");
+    }
+
+    #[test]
+    fn weights_in_another_file_are_refused_with_its_name() {
+        let location = Message::default().text(1, "location").text(2, "../../etc/passwd");
+        let tensor = Message::default().text(8, "w").whole(2, 1).message(13, location).whole(14, 1);
+        let graph = Message::default().message(5, tensor);
+        let error = Outline::of(&Message::default().message(7, graph).0).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the weights of w lie in another file (../../etc/passwd); save the model as one file"
+        );
+    }
+}
