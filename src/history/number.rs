@@ -35,8 +35,8 @@ impl Numbers {
             return Ok(());
         }
         // A file that was restored by hand may hold readings above its mark.
-        let mark = "SELECT max(reserved, coalesce((SELECT max(seq) FROM history_reading WHERE stream_no = ?1), 0))
-             FROM history_stream WHERE no = ?1";
+        let mark = "SELECT max(reserved, coalesce((SELECT max(seq) FROM history_reading WHERE stream_no = ?1), 0),
+             coalesce((SELECT max(last) FROM history_block WHERE stream_no = ?1), 0)) FROM history_stream WHERE no = ?1";
         let last = tx.query_row(mark, [no], |row| row.get::<_, i64>(0))?.cast_unsigned();
         let stream = streams.entry(no).or_insert(Stream { next: last + 1, reserved: last, staged: None });
         self.reserve(tx, no, stream, last + 2 * BLOCK)
@@ -135,7 +135,10 @@ mod tests {
             }
             if life == 1 {
                 // A disk that broke its promise: the newest readings are gone.
-                let lose = |tx: &Tx<'_>| tx.execute("DELETE FROM history_reading WHERE seq > 900", []).map(drop);
+                let lose = |tx: &Tx<'_>| {
+                    tx.execute("DELETE FROM history_arrival_a WHERE no > 900", [])?;
+                    tx.execute("DELETE FROM history_arrival_b WHERE no > 900", []).map(drop)
+                };
                 store.writer().commit(64, lose).await.unwrap();
             }
             // No `close` of the history: as after a kill.

@@ -26,6 +26,7 @@ mod open;
 mod quarantine;
 mod queue;
 mod reader;
+mod room;
 mod salvage;
 mod schema;
 mod submit;

@@ -152,6 +152,6 @@ impl Scorer {
 }
 
 /// The stream's model, if it has one that serves.
-pub(super) fn find<'a>(config: &ModelConfig, models: &'a Models) -> Result<&'a Arc<Loaded>, String> {
+pub(super) fn find(config: &ModelConfig, models: &Models) -> Result<Arc<Loaded>, String> {
     models.serving(config.name.as_str(), config.version).map_err(|error| error.to_string())
 }
