@@ -43,13 +43,18 @@ case $what in
     packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients curl=curl chromium=chromium \
       chromedriver=chromium-driver python3=python3 nats-server=nats-server setpriv=util-linux \
       "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
+    # LightGBM loads the system's OpenMP. The CPU's XGBoost: the other one brings a gigabyte for graphics cards.
+    packages "$(ls -d /usr/lib/*/libgomp.so.1 2>/dev/null | tail -1 || true)=libgomp1"
     python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6 tritonclient==2.73.0 grpcio==1.85.1 \
-      protobuf==6.33.6 geventhttpclient==2.6.1 aiohttp==3.14.5 python-rapidjson==1.25
+      protobuf==6.33.6 geventhttpclient==2.6.1 aiohttp==3.14.5 python-rapidjson==1.25 \
+      pandas==3.1.1 onnx==1.23.2 onnxruntime==1.28.0 scikit-learn==1.9.1 skl2onnx==1.20.0 onnxmltools==1.16.0 \
+      xgboost-cpu==3.2.0 lightgbm==4.7.0
     ;;
   bench)
-    packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server /usr/sbin/rsyslogd=rsyslog \
+    packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server /usr/sbin/rsyslogd=rsyslog python3=python3 \
       "$(ls -d /usr/lib/*/rsyslog/imrelp.so 2>/dev/null | tail -1 || true)=rsyslog-relp" \
       "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
+    python numpy==2.4.6 onnx==1.23.2 onnxruntime==1.28.0 scikit-learn==1.9.1 skl2onnx==1.20.0
     ;;
   release)
     packages xz=xz-utils file=file python3=python3

@@ -383,6 +383,12 @@ pub(super) struct ProveArgs {
 pub(super) enum ModelCommand {
     /// One line a model: name, version, format, size, quality, problems.
     List(ModelsArgs),
+    /// What an ONNX file says of itself, as a manifest to begin with, and which engine takes it.
+    Inspect {
+        /// The model file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Everything a manifest says.
     Show {
         /// Model name.
@@ -438,6 +444,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }),
         Command::Request(RequestCommand::Raw(args)) => runtime()?.block_on(commands::request::raw(&args)),
         Command::Model(ModelCommand::List(args)) => commands::model::list(&args.models),
+        Command::Model(ModelCommand::Inspect { file }) => commands::model::inspect(&file),
         Command::Model(ModelCommand::Show { name, version, models }) => {
             commands::model::show(&models.models, &name, version)
         }

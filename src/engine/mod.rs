@@ -13,11 +13,13 @@
 //!
 //! Limits: `queue_requests`, `queue_bytes`, `tensor_bytes_max`; a model file's nodes, depth and sizes (`onnx`).
 
+mod classical;
 mod config;
 mod error;
 mod fake;
 mod handle;
 mod metrics;
+mod onnx;
 mod pool;
 mod queue;
 mod session;
@@ -25,11 +27,13 @@ mod spec;
 #[cfg(feature = "tract")]
 mod tract;
 
+pub use classical::Classical;
 pub use config::Config;
 pub use error::Error;
 pub use fake::{Failing, Fake, Gate, Panicking, Slow};
 pub use handle::{Handle, Outputs, PassedOver};
 pub use metrics::Metrics;
+pub use onnx::{Dimension, Error as OnnxError, Outline, Port};
 pub use pool::Pool;
 pub use session::{Engine, Session, built_in};
 pub use spec::{LoadSpec, NamedTensor, Sample, TensorSpec};

@@ -34,6 +34,7 @@ pub trait Session: Send + Sync {
 /// The engines of this build, in the order in which they are tried.
 pub fn built_in() -> Vec<Arc<dyn Engine>> {
     vec![
+        Arc::new(super::classical::Classical),
         #[cfg(feature = "tract")]
         Arc::new(super::tract::Tract),
     ]

@@ -17,6 +17,7 @@ use tract_onnx::tract_hir::infer::Factoid;
 
 use super::error::Error;
 use super::handle::caught;
+use super::onnx::Outline;
 use super::session::{Engine, Session};
 use super::spec::{LoadSpec, NamedTensor, TensorSpec};
 use crate::base::{Datatype, Element, Tensor};
@@ -37,6 +38,15 @@ impl Engine for Tract {
 
     fn reads(&self, format: &str) -> bool {
         format == "onnx"
+    }
+
+    fn suits(&self, spec: &LoadSpec) -> Result<(), String> {
+        // What cannot be read has no operators; loading says where it is torn.
+        let Ok(outline) = Outline::of(&spec.bytes) else { return Ok(()) };
+        let known = &tract_onnx::onnx().op_register.0;
+        let name = |title: &str| title.rsplit('.').next().unwrap_or_default().to_owned();
+        let unknown: Vec<_> = outline.operators.into_keys().filter(|title| !known.contains_key(&name(title))).collect();
+        if unknown.is_empty() { Ok(()) } else { Err(format!("it has no {}", unknown.join(", "))) }
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {

@@ -1,12 +1,16 @@
-//! `forebay model list` and `forebay model show NAME`
+//! `forebay model list`, `forebay model show NAME` and `forebay model inspect FILE`
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
 
 use super::{note, say};
+use crate::base::{Digest, Name};
 use crate::catalog::{Catalog, Config, Model, Port};
+use crate::engine::{self, LoadSpec, Outline};
 
 fn scan(folder: &Path) -> Catalog {
     Catalog::scan(&Config { folder: folder.to_owned(), ..Config::default() })
@@ -107,6 +111,51 @@ pub(crate) fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<Ex
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The signature and operators of a file, and what each engine of this build says to it, as a manifest to begin with.
+pub(crate) fn inspect(file: &Path) -> Result<ExitCode> {
+    let bytes = std::fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+    let outline = Outline::of(&bytes).with_context(|| format!("failed to read {}", file.display()))?;
+    let (digest, plain) = (Digest::of(&bytes), file.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    let versions = outline.opsets.iter().map(|(domain, version)| match domain.as_str() {
+        "" => format!("ai.onnx {version}"),
+        domain => format!("{domain} {version}"),
+    });
+    say(format_args!("# made by {}; operator sets: {}", outline.producer, versions.collect::<Vec<_>>().join(", ")));
+    let operators = outline.operators.iter().map(|(title, count)| format!("{count} {title}"));
+    say(format_args!("# operators: {}", operators.collect::<Vec<_>>().join(", ")));
+    let spec = LoadSpec {
+        name: Name::new("model").context("failed to name the model")?,
+        version: 1,
+        format: "onnx".to_owned(),
+        engine: None,
+        bytes: Arc::from(bytes),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        samples: Vec::new(),
+        allow_non_finite: false,
+    };
+    let mut is_taken = false;
+    for engine in engine::built_in().iter().filter(|engine| engine.reads(&spec.format)) {
+        match engine.suits(&spec) {
+            Ok(()) => say(format_args!("# {} takes it{}", engine.name(), if is_taken { ", as the next" } else { "" })),
+            Err(reason) => say(format_args!("# {} does not take it: {reason}", engine.name())),
+        }
+        is_taken |= engine.suits(&spec).is_ok();
+    }
+    say("[model]\nname = \"NAME\"\nversion = 1");
+    say(format_args!("file = {plain:?}\nsha256 = \"{digest}\"\nformat = \"onnx\"\nlicense = \"\""));
+    for (kind, ports) in [("input", &outline.inputs), ("output", &outline.outputs)] {
+        for port in ports {
+            let datatype = if port.is_map { Some("FP32") } else { port.datatype.map(crate::base::Datatype::as_str) };
+            // A map's tensor has a row a row, a column a class.
+            let shape = if port.is_map { Some(vec![-1, -1]) } else { port.shape() };
+            say(format_args!("\n[[{kind}]]\nname = {:?}\ndatatype = {:?}", port.name, datatype.unwrap_or("")));
+            say(format_args!("shape = {:?}", shape.unwrap_or_default()));
+        }
+    }
+    Ok(if is_taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn describe(port: &Port) -> String {
