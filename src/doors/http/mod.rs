@@ -32,5 +32,6 @@ mod streams;
 pub use config::Config;
 pub use door::{Door, Parts};
 pub use metrics::Metrics;
+#[cfg(feature = "grpc")]
 pub(in crate::doors) use oip::EXTENSIONS;
 pub use server::{Error, bind, serve};
