@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::base::Clock;
-use crate::store::Error;
+use crate::store::{BOOT_HOLDS, Error};
 
 /// A moment as rows keep it: exact within its boot, by the wall clock beyond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +53,10 @@ impl<'a> Moments<'a> {
         let start_ms = match self.starts_ms.get(&boot_no) {
             Some(start_ms) => *start_ms,
             None => {
-                let sql = "SELECT first_wall_ms - first_boot_ms + offset_ms FROM boot WHERE boot_no = ?1";
-                let found = self.connection.query_row(sql, [boot_no], |row| row.get(0)).optional()?.flatten();
+                let sql = format!(
+                    "SELECT first_wall_ms - first_boot_ms + offset_ms FROM boot WHERE boot_no = ?1 AND {BOOT_HOLDS}"
+                );
+                let found = self.connection.query_row(&sql, [boot_no], |row| row.get(0)).optional()?.flatten();
                 self.starts_ms.insert(boot_no, found);
                 found
             }
