@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::base::Clock;
 use crate::store::{BOOT_HOLDS, Error};
@@ -70,11 +70,6 @@ impl<'a> Moments<'a> {
         let left_ms = self.ahead_ms(kept)?.max(0).cast_unsigned();
         Ok(Some(self.clock.since_boot() + Duration::from_millis(left_ms)))
     }
-}
-
-pub(super) fn read_kept(row: &Row<'_>, wall: usize, boot: usize, boot_no: usize) -> rusqlite::Result<Option<Kept>> {
-    let Some(wall_ms) = row.get::<_, Option<i64>>(wall)? else { return Ok(None) };
-    Ok(Some(Kept { wall_ms, boot_ms: row.get(boot)?, boot_no: row.get(boot_no)? }))
 }
 
 pub(super) fn numbers_of(kept: Option<Kept>) -> [i64; 2] {

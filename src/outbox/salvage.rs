@@ -55,6 +55,8 @@ pub struct Salvaged {
     pub rows: u64,
     /// Numbers entered into the ledger as `quarantined`.
     pub lost: u64,
+    /// Nothing of it is lost.
+    pub is_whole: bool,
 }
 
 /// A row as found in a page.
@@ -83,12 +85,13 @@ struct Places {
 }
 
 impl Outbox {
-    /// Salvages one file that was set aside; `Ok` also if that was done before. The file is removed if nothing of it is
-    /// lost. Dropping the future stops it where it is, and a later call goes on.
+    /// Salvages one file that was set aside; `Ok` also if that was done before. Dropping the future stops it where it is, and a later call goes on.
     pub async fn salvage(&self, wreck: &Wreck) -> Result<Salvaged, Error> {
         let progress = self.begin(wreck).await?;
         if progress.done {
-            return Ok(Salvaged { streams: 0, rows: progress.rows, lost: progress.lost });
+            let (rows, lost) = (progress.rows, progress.lost);
+            // Whether rows of unknown streams were met is not remembered: the file stays.
+            return Ok(Salvaged { streams: 0, rows, lost, is_whole: false });
         }
         let book = {
             let (wreck, own) = (wreck.clone(), self.epoch);
@@ -103,7 +106,7 @@ impl Outbox {
             let file = wreck.name();
             tracing::error!(file, rows = unknown, "rows of a set aside file belong to no stream that is known");
         }
-        let mut salvaged = Salvaged { streams: 0, rows, lost: progress.lost };
+        let mut salvaged = Salvaged { streams: 0, rows, lost: progress.lost, is_whole: false };
         for (at, no, old) in places.streams.values() {
             salvaged.streams += 1;
             salvaged.lost += self.account(*at, *no, old).await?;
@@ -121,9 +124,7 @@ impl Outbox {
             }
         })
         .await?;
-        if salvaged.lost == 0 && unknown == 0 && salvaged.streams > 0 {
-            wreck.remove();
-        }
+        salvaged.is_whole = salvaged.lost == 0 && unknown == 0 && salvaged.streams > 0;
         Ok(salvaged)
     }
 
