@@ -187,7 +187,7 @@ async fn an_old_release_s_file_upgrades_in_place() {
     // As large as the limit allows, the reserve aside.
     let state_dir = folder.path().join("full");
     let config = store::Config {
-        max_bytes: 320 << 10,
+        max_bytes: 336 << 10,
         reserve_bytes: 64 << 10,
         restart_bytes: 64 << 10,
         checkpoint_bytes: 32 << 10,
