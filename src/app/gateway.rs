@@ -226,6 +226,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let (salvage, salvage_says) = Salvage::new(outbox.clone(), broker.clone(), store.wrecks());
     let board = Arc::new(Board::new(stream.iter().map(|stream| stream.name.clone())));
     let history = History::new(history);
+    flows::salvage::take_over(&history, &store).await.context("failed to take over what streams remembered")?;
     let signals = signal::Metrics::default();
     let (tasks, streams_end) = (TaskTracker::new(), CancellationToken::new());
     outbox.summarise_with(Arc::new(InPlaceOfRows::new(&stream)));

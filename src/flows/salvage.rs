@@ -5,8 +5,35 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, Broker};
+use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
-use crate::store::Wreck;
+use crate::store::{self, Store, Tx, Wreck};
+
+/// Lets the streams go on where those of the newest file that was set aside stood, if this file is new: rules' state,
+/// numbering and standing alarms. As many rows as there are streams, so it is done before they start. A file that SQLite
+/// does not read says nothing: then alarms are raised again by what raised them.
+pub async fn take_over(history: &History, store: &Store) -> Result<(), store::Error> {
+    let Some(wreck) = store.wrecks().pop() else { return Ok(()) };
+    let path = wreck.path.clone();
+    let reading = tokio::task::spawn_blocking(move || history::remembered(&wreck.connect()?));
+    let streams = match reading.await {
+        Ok(Ok(streams)) => streams,
+        Ok(Err(error)) => {
+            tracing::warn!(file = %path.display(), error = %error, "streams begin anew: what they remembered cannot be read");
+            return Ok(());
+        }
+        Err(error) => {
+            tracing::warn!(file = %path.display(), error = %error, "streams begin anew: what they remembered cannot be read");
+            return Ok(());
+        }
+    };
+    let history = history.clone();
+    let alarms = store.writer().commit(4096, move |tx: &Tx<'_>| history.take_over(tx, &streams)).await?;
+    if alarms > 0 {
+        tracing::info!(file = %path.display(), alarms, "alarms of a file that was set aside stand on");
+    }
+    Ok(())
+}
 
 /// The flow's parts.
 pub struct Salvage {

@@ -8,6 +8,7 @@ mod checksum;
 mod number;
 mod read;
 mod request;
+mod salvage;
 mod write;
 
 pub use checksum::register;
@@ -16,6 +17,7 @@ pub use read::{
     readings, rejected, tail, windows,
 };
 pub use request::{Request, request};
+pub use salvage::{Remembered, remembered};
 pub use write::{History, SCHEMA, StreamNo};
 
 use serde::Deserialize;
