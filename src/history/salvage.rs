@@ -1,15 +1,20 @@
-//! What streams must remember over the loss of their file: the rule's state, the numbering, and the alarm that stands.
+//! What streams must remember over the loss of their file: the rule's state, the newest readings, from which windows are
+//! filled and the rule is brought up to date, the numbering, and the alarm that stands.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::checksum::holds;
-use super::read::open_alert;
+use super::read::{open_alert, tail};
 use super::write::PUT_ALERT;
-use super::{Alert, History, StreamNo};
+use super::{Alert, History, Reading, StreamNo};
 use crate::store::{Error, Tx};
 
 /// Streams of one file.
-const MOST: i64 = 4096;
+const MOST: usize = 4096;
+/// Newest readings of a stream.
+const READINGS: usize = 512;
+/// Readings of all streams together: they are written in one go before the streams start.
+const ALL_READINGS: usize = 20_000;
 
 /// One stream as a file that was set aside knew it.
 #[derive(Debug, Clone)]
@@ -19,6 +24,7 @@ pub struct Remembered {
     memory_crc: Option<i64>,
     reserved: i64,
     standing: Option<Alert>,
+    readings: Vec<Reading>,
 }
 
 /// Reads what the streams of a wreck remembered; what has a wrong checksum is left out. The wreck's tables are of this
@@ -28,8 +34,8 @@ pub fn remembered(wreck: &Connection) -> Result<Vec<Remembered>, Error> {
         "SELECT memory, memory_crc, no, name, reserved FROM history_stream
          WHERE crc IS row_crc('history_stream', no, name, reserved, opened_ms) LIMIT ?1",
     )?;
-    let mut rows = statement.query([MOST])?;
-    let mut found = Vec::new();
+    let mut rows = statement.query([MOST as i64])?;
+    let (mut found, mut numbers) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
         let is_whole = holds(row, 1)?;
         found.push(Remembered {
@@ -38,7 +44,14 @@ pub fn remembered(wreck: &Connection) -> Result<Vec<Remembered>, Error> {
             memory_crc: if is_whole { row.get(1)? } else { None },
             reserved: row.get(4)?,
             standing: open_alert(wreck, StreamNo(row.get(2)?))?,
+            readings: Vec::new(),
         });
+        numbers.push(StreamNo(row.get(2)?));
+    }
+    let each = READINGS.min(ALL_READINGS / found.len().max(1));
+    for (stream, no) in found.iter_mut().zip(numbers) {
+        // Damage in a tree of readings costs this stream's, and nothing else.
+        stream.readings = tail(wreck, no, each).unwrap_or_default();
     }
     Ok(found)
 }
@@ -60,6 +73,7 @@ impl History {
                  VALUES (?1, ?2, ?3, 0, ?4, ?5, row_crc('history_stream', ?1, ?2, ?3, 0))",
                 (no, name, reserved, memory, memory_crc),
             )?;
+            stream.readings.iter().try_for_each(|reading| self.put(tx, StreamNo(no), reading.seq, reading))?;
             if let Some(alert) = &stream.standing {
                 // Its number is the one by which it was told.
                 tx.execute(
@@ -152,8 +166,10 @@ mod tests {
         };
         let (press, oven) = store.writer().commit(64, go_on).await.unwrap();
         let read = move |connection: &Connection| {
-            Ok((history::memory(connection, press)?, history::memory(connection, oven)?))
+            let memories = (history::memory(connection, press)?, history::memory(connection, oven)?);
+            Ok((memories, tail(connection, press, 100)?.len()))
         };
-        assert_eq!(store.reader().read(read).await.unwrap(), (Some(b"press".to_vec()), None));
+        let read = store.reader().read(read).await.unwrap();
+        assert_eq!(read, ((Some(b"press".to_vec()), None), 31), "the newest readings fill the windows");
     }
 }

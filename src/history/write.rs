@@ -135,6 +135,12 @@ impl History {
     /// this stream ever had or will have, also if this transaction fails. `reading.seq` is not read.
     pub fn append(&self, tx: &Tx, stream: StreamNo, reading: &Reading) -> Result<u64, Error> {
         let seq = self.numbers.issue(tx, stream.0)?;
+        self.put(tx, stream, seq, reading)?;
+        Ok(seq)
+    }
+
+    /// A reading under its number.
+    pub(super) fn put(&self, tx: &Tx, stream: StreamNo, seq: u64, reading: &Reading) -> Result<(), Error> {
         let more: Option<Vec<u8>> = (reading.values.len() > 1)
             .then(|| reading.values[1..].iter().flat_map(|value| value.to_le_bytes()).collect());
         let crc = checksum(&[
@@ -172,7 +178,7 @@ impl History {
                 params![stream.0, oldest as i64],
             )?;
         }
-        Ok(seq)
+        Ok(())
     }
 
     /// A summary window began with a reading at this time of the box's clock, ms since 1970.
