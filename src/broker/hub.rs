@@ -138,7 +138,6 @@ impl Hub {
                 sessions = corrupt.sessions,
                 subscriptions = corrupt.subscriptions,
                 held = corrupt.incoming,
-                queued = corrupt.queued.len(),
                 retained = corrupt.retained.len(),
                 losses = corrupt.lost,
                 "rows of the broker had a wrong checksum and are not served"
@@ -151,16 +150,6 @@ impl Hub {
                 losses::add(tx, &losses::nameless(session), messages, (wall_ms, wall_ms))
             });
         }
-        let queued: Vec<(i64, u64)> = {
-            let mut by_session = BTreeMap::new();
-            corrupt.queued.iter().for_each(|session| *by_session.entry(*session).or_insert(0) += 1);
-            by_session.into_iter().collect()
-        };
-        let clients: HashMap<i64, Arc<str>> = {
-            let sessions = self.sessions();
-            let row = |session: &Arc<Session>| Some((session.row?, session.client.clone()));
-            sessions.values().filter_map(row).collect()
-        };
         // Whose subscriptions they were is not known: every client is told that it begins anew, and subscribes again.
         let is_incomplete = corrupt.subscriptions > 0;
         if is_incomplete {
@@ -169,11 +158,6 @@ impl Hub {
         if corrupt.rows() > 0 {
             let retained = corrupt.retained.clone();
             self.write_later(64 + 64 * corrupt.rows(), move |tx| {
-                for (session, messages) in queued {
-                    let nameless = || losses::nameless(session).into();
-                    let client: Arc<str> = clients.get(&session).cloned().unwrap_or_else(nameless);
-                    losses::add(tx, &client, messages, (wall_ms, wall_ms))?;
-                }
                 for row in retained {
                     tx.execute("DELETE FROM broker_retained WHERE rowid = ?1", [row])?;
                 }

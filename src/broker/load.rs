@@ -56,7 +56,7 @@ pub(super) struct Loaded {
     pub(super) retained: Vec<Arc<Message>>,
     /// Rows whose checksum is wrong: never served.
     pub(super) corrupt: Corrupt,
-    /// Queued rows of an older release whose session is gone, or corrupt: to be deleted.
+    /// Queued rows of an older release whose session is gone: to be deleted.
     pub(super) orphans: Vec<u64>,
     /// Numbers of sessions that are gone and have rows.
     pub(super) gone: Vec<i64>,
@@ -73,8 +73,6 @@ pub(super) struct Corrupt {
     pub(super) subscriptions: usize,
     /// Held packet ids: a repetition may be taken twice.
     pub(super) incoming: usize,
-    /// Queued messages of an older release, by session.
-    pub(super) queued: Vec<i64>,
     /// Retained messages, by their rows.
     pub(super) retained: Vec<i64>,
     /// Entries of the ledger of absent clients.
@@ -83,8 +81,8 @@ pub(super) struct Corrupt {
 
 impl Corrupt {
     pub(super) fn rows(&self) -> usize {
-        let Self { sessions, subscriptions, incoming, queued, retained, lost } = self;
-        sessions + subscriptions + incoming + queued.len() + retained.len() + lost
+        let Self { sessions, subscriptions, incoming, retained, lost } = self;
+        sessions + subscriptions + incoming + retained.len() + lost
     }
 }
 
@@ -219,13 +217,17 @@ fn load_old_queue(moments: &mut Moments<'_>, known: &HashSet<i64>, loaded: &mut 
                 loaded.queued.push((found.session, restored(found, moments)?));
             }
             Some(_) => loaded.orphans.push(place),
-            None => {
-                loaded.orphans.push(place);
-                loaded.corrupt.queued.push(values[1].int().unwrap_or(0));
-            }
+            // An old release's row, or one of ours whose place is wrong.
+            None => return Err(misplaced()),
         }
     }
     Ok(())
+}
+
+/// Where a row lies is as wrong as what it says: then its neighbours may not be found either, and only a look at every
+/// page tells what there is. The file is set aside for that.
+fn misplaced() -> Error {
+    Error::Row { table: "broker_queue", what: "a place where no row was written".to_owned() }
 }
 
 /// Queued rows of one session, a bounded number and size of them.
@@ -237,15 +239,21 @@ pub(super) fn load_page(connection: &Connection, clock: &dyn Clock, session: i64
     let columns = statement.column_count();
     let mut rows = statement.query((of.after.cast_signed(), until.cast_signed(), PAGE_ROWS as i64))?;
     let (mut page, mut bytes, mut count) = (Page::default(), 0, 0);
+    let mut before = of.after;
     while let Some(row) = rows.next()? {
         count += 1;
         let place = row.get::<_, i64>(0)?.cast_unsigned();
+        if place <= before {
+            return Err(misplaced());
+        }
         let values = values(row, columns)?;
         match parse::queued(Columns::read(&values, false)).filter(|found| found.session == session) {
             Some(found) => {
                 bytes += found.message.size_bytes();
                 page.rows.push(restored(found, &mut moments)?);
             }
+            // Its checksum covers its place, too: only next to its neighbour it is where it was.
+            None if place != before + 1 => return Err(misplaced()),
             None => {
                 let length = |value: &Value<'_>| match value {
                     Value::Text(bytes) | Value::Blob(bytes) => bytes.len(),
@@ -254,6 +262,7 @@ pub(super) fn load_page(connection: &Connection, clock: &dyn Clock, session: i64
                 page.skipped.push((place, 64 + values[7..10].iter().map(length).sum::<usize>()));
             }
         }
+        before = place;
         if bytes >= PAGE_BYTES {
             return Ok(page);
         }

@@ -347,13 +347,15 @@ impl Hub {
                 rows::put_queued(tx, &Queued { place, session, ..row.clone() })
             }
             Found::Retained(message, expires) => {
-                let expires_at = self.from_now(*expires);
+                let expires_at = self.expiry_of(*expires);
                 let message = super::Message { expires_at, ..message.clone() };
                 let topic = Arc::clone(&message.topic);
-                let is_old = self.salvaging.wishes().spoken.contains(&topic) || self.retained.current(&topic).is_some();
-                let is_new = !is_old
-                    && !message.expired(|| self.clock.since_boot())
-                    && self.retained.set(&Arc::new(message));
+                let is_new = {
+                    // Held over the look and the deed: whoever speaks now does so afterwards, and wins.
+                    let wishes = self.salvaging.wishes();
+                    let is_old = wishes.spoken.contains(&topic) || self.retained.current(&topic).is_some();
+                    !is_old && !message.expired(|| self.clock.since_boot()) && self.retained.set(&Arc::new(message))
+                };
                 // Memory leads, also where an earlier try of this transaction filled it.
                 let current = self.retained.current(&topic);
                 rows::put_retained(tx, &*self.clock, &topic, current.as_deref()).map(|()| is_new)
@@ -361,7 +363,7 @@ impl Hub {
         }
     }
 
-    fn from_now(&self, kept: Option<Kept>) -> Option<Duration> {
+    fn expiry_of(&self, kept: Option<Kept>) -> Option<Duration> {
         let left_ms = kept?.wall_ms.saturating_sub(self.clock.wall_ms()).max(0).cast_unsigned();
         Some(self.clock.since_boot() + Duration::from_millis(left_ms))
     }
@@ -524,8 +526,7 @@ impl Hub {
     }
 
     async fn forget_number(&self, no: i64) -> Result<(), Error> {
-        let work =
-            || move |tx: &Tx<'_>| tx.execute("DELETE FROM broker_salvaged WHERE no = ?1", [no]).map(drop);
+        let work = || move |tx: &Tx<'_>| tx.execute("DELETE FROM broker_salvaged WHERE no = ?1", [no]).map(drop);
         self.patiently(work).await
     }
 

@@ -88,7 +88,9 @@ impl Salvage {
                 }
                 Ok(outbox::Salvaged { rows, lost, .. }) => {
                     tracing::error!(file = %file, rows, lost, "a file that was set aside is salvaged with losses");
-                    said.push(format!("{file}: {rows} rows are salvaged, up to {lost} are lost and in the loss ledger"));
+                    said.push(format!(
+                        "{file}: {rows} rows are salvaged, up to {lost} are lost and in the loss ledger"
+                    ));
                 }
                 Err(error) => {
                     tracing::error!(file = %file, error = %error, "a file that was set aside is not salvaged yet");

@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension};
 use super::batch::{Batch, BatchId};
 use super::error::Error;
 use super::pick::{Candidate, gap_of};
-use super::rows::gap_holds;
 use super::queue::Outbox;
+use super::rows::gap_holds;
 use super::stream::Class;
 use crate::store;
 

@@ -108,17 +108,18 @@ pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec
     let mut found = Vec::new();
     let bad = rows::sweep_bad(tx)?;
     if bad > 0 {
-        tracing::error!(rows = bad, "rows of the queue's books had a wrong checksum; numbers that only they spoke of are declared lost");
+        tracing::error!(
+            rows = bad,
+            "rows of the queue's books had a wrong checksum; numbers that only they spoke of are declared lost"
+        );
     }
     {
         // What is still being salvaged is taken up by the salvage.
-        let mut statement = tx.prepare_cached(
-            concat!(
-                "SELECT stream_no, class, name, reserved, settled, bytes, counted, flat_until, flat_bytes, salvage, ",
-                stream_holds!(),
-                " FROM outbox_stream ORDER BY stream_no"
-            ),
-        )?;
+        let mut statement = tx.prepare_cached(concat!(
+            "SELECT stream_no, class, name, reserved, settled, bytes, counted, flat_until, flat_bytes, salvage, ",
+            stream_holds!(),
+            " FROM outbox_stream ORDER BY stream_no"
+        ))?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             if !row.get::<_, bool>(10)? {

@@ -10,8 +10,8 @@ use super::config::{Config, Policy};
 use super::error::Error;
 use super::ledger;
 use super::metrics::Metrics;
-use super::rows::{self, StreamRow, acked_holds};
 use super::quota::Quota;
+use super::rows::{self, StreamRow, acked_holds};
 use super::size::{remove, stored_bytes};
 use super::state::{State, Stream, Streams};
 use super::stream::{Class, StreamHandle, StreamKey};
@@ -213,7 +213,8 @@ impl Outbox {
             if let Some(no) = known {
                 return Ok(no);
             }
-            let no = tx.query_row("SELECT max(coalesce(max(stream_no), 0), 0) + 1 FROM outbox_stream", [], |row| row.get(0))?;
+            let no = tx
+                .query_row("SELECT max(coalesce(max(stream_no), 0), 0) + 1 FROM outbox_stream", [], |row| row.get(0))?;
             let reserved = reserved.cast_signed();
             let row = StreamRow { no, class, name: &name, reserved, counted: Some(0), ..StreamRow::default() };
             row.put(tx)?;

@@ -556,10 +556,7 @@ fn place_boot(tx: &Tx<'_>, boot: &OldBoot) -> Result<i64, store::Error> {
         return Ok(no);
     }
     let no: i64 = tx.query_row("SELECT min(coalesce(min(boot_no), 0), 0) - 1 FROM boot", [], |row| row.get(0))?;
-    tx.execute(
-        INSERT_BOOT,
-        (no, boot.id, boot.first_wall_ms, boot.first_boot_ms, boot.offset_ms),
-    )?;
+    tx.execute(INSERT_BOOT, (no, boot.id, boot.first_wall_ms, boot.first_boot_ms, boot.offset_ms))?;
     Ok(no)
 }
 
@@ -575,12 +572,11 @@ fn numbers(connection: &Connection, no: i64, from: u64) -> Result<Vec<(u64, u64)
 
 /// What an earlier try, or an eviction meanwhile, entered already.
 fn known_ranges(connection: &Connection, no: i64) -> Result<Vec<(u64, u64)>, store::Error> {
-    let mut statement =
-        connection.prepare_cached(concat!(
-            "SELECT first, last FROM outbox_gap WHERE stream_no = ?1 AND ",
-            gap_holds!(),
-            " ORDER BY first LIMIT ?2"
-        ))?;
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT first, last FROM outbox_gap WHERE stream_no = ?1 AND ",
+        gap_holds!(),
+        " ORDER BY first LIMIT ?2"
+    ))?;
     let rows = statement.query_map((no, RANGES), |row| {
         Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
     })?;

@@ -301,10 +301,8 @@ fn old_boots(connection: &Connection) -> Option<BTreeMap<i64, OldBoot>> {
 /// The highest number that any table knows, found at the right edge of each tree.
 fn highest(connection: &Connection, no: i64) -> Option<u64> {
     let mut highest = 0;
-    let (gap, acked) = (
-        if_signed(connection, "outbox_gap", gap_holds!()),
-        if_signed(connection, "outbox_acked", acked_holds!()),
-    );
+    let (gap, acked) =
+        (if_signed(connection, "outbox_gap", gap_holds!()), if_signed(connection, "outbox_acked", acked_holds!()));
     for sql in [
         "SELECT seq FROM outbox_row WHERE stream_no = ?1 ORDER BY seq DESC LIMIT 1",
         &format!("SELECT last FROM outbox_gap WHERE stream_no = ?1 AND {gap} ORDER BY first DESC LIMIT 1"),

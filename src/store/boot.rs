@@ -20,8 +20,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const IDLE_FACTOR: u64 = 10;
 
 /// Number, id, wall clock and time since boot of its first stamp, offset.
-pub const INSERT_BOOT: &str =
-    "INSERT INTO boot VALUES (?1, ?2, ?3, ?4, ?5, row_crc('boot', ?1, ?2, ?3, ?4, ?5))";
+pub const INSERT_BOOT: &str = "INSERT INTO boot VALUES (?1, ?2, ?3, ?4, ?5, row_crc('boot', ?1, ?2, ?3, ?4, ?5))";
 
 /// The epoch of this file. A file without one is new: it gets one above every epoch that the side file remembers and
 /// not below the wall clock, so that a wiped folder does not repeat an epoch either.
@@ -89,7 +88,10 @@ impl Boot {
         let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let bad = tx.execute(&format!("DELETE FROM boot WHERE NOT ({BOOT_HOLDS})"), [])?;
         if bad > 0 {
-            tracing::error!(rows = bad, "boots had a wrong checksum and are forgotten: times of their rows stay as they were taken");
+            tracing::error!(
+                rows = bad,
+                "boots had a wrong checksum and are forgotten: times of their rows stay as they were taken"
+            );
         }
         // Without /proc every boot has the same id; a time since boot that steps back still tells two apart.
         let sql = format!(
@@ -97,13 +99,8 @@ impl Boot {
              WHERE boot_no = (SELECT max(boot_no) FROM boot) AND boot_no > 0 AND boot_id = ?1 AND first_boot_ms <= ?2
              AND {BOOT_HOLDS}"
         );
-        let same: Option<(i64, bool)> = tx
-            .query_row(
-                &sql,
-                (stamp.boot.0, boot_ms),
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .optional()?;
+        let same: Option<(i64, bool)> =
+            tx.query_row(&sql, (stamp.boot.0, boot_ms), |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         let (no, offset_known) = if let Some(same) = same {
             same
         } else {

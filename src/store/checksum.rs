@@ -99,14 +99,8 @@ mod tests {
             ValueRef::Real(1.5),
         ];
         assert_eq!(said, row_crc("item", &columns));
-        let values = [
-            Value::Null,
-            Value::Text(b"press"),
-            Value::Blob(&[1, 2]),
-            Value::Null,
-            Value::Real(1.5),
-            Value::Int(said),
-        ];
+        let values =
+            [Value::Null, Value::Text(b"press"), Value::Blob(&[1, 2]), Value::Null, Value::Real(1.5), Value::Int(said)];
         assert!(record_holds("item", Some(7), &values, 5));
         assert!(!record_holds("item", Some(8), &values, 5) && !record_holds("other", Some(7), &values, 5));
         for other in [

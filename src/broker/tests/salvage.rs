@@ -308,7 +308,6 @@ async fn whatever_became_of_the_file_what_is_left_reaches_its_clients_and_the_re
         }
         let named: u64 = lost(&bench).await.iter().map(|(_, messages)| messages).sum();
         assert_eq!(named, salvaged.lost, "{what}");
-        eprintln!("{what}: {salvaged:?} {sessions:?}");
         match what {
             "the header is zeros" => {
                 assert_eq!((salvaged.messages, sessions.len()), (605, 2), "{what}: {salvaged:?}");
