@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-TARGET ?= x86_64-unknown-linux-musl
+# The static file for this machine.
+TARGET ?= $(shell uname -m)-unknown-linux-musl
 TARGET_DIR := $(shell cargo metadata --format-version 1 --no-deps --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 TARGET_DIR := $(or $(TARGET_DIR),target)
 # Without the ONNX engine: FEATURES=--no-default-features
@@ -11,24 +12,29 @@ FEATURES ?=
 TOOLS := $(TARGET_DIR)/tools
 PYTHON := $(TOOLS)/python/bin/python
 
-.PHONY: help demo test prove interop check bench doc clean deny release static tools-test tools-bench tools-release
+.PHONY: help demo test prove power-cuts interop check bench doc clean deny release static tools-test tools-bench tools-release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: ## build, then show a reading become a verdict with the cable cut on the way (ONCE=1 ends by itself)
-	@echo "== building (release; the first time takes some minutes)"
-	cargo build --release --locked
-	$(TARGET_DIR)/release/forebay demo --dir $(TARGET_DIR)/demo $(if $(ONCE),--once)
+demo: release ## build the file that ships, then show a reading become a verdict with the cable cut on the way (ONCE=1 ends by itself)
+	$(TARGET_DIR)/$(TARGET)/release/forebay demo --dir $(TARGET_DIR)/demo $(if $(ONCE),--once)
 
 test: tools-test ## every test, with real brokers, clients, disks and a real browser
 	@echo "== cargo test"
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo test --locked
 	bash tests/interop.sh $(TARGET_DIR) $(PAHO_TESTING)
 
-prove: ## that what was acknowledged survives: power cuts, negative controls, 1,000 kills (DIR=a folder on the disk in question)
-	cargo build --release --locked
-	$(TARGET_DIR)/release/forebay prove --dir $(or $(DIR),.) --seconds 1200 --states 50000 --kills 1000 --negative-controls
+# The account remembers what is done, so that an interrupted or too short proof goes on where it was.
+prove: release ## that what was acknowledged survives, in full and for an hour: crash states, controls, kills, guests, three weeks (DIR=a folder on the disk in question)
+	$(TARGET_DIR)/$(TARGET)/release/forebay prove --dir $(or $(DIR),.) --seconds 1200 --states 50000 --kills 1000 --negative-controls \
+	  --account $(TARGET_DIR)/prove-account.json
+	$(MAKE) power-cuts
+	@echo "== three weeks without a link at full size: 181 million readings"
+	FOREBAY_THREE_WEEKS=1 cargo test --profile bench --no-default-features --locked --test suite three_weeks -- --nocapture
+
+power-cuts: ## a whole guest whose plug is pulled under load: CUTS=20, and both negative controls (QEMU, by emulation)
+	bash hil-tests/power-cuts.sh $(TARGET_DIR)
 
 interop: ## only the public MQTT interoperability clients; PAHO_TESTING=a checkout where there is no way to GitHub
 	cargo build --locked
@@ -53,10 +59,11 @@ deny: ## licences, bans and sources of every dependency
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check licenses bans sources
 
-release: tools-release ## one static file: TARGET=x86_64-unknown-linux-musl or aarch64-unknown-linux-musl
+release: tools-release ## one static file (the first time takes some ten minutes): TARGET=x86_64-unknown-linux-musl or aarch64-unknown-linux-musl
+	@echo "== building one static file, linked as a whole: the first time takes some ten minutes"
 	rustup target add $(TARGET)
-	PATH="$(abspath $(TOOLS))/python/bin:$$PATH" cargo zigbuild --profile dist --locked --target $(TARGET) $(FEATURES)
-	@file=$(TARGET_DIR)/$(TARGET)/dist/forebay; \
+	PATH="$(abspath $(TOOLS))/python/bin:$$PATH" cargo zigbuild --release --locked --target $(TARGET) $(FEATURES)
+	@file=$(TARGET_DIR)/$(TARGET)/release/forebay; \
 	  printf '%s\n  %s bytes, %s as xz\n' "$$file" "$$(stat -c %s $$file)" "$$(xz -9 --stdout $$file | wc -c)"; \
 	  file $$file | grep -oE '(statically linked|static-pie linked)'
 

@@ -16,7 +16,7 @@ must_be_static() {
 
 echo "== x86_64: the demonstration in an empty root"
 make release TARGET=x86_64-unknown-linux-musl
-x86="$target/x86_64-unknown-linux-musl/dist/forebay"
+x86="$target/x86_64-unknown-linux-musl/release/forebay"
 must_be_static "$x86"
 mkdir "$work/root"
 cp "$x86" "$work/root/forebay"
@@ -26,7 +26,7 @@ in_root /forebay demo --dir /demo --once
 
 echo "== aarch64: HTTP and MQTT under emulation (without the ONNX engine, which is the other half of the build)"
 make release TARGET=aarch64-unknown-linux-musl FEATURES=--no-default-features
-arm="$target/aarch64-unknown-linux-musl/dist/forebay"
+arm="$target/aarch64-unknown-linux-musl/release/forebay"
 must_be_static "$arm"
 cat >"$work/forebay.toml" <<TOML
 [gateway]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what the tests, the benchmarks or a release need and the machine lacks, and says what it does.
-#   tests/tools.sh test|bench|release FOLDER
+#   tests/tools.sh test|bench|release|static|guest FOLDER
 set -euo pipefail
 what=$1 folder=$2
 
@@ -43,7 +43,8 @@ case $what in
     packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients curl=curl chromium=chromium \
       chromedriver=chromium-driver python3=python3 nats-server=nats-server setpriv=util-linux \
       "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
-    python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6
+    python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6 tritonclient==2.73.0 grpcio==1.85.1 \
+      protobuf==6.33.6 geventhttpclient==2.6.1 aiohttp==3.14.5 python-rapidjson==1.25
     ;;
   bench)
     packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server /usr/sbin/rsyslogd=rsyslog \
@@ -54,6 +55,10 @@ case $what in
     packages xz=xz-utils file=file python3=python3
     python ziglang==0.15.2 cargo-zigbuild==0.24.0
     ;;
+  guest)
+    packages qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio /usr/sbin/mke2fs=e2fsprogs \
+      python3=python3
+    ;;
   static) packages qemu-aarch64-static=qemu-user-static mosquitto_pub=mosquitto-clients curl=curl ;;
-  *) echo "usage: $0 test|bench|release|static FOLDER" >&2; exit 2 ;;
+  *) echo "usage: $0 test|bench|release|static|guest FOLDER" >&2; exit 2 ;;
 esac

@@ -36,12 +36,12 @@ pub(crate) fn run() {
     );
     for payload_bytes in [60, 200, 1000] {
         gateway(&Case { payload_bytes, ..FULL });
+        gateway(&Case { what: "10 streams", payload_bytes, streams: 10, publishers: 10, ..FULL });
+        gateway(&Case { what: "100 streams", payload_bytes, streams: 100, publishers: 100, window: 8, ..FULL });
         gateway(&Case { payload_bytes, ..SLOW });
     }
     let verdicts = "[stream.cloud]\nverdicts = true";
     gateway(&Case { what: "and each verdict to the cloud", stream: verdicts, ..FULL });
-    gateway(&Case { what: "10 streams", streams: 10, publishers: 10, ..FULL });
-    gateway(&Case { what: "100 streams", streams: 100, publishers: 100, window: 8, ..FULL });
     for batch in [1, 64, 256] {
         bare(batch);
     }

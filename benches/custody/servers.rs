@@ -77,7 +77,9 @@ impl Server {
         let config = folder.path().join("forebay.toml");
         std::fs::write(&config, text).unwrap();
         std::fs::write(folder.path().join("http"), http.to_string()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        // Another release's program, to compare with.
+        let program = std::env::var_os("FOREBAY_BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_forebay").into());
+        let mut command = Command::new(program);
         command.args(["run", "--config"]).arg(&config);
         Self::start(command, mqtt, folder)
     }

@@ -16,6 +16,8 @@ pub struct Config {
     pub anonymous_publish: Vec<Filter>,
     /// Filters that such programs may subscribe to.
     pub anonymous_subscribe: Vec<Filter>,
+    /// Whether such programs may load models and take them away.
+    pub anonymous_manage_models: bool,
     /// `[[access.identity]]`, one a caller.
     pub identity: Vec<Identity>,
 }
@@ -27,6 +29,7 @@ impl Default for Config {
             allow_anonymous_loopback: false,
             anonymous_publish: everything(),
             anonymous_subscribe: everything(),
+            anonymous_manage_models: false,
             identity: Vec::new(),
         }
     }
@@ -56,6 +59,9 @@ pub struct Identity {
     /// Filters that cover what it may subscribe to, with the same marks.
     #[serde(default)]
     pub subscribe: Vec<Filter>,
+    /// Whether it may load models and take them away.
+    #[serde(default)]
+    pub manage_models: bool,
 }
 
 fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {

@@ -115,7 +115,8 @@ impl Access {
             metrics: Metrics::default(),
         };
         if config.allow_anonymous_loopback {
-            let rules = rules(ANONYMOUS, &config.anonymous_publish, &config.anonymous_subscribe)?;
+            let mut rules = rules(ANONYMOUS, &config.anonymous_publish, &config.anonymous_subscribe)?;
+            rules.manage_models = config.anonymous_manage_models;
             access.anonymous = Some(Arc::new(rules));
         }
         let mut by_key = HashMap::new();
@@ -238,7 +239,7 @@ fn rules(name: &str, publish: &[Filter], subscribe: &[Filter]) -> Result<Rules, 
         return Err(Error::BrokersOwn { name: name.to_owned(), filter: filter.to_string() });
     }
     let fill = |filters: &[Filter]| filters.iter().filter_map(|filter| filter.substitute("%u", name)).collect();
-    Ok(Rules { publish: fill(publish), subscribe: fill(subscribe) })
+    Ok(Rules { publish: fill(publish), subscribe: fill(subscribe), manage_models: false })
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub enum How {
 pub(super) struct Rules {
     pub(super) publish: Vec<Filter>,
     pub(super) subscribe: Vec<Filter>,
+    pub(super) manage_models: bool,
 }
 
 /// A caller that this room let in; nobody else can make one. Cheap to clone.
@@ -48,7 +49,11 @@ impl Principal {
         let bind = |filters: &[Filter]| -> Vec<Filter> {
             filters.iter().filter_map(|filter| filter.substitute("%c", client_id)).collect()
         };
-        let bound = Rules { publish: bind(&self.rules.publish), subscribe: bind(&self.rules.subscribe) };
+        let bound = Rules {
+            publish: bind(&self.rules.publish),
+            subscribe: bind(&self.rules.subscribe),
+            manage_models: self.rules.manage_models,
+        };
         let bound = if bound == *self.rules { Arc::clone(&self.rules) } else { Arc::new(bound) };
         Self { bound, ..self }
     }
@@ -61,6 +66,11 @@ impl Principal {
     /// How it proved itself.
     pub fn how(&self) -> How {
         self.how
+    }
+
+    /// Whether it may load models and take them away.
+    pub fn may_manage_models(&self) -> bool {
+        self.rules.manage_models
     }
 
     /// Whether it may publish to `topic`. Never to `$SYS` and `$share`, which are the broker's own, and never to a
@@ -101,7 +111,7 @@ mod tests {
 
     fn principal(publish: &[&str], subscribe: &[&str]) -> Principal {
         let filters = |texts: &[&str]| texts.iter().map(|text| Filter::new(text).unwrap()).collect();
-        let rules = Arc::new(Rules { publish: filters(publish), subscribe: filters(subscribe) });
+        let rules = Arc::new(Rules { publish: filters(publish), subscribe: filters(subscribe), manage_models: false });
         Principal::new("press-7".into(), How::Key, &rules)
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::commands::{self, note};
 use super::config::Overrides;
@@ -25,7 +25,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve sensors and apps until told to stop (SIGTERM or Ctrl-C).
-    Run(ConfigArgs),
+    Run(RunArgs),
     /// Read the configuration, say what is wrong with line and column, and what an operator should know.
     ///
     /// Also reads the models it names and the certificates it points at. Changes nothing. Exit code 0 if the gateway
@@ -43,7 +43,7 @@ enum Command {
     ///
     /// From an MQTT broker (--broker), or from a NATS JetStream stream (--nats), which any number of these may share.
     Collect(Box<CollectArgs>),
-    /// Ask a gateway for something, over the broker that it sends to, and print its answer.
+    /// Ask a gateway for something, over the broker or the NATS server that it sends to, and print its answer.
     #[command(subcommand)]
     Request(RequestCommand),
     /// Models on this box.
@@ -68,6 +68,25 @@ enum Command {
         /// Its name: the MQTT user name and the name in logs and audit.
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub at: ConfigArgs,
+    /// Acknowledge without waiting for the disk, so that a test of power cuts can show that it would notice. No
+    /// configuration file can ask for that.
+    #[arg(long, hide = true, value_name = "SYNCHRONOUS")]
+    pub negative_control: Option<NegativeControl>,
+}
+
+/// What a commit waits for in a gateway that is meant to lose data.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum NegativeControl {
+    /// Only checkpoints are synced.
+    Normal,
+    /// Nothing is.
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -173,7 +192,7 @@ pub(super) enum RequestCommand {
     ///
     /// Exit code 0 once they are in the gateway's durable queue, 1 if it refuses or does not answer in time. The same --id
     /// is fulfilled once, so it is safe to ask again.
-    Raw(RawArgs),
+    Raw(Box<RawArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -207,13 +226,15 @@ pub(super) struct RawArgs {
     pub timeout_s: u64,
     #[command(flatten)]
     pub link: LinkArgs,
+    #[command(flatten)]
+    pub nats: NatsArgs,
 }
 
 /// How to reach the broker that gateways send to.
 #[derive(Debug, Args)]
 pub(super) struct LinkArgs {
     /// Broker, HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883", conflicts_with = "nats")]
     pub broker: String,
     /// The gateway's tenant.
     #[arg(long, default_value = "default")]
@@ -235,31 +256,41 @@ pub(super) struct LinkArgs {
     pub key: Option<PathBuf>,
 }
 
-/// Receiving from NATS instead of MQTT.
+/// A NATS server instead of an MQTT broker.
 #[derive(Debug, Args)]
-pub(super) struct StreamArgs {
+pub(super) struct NatsArgs {
     /// NATS server, HOST:PORT, instead of an MQTT broker.
     #[arg(long, value_name = "HOST:PORT")]
     pub nats: Option<String>,
-    /// JetStream stream that holds the fleet's messages.
+    /// JetStream stream that holds the fleet's messages; the letterboxes are in the one of that name with -LETTERS.
     #[arg(long = "nats-stream", value_name = "NAME", default_value = "FLEET", requires = "nats")]
     pub name: String,
     /// JetStream domain of the stream.
     #[arg(long = "nats-domain", value_name = "NAME", requires = "nats")]
     pub domain: Option<String>,
-    /// Consumer; collectors with one name share the messages between them.
-    #[arg(long = "nats-consumer", value_name = "NAME", default_value = "forebay-collect", requires = "nats")]
-    pub consumer: String,
-    /// A message that is not kept within so many seconds goes to another collector (of a consumer that is made).
-    #[arg(long = "nats-ack-wait", value_name = "SECONDS", default_value_t = 30, requires = "nats")]
-    pub ack_wait_s: u64,
     /// Credentials file (JWT and seed).
     #[arg(long = "nats-credentials", value_name = "FILE", requires = "nats", conflicts_with = "user")]
     pub credentials: Option<PathBuf>,
     /// File with an nkey seed.
     #[arg(long = "nats-nkey", value_name = "FILE", requires = "nats", conflicts_with_all = ["user", "credentials"])]
     pub nkey: Option<PathBuf>,
-    /// Make the stream if it does not exist: on disk, kept until received, refusing when full.
+    /// First part of the subjects that answers come back on, where a user may listen to its own only.
+    #[arg(long = "nats-inbox-prefix", value_name = "SUBJECT", default_value = "_INBOX", requires = "nats")]
+    pub inbox_prefix: String,
+}
+
+/// Receiving from NATS instead of MQTT.
+#[derive(Debug, Args)]
+pub(super) struct StreamArgs {
+    #[command(flatten)]
+    pub server: NatsArgs,
+    /// Consumer; collectors with one name share the messages between them.
+    #[arg(long = "nats-consumer", value_name = "NAME", default_value = "forebay-collect", requires = "nats")]
+    pub consumer: String,
+    /// A message that is not kept within so many seconds goes to another collector (of a consumer that is made).
+    #[arg(long = "nats-ack-wait", value_name = "SECONDS", default_value_t = 30, requires = "nats")]
+    pub ack_wait_s: u64,
+    /// Make the stream, and the one of the letterboxes, if they do not exist: on disk, kept until received, refusing when full.
     #[arg(long, requires = "nats")]
     pub create_stream: bool,
     /// Servers that hold each message of a stream that is made, 1 to 5.
@@ -307,7 +338,8 @@ pub(super) struct ProveArgs {
     /// A folder on the disk that the box will use, such as the one above its state folder.
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub dir: PathBuf,
-    /// About how long it may take. What does not fit is left out and said.
+    /// About how long it may take. What does not fit is left out and said; with --account that counts as not proved, and
+    /// another run goes on.
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub seconds: u64,
     /// Crash states to try, if the time allows.
@@ -320,6 +352,10 @@ pub(super) struct ProveArgs {
     /// those proves nothing. Exit code 1 if they are not caught.
     #[arg(long)]
     pub negative_controls: bool,
+    /// Keep the sums here and add to those of earlier runs of this program on this disk, until all states and kills
+    /// are done. Exit code 1 while they are not.
+    #[arg(long, value_name = "FILE")]
+    pub account: Option<PathBuf>,
     /// What the disk's maker says it takes in its life, in terabytes written. Absent: 32, spelled out in the answer.
     #[arg(long, value_name = "TB")]
     pub endurance_tbw: Option<f64>,
@@ -385,7 +421,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => {
             let under_journald = std::env::var_os("JOURNAL_STREAM").is_some();
-            runtime()?.block_on(commands::run::run(&args.config, &overrides(), under_journald))
+            runtime()?.block_on(commands::run::run(&args, &overrides(), under_journald))
         }
         Command::Check(args) => Ok(commands::check::run(&args.config, &overrides())),
         Command::Doctor(args) => Ok(commands::doctor::run(&args.config, &overrides())),

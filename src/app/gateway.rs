@@ -27,6 +27,7 @@ use crate::flows::intake::Intake;
 use crate::flows::models::Models;
 use crate::flows::query::{self, LinkWatch, Query};
 use crate::flows::raw::Raw;
+use crate::flows::repository::Repository;
 use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
 use crate::flows::{AcknowledgedBy, Address, InPlaceOfRows, Requests, SYNC_SCHEMA, Sync, SyncConfig, keep_queue};
@@ -50,6 +51,8 @@ struct Built {
     broker: Broker,
     mqtt: doors::mqtt::Door,
     http: (TcpListener, Arc<doors::http::Door>),
+    #[cfg(feature = "grpc")]
+    grpc: Option<(TcpListener, doors::grpc::Config, doors::grpc::Parts)>,
     query: Arc<Query>,
     sync: Option<Sync<AnyUplink, StdRng>>,
     requests: Option<Requests>,
@@ -72,6 +75,8 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         broker,
         mqtt,
         http: (listener, door),
+        #[cfg(feature = "grpc")]
+        grpc,
         query,
         sync,
         requests,
@@ -85,16 +90,26 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let page = listener.local_addr().context("failed to read the HTTP door's address")?;
     let ready_ms = clock.since_boot().saturating_sub(started).as_millis();
     tracing::info!(mqtt = addresses.join(" "), http = %page, ready_ms = ready_ms as u64, "ready");
+    #[cfg(feature = "grpc")]
+    if let Some((listener, ..)) = &grpc {
+        let address = listener.local_addr().context("failed to read the gRPC door's address")?;
+        tracing::info!(%address, "gRPC inference");
+    }
     notify::ready(&format!("MQTT on {}, page on http://{page}/", addresses.join(" ")));
 
     let doors = TaskTracker::new();
     doors.spawn(mqtt.serve(doors_end.clone()));
     doors.spawn(doors::http::serve(listener, door, doors_end.clone()));
+    #[cfg(feature = "grpc")]
+    if let Some((listener, config, parts)) = grpc {
+        doors.spawn(doors::grpc::serve(listener, config, parts, doors_end.clone()));
+    }
     doors.close();
     tasks.spawn(broker.clone().run(link_end.clone()));
     tasks.spawn(watch_queue(query, link_end.clone()));
     tasks.spawn(keep_queue(outbox.clone(), link_end.clone()));
     tasks.spawn(outbox.clone().pack_until(link_end.clone()));
+    tasks.spawn(history.keeper(store.reader(), store.writer()).run(link_end.clone()));
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
     tasks.spawn(salvage.run(link_end.clone()));
@@ -173,6 +188,8 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         broker,
         mqtt,
         http,
+        #[cfg(feature = "grpc")]
+        grpc,
         cloud,
         sync,
         stream,
@@ -180,6 +197,11 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let access = Arc::new(Access::new(&access)?);
     // Doors first: a taken port is said before anything is touched.
     let listener = doors::http::bind(&http).await?;
+    #[cfg(feature = "grpc")]
+    let grpc = match grpc {
+        Some(config) => Some((doors::grpc::bind(&config).await?, config)),
+        None => None,
+    };
 
     let store_config = store;
     let database = store_config.state_dir.join("forebay.db");
@@ -218,6 +240,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
     let models = {
         let pool = Arc::clone(&pool);
+        let catalog = catalog.clone();
         let loading = move || Models::load(&Catalog::scan(&catalog), &pool);
         Arc::new(tokio::task::spawn_blocking(loading).await.context("failed to load the models")?)
     };
@@ -225,7 +248,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
 
     let (salvage, salvage_says) = Salvage::new(outbox.clone(), broker.clone(), store.wrecks());
     let board = Arc::new(Board::new(stream.iter().map(|stream| stream.name.clone())));
-    let history = History::new(history);
+    let history = History::new(history).in_file_of(store.insert_bytes());
     flows::salvage::take_over(&history, &store).await.context("failed to take over what streams remembered")?;
     let signals = signal::Metrics::default();
     let (tasks, streams_end) = (TaskTracker::new(), CancellationToken::new());
@@ -252,6 +275,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     store.metrics().register(&mut registry);
     outbox.metrics().register(&mut registry);
     history::register(&mut registry);
+    history.metrics().register(&mut registry);
     broker.metrics().register(&mut registry);
     pool.metrics().register(&mut registry);
     access.metrics().register(&mut registry);
@@ -313,6 +337,18 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         requests.metrics().register(&mut registry);
         requests
     });
+    let inference = Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock)));
+    let repository = Arc::new(Repository::new(models, Arc::clone(&pool), catalog));
+    #[cfg(feature = "grpc")]
+    let grpc = grpc.map(|(listener, config)| {
+        let parts = doors::grpc::Parts {
+            query: Arc::clone(&query),
+            inference: Arc::clone(&inference),
+            repository: Arc::clone(&repository),
+            access: Arc::clone(&access),
+        };
+        (listener, config, parts)
+    });
     let ids = Mutex::new(StdRng::from_os_rng());
     let door = doors::http::Door::new(
         http,
@@ -320,7 +356,8 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             query: Arc::clone(&query),
             intake: Arc::new(Intake::new(sense)),
             raw,
-            inference: Arc::new(Inference::new(models)),
+            inference,
+            repository,
             access,
             registry: Arc::new(Mutex::new(registry)),
             metrics: http_metrics,
@@ -338,6 +375,8 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         broker,
         mqtt,
         http: (listener, Arc::new(door)),
+        #[cfg(feature = "grpc")]
+        grpc,
         query,
         sync,
         requests,

@@ -5,7 +5,9 @@
 
 mod backoff;
 mod clock;
+mod datatype;
 mod digest;
+mod element;
 mod file;
 mod id;
 mod receipt;
@@ -13,8 +15,10 @@ mod tensor;
 
 pub use backoff::Backoff;
 pub use clock::{BootId, Clock, ClockState, ManualClock, Stamp, SystemClock};
+pub use datatype::Datatype;
 pub use digest::{Digest, row_checksum};
+pub use element::Element;
 pub use file::{FileError, replace_file};
 pub use id::{Epoch, Name, NameError, Seq};
 pub use receipt::{Outcome, Receipt, Refusal};
-pub use tensor::{Tensor, TensorError};
+pub use tensor::{Shape, Tensor, TensorError, Texts, shape_of};

@@ -1,13 +1,11 @@
 //! `manifest.toml`: what a model takes, gives, was trained on, and may be believed for.
 
-use std::fmt;
-
 use serde::{Deserialize, Deserializer, de};
 use toml::Table;
 
 use super::golden::Golden;
 use super::values::Values;
-use crate::base::{Digest, Name};
+use crate::base::{Datatype, Digest, Name};
 
 /// A manifest that has been read and agrees with itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +48,9 @@ pub struct About {
     pub sha256: Digest,
     /// `onnx`, or another word that an engine knows.
     pub format: String,
+    /// The engine that must serve it, by its name; without it the model's operators choose.
+    #[serde(default)]
+    pub engine: Option<String>,
     /// An SPDX expression.
     pub license: String,
     /// One sentence for people.
@@ -70,47 +71,6 @@ pub struct Port {
     /// Unit of the elements.
     #[serde(default)]
     pub unit: Option<String>,
-}
-
-/// Element types of the Open Inference Protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-#[allow(missing_docs, reason = "the protocol's own words")]
-pub enum Datatype {
-    Bool,
-    Uint8,
-    Uint16,
-    Uint32,
-    Uint64,
-    Int8,
-    Int16,
-    Int32,
-    Int64,
-    Fp16,
-    Fp32,
-    Fp64,
-    Bytes,
-}
-
-impl Datatype {
-    /// The protocol's word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bool => "BOOL",
-            Self::Uint8 => "UINT8",
-            Self::Uint16 => "UINT16",
-            Self::Uint32 => "UINT32",
-            Self::Uint64 => "UINT64",
-            Self::Int8 => "INT8",
-            Self::Int16 => "INT16",
-            Self::Int32 => "INT32",
-            Self::Int64 => "INT64",
-            Self::Fp16 => "FP16",
-            Self::Fp32 => "FP32",
-            Self::Fp64 => "FP64",
-            Self::Bytes => "BYTES",
-        }
-    }
 }
 
 /// `[training]`: one number a feature, or one for a single series.
@@ -195,11 +155,5 @@ impl Port {
         let rest = if free == 1 { elements / fixed } else { 1 };
         let shape = self.shape.iter().map(|&dim| usize::try_from(dim).unwrap_or(rest)).collect();
         (rest > 0 && fixed.checked_mul(rest) == Some(elements)).then_some(shape)
-    }
-}
-
-impl fmt::Display for Datatype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

@@ -19,7 +19,7 @@ mod values;
 
 pub use config::Config;
 pub use golden::Golden;
-pub use manifest::{About, Datatype, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
+pub use manifest::{About, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
 pub use model::{Error, Model};
 pub use parse::ManifestError;
 pub use scan::{Catalog, Problem};

@@ -69,6 +69,19 @@ impl Catalog {
         catalog
     }
 
+    /// Reads one model by its folder's name, as [`scan`](Self::scan) reads all of them.
+    pub fn scan_model(config: &Config, name: &str) -> Self {
+        let mut catalog = Self::default();
+        // A name is one folder's: it cannot lead elsewhere.
+        if let (Ok(name), Ok(root)) = (Name::new(name), config.folder.canonicalize()) {
+            let path = root.join(name.as_str());
+            if path.is_dir() {
+                catalog.add_model(config, &root, &path);
+            }
+        }
+        catalog
+    }
+
     fn add_model(&mut self, config: &Config, root: &Path, path: &Path) {
         let folder = file_name(path);
         let name = match Name::new(&folder) {

@@ -17,12 +17,6 @@ impl Values {
         &self.0
     }
 
-    /// The numbers as 32-bit floats.
-    pub fn to_f32(&self) -> Vec<f32> {
-        #[allow(clippy::cast_possible_truncation, reason = "models compute in 32 bits")]
-        self.0.iter().map(|&value| value as f32).collect()
-    }
-
     pub(super) fn one(value: f64) -> Option<Self> {
         value.is_finite().then(|| Self(vec![value]))
     }

@@ -2,6 +2,8 @@
 
 use prometheus_client::encoding::EncodeLabelValue;
 
+use crate::base::Datatype;
+
 /// Why a model does not serve, or a request has no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
@@ -9,6 +11,9 @@ pub enum Error {
     /// The model's format is nobody's.
     #[error("no engine in this build reads format {format}{}", hint(format))]
     NoEngine { format: String },
+    /// The manifest names an engine that this build lacks, or every engine had a reason against the model.
+    #[error("no engine takes model {model}: {reasons}")]
+    NoneTakes { model: String, reasons: String },
     /// The model file cannot be read or does not compute.
     #[error("failed to load model {model} with {engine}: {reason}")]
     Load { model: String, engine: &'static str, reason: String },
@@ -27,9 +32,9 @@ pub enum Error {
         sample: usize,
         output: String,
         at: usize,
-        expected: f32,
-        given: f32,
-        tolerance: f32,
+        expected: f64,
+        given: f64,
+        tolerance: f64,
     },
     /// An input is not there.
     #[error("no input {input}; expected {expected}")]
@@ -40,6 +45,9 @@ pub enum Error {
     /// The declared shape and the tensor's differ.
     #[error("input {name} has shape {given:?}, expected {expected:?} (-1 is any size)")]
     Shape { name: String, expected: Vec<i64>, given: Vec<usize> },
+    /// The declared element type and the tensor's differ.
+    #[error("input {name} is {given}, expected {expected}")]
+    Datatype { name: String, expected: Datatype, given: Datatype },
     /// Over `tensor_bytes_max`.
     #[error("{name} has {bytes} bytes, the most is {most} (engine.tensor_bytes_max)")]
     TooLarge { name: String, bytes: usize, most: usize },
@@ -83,11 +91,17 @@ pub(super) enum Kind {
 impl Error {
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Self::NoEngine { .. } | Self::Load { .. } | Self::Declared { .. } | Self::Thread(_) => Kind::Load,
+            Self::NoEngine { .. }
+            | Self::NoneTakes { .. }
+            | Self::Load { .. }
+            | Self::Declared { .. }
+            | Self::Thread(_) => Kind::Load,
             Self::Sample { .. } => Kind::Sample,
-            Self::MissingInput { .. } | Self::UnknownInput { .. } | Self::Shape { .. } | Self::TooLarge { .. } => {
-                Kind::Input
-            }
+            Self::MissingInput { .. }
+            | Self::UnknownInput { .. }
+            | Self::Shape { .. }
+            | Self::Datatype { .. }
+            | Self::TooLarge { .. } => Kind::Input,
             Self::NotFinite { .. } => Kind::NotFinite,
             Self::Busy { .. } => Kind::Busy,
             Self::Expired { .. } => Kind::Expired,

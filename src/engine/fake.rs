@@ -78,9 +78,10 @@ impl Session for FakeSession {
         }
         let first = &inputs[0].tensor;
         let rows = if first.shape().len() > 1 { first.shape()[0] } else { 1 };
-        let width = first.data().len() / rows;
+        let data = first.as_slice::<f32>().unwrap_or_default();
+        let width = data.len() / rows;
         #[allow(clippy::cast_precision_loss, reason = "a test's row is short")]
-        let means: Vec<f32> = first.data().chunks(width).map(|row| row.iter().sum::<f32>() / width as f32).collect();
+        let means: Vec<f32> = data.chunks(width).map(|row| row.iter().sum::<f32>() / width as f32).collect();
         let fill = |spec: &TensorSpec| {
             let dims = spec.shape.iter().enumerate();
             let free = |at| if at == 0 { rows } else { 1 };

@@ -23,6 +23,15 @@ pub struct Outputs {
     pub engine: &'static str,
 }
 
+/// An engine that does not compute a model although it was asked before the one that does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// The engine's name.
+    pub engine: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
 /// A model with the session that computes it.
 pub(super) struct Loaded {
     pub(super) title: String,
@@ -30,6 +39,7 @@ pub(super) struct Loaded {
     pub(super) inputs: Vec<TensorSpec>,
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) allow_non_finite: bool,
+    pub(super) passed_over: Vec<PassedOver>,
     pub(super) session: Box<dyn Session>,
 }
 
@@ -41,6 +51,14 @@ impl Loaded {
         }
         let outputs = caught(&self.title, || self.session.run(inputs))?;
         for (spec, given) in self.outputs.iter().zip(&outputs) {
+            if given.tensor.datatype() != spec.datatype {
+                return Err(Error::Declared {
+                    model: self.title.clone(),
+                    what: format!("datatype of output {}", spec.name),
+                    expected: spec.datatype.to_string(),
+                    given: given.tensor.datatype().to_string(),
+                });
+            }
             if !spec.admits(given.tensor.shape()) {
                 return Err(Error::Declared {
                     model: self.title.clone(),
@@ -102,6 +120,11 @@ impl Handle {
         self.model.engine
     }
 
+    /// The engines that were asked before and did not take it, or got a sample wrong.
+    pub fn passed_over(&self) -> &[PassedOver] {
+        &self.model.passed_over
+    }
+
     /// Computes on the pool's threads. `timeout` counts from now, waiting included; None takes the configured one.
     /// Dropping the future takes the request out of the queue before it is computed.
     pub async fn infer(&self, inputs: Vec<NamedTensor>, timeout: Option<Duration>) -> Result<Outputs, Error> {
@@ -130,7 +153,7 @@ impl Handle {
 
     fn queue(&self, inputs: Vec<NamedTensor>, timeout: Duration, caller: Caller) -> Result<(), Error> {
         let inputs = arrange(&self.model.inputs, inputs, self.shared.tensor_bytes_max)?;
-        let bytes = inputs.iter().map(|input| size_of_val(input.tensor.data())).sum();
+        let bytes = inputs.iter().map(|input| input.tensor.bytes().len()).sum();
         let (model, queued) = (Arc::clone(&self.model), self.shared.clock.since_boot());
         self.shared.queue.push(self.lane, Job { model, inputs, bytes, queued, timeout, caller })
     }

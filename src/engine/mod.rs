@@ -11,7 +11,7 @@
 //! Never here: manifests, folders, thresholds, sockets. A running inference cannot be interrupted;
 //! [`Pool::longest_running`] tells a watchdog.
 //!
-//! Limits: `queue_requests`, `queue_bytes`, `tensor_bytes_max`; elements are 32-bit floats (`FP32`).
+//! Limits: `queue_requests`, `queue_bytes`, `tensor_bytes_max`; a model file's nodes, depth and sizes (`onnx`).
 
 mod config;
 mod error;
@@ -28,7 +28,7 @@ mod tract;
 pub use config::Config;
 pub use error::Error;
 pub use fake::{Failing, Fake, Gate, Panicking, Slow};
-pub use handle::{Handle, Outputs};
+pub use handle::{Handle, Outputs, PassedOver};
 pub use metrics::Metrics;
 pub use pool::Pool;
 pub use session::{Engine, Session, built_in};

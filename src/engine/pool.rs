@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::error::Error;
-use super::handle::{Handle, Loaded, Outputs, caught, expired};
+use super::handle::{Handle, Loaded, Outputs, PassedOver, caught, expired};
 use super::metrics::Metrics;
 use super::queue::{Job, Lane, Queue};
 use super::session::Engine;
@@ -56,23 +56,40 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Loads a model on this thread, with the first engine that reads its format, agrees with its declaration and
-    /// reproduces its samples. Takes from a millisecond to seconds: not for an async thread.
+    /// Loads a model on this thread, with the first engine that reads its format, suits its operators, agrees with its
+    /// declaration and reproduces its samples; [`Handle::passed_over`] says why it was not an earlier one. Takes from a
+    /// millisecond to seconds: not for an async thread.
     pub fn load(&self, spec: &LoadSpec) -> Result<Handle, Error> {
-        let mut refused = Error::NoEngine { format: spec.format.clone() };
+        let mut last = None;
+        let mut passed_over = Vec::new();
         for engine in self.engines.iter().filter(|engine| engine.reads(&spec.format)) {
+            if let Err(reason) = chosen(engine.as_ref(), spec) {
+                passed_over.push(PassedOver { engine: engine.name(), reason });
+                continue;
+            }
             match self.load_with(engine.as_ref(), spec) {
-                Ok(model) => {
+                Ok(mut model) => {
+                    model.passed_over = passed_over;
                     let shared = Arc::clone(&self.shared);
                     return Ok(Handle { shared, model: Arc::new(model), lane: Lane::Request });
                 }
                 Err(error) => {
                     self.shared.metrics.failed(&error);
-                    refused = error;
+                    passed_over.push(PassedOver { engine: engine.name(), reason: error.to_string() });
+                    last = Some(error);
                 }
             }
         }
-        Err(refused)
+        // One reason is the reason; several are told together.
+        Err(match last {
+            Some(error) if passed_over.len() == 1 => error,
+            None if passed_over.is_empty() => Error::NoEngine { format: spec.format.clone() },
+            _ => {
+                let reason = |passed: &PassedOver| format!("{}: {}", passed.engine, passed.reason);
+                let reasons = passed_over.iter().map(reason).collect::<Vec<_>>().join("; ");
+                Error::NoneTakes { model: spec.title(), reasons }
+            }
+        })
     }
 
     fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
@@ -83,7 +100,8 @@ impl Pool {
         let session = caught(&title, || engine.load(spec))?;
         let (inputs, outputs) = (spec.inputs.clone(), spec.outputs.clone());
         let allow_non_finite = spec.allow_non_finite;
-        let model = Loaded { title, engine: engine.name(), inputs, outputs, allow_non_finite, session };
+        let passed_over = Vec::new();
+        let model = Loaded { title, engine: engine.name(), inputs, outputs, allow_non_finite, passed_over, session };
         for at in 0..spec.samples.len() {
             self.check_sample(&model, spec, at)?;
         }
@@ -97,9 +115,6 @@ impl Pool {
             expected,
             given,
         };
-        if tensor.datatype != "FP32" {
-            return Err(declared("datatype", "FP32, the only one so far".to_owned(), tensor.datatype.clone()));
-        }
         match tensor.least_bytes() {
             Some(bytes) if bytes <= self.shared.tensor_bytes_max => Ok(()),
             _ => {
@@ -114,19 +129,20 @@ impl Pool {
         let inputs = arrange(&model.inputs, sample.inputs.clone(), self.shared.tensor_bytes_max)?;
         let outputs = model.run(&inputs)?;
         for NamedTensor { name, tensor } in &sample.outputs {
-            let given = outputs.iter().find(|output| output.name == *name).map(|output| output.tensor.data());
-            let given = given.unwrap_or_default();
-            if given.len() != tensor.data().len() {
+            let given = outputs.iter().find(|output| output.name == *name);
+            let given = given.and_then(|output| output.tensor.to_numbers()).unwrap_or_default();
+            let expected = tensor.to_numbers().unwrap_or_default();
+            if given.len() != expected.len() {
                 return Err(Error::Declared {
                     model: model.title.clone(),
                     what: format!("elements of output {name} for sample {}", at + 1),
-                    expected: tensor.data().len().to_string(),
+                    expected: expected.len().to_string(),
                     given: given.len().to_string(),
                 });
             }
-            for (element, (&expected, &given)) in tensor.data().iter().zip(given).enumerate() {
+            for (element, (&expected, given)) in expected.iter().zip(given).enumerate() {
                 // Written so that nan on either side is a difference.
-                let close = (given - expected).abs() <= sample.tolerance;
+                let close = (given - expected).abs() <= f64::from(sample.tolerance);
                 if !close {
                     return Err(Error::Sample {
                         model: model.title.clone(),
@@ -136,7 +152,7 @@ impl Pool {
                         at: element,
                         expected,
                         given,
-                        tolerance: sample.tolerance,
+                        tolerance: f64::from(sample.tolerance),
                     });
                 }
             }
@@ -170,6 +186,16 @@ impl Drop for Pool {
             // A thread catches its models' panics; there is nothing to do about another.
             drop(thread.join());
         }
+    }
+}
+
+/// Whether the manifest and the model's operators let this engine try.
+fn chosen(engine: &dyn Engine, spec: &LoadSpec) -> Result<(), String> {
+    match &spec.engine {
+        Some(wanted) if *wanted != engine.name() => Err(format!("the manifest wants {wanted}")),
+        // What the manifest wants is tried, whatever its operators look like.
+        Some(_) => Ok(()),
+        None => engine.suits(spec),
     }
 }
 
@@ -207,25 +233,26 @@ fn work(shared: &Shared, at: usize) {
 #[allow(clippy::disallowed_methods, reason = "a test awaits every task that it spawns")]
 mod tests {
     use super::*;
-    use crate::base::{ManualClock, Name, Tensor};
+    use crate::base::{Datatype, ManualClock, Name, Tensor};
     use crate::engine::error::Kind;
     use crate::engine::fake::{Failing, Fake, Panicking, Slow};
     use crate::engine::spec::Sample;
 
     fn tensor(name: &str, values: &[f32]) -> NamedTensor {
-        NamedTensor::new(name, Tensor::new(vec![1, values.len()], values.to_vec()).unwrap())
+        NamedTensor::new(name, Tensor::new([1, values.len()], values.to_vec()).unwrap())
     }
 
     fn spec() -> LoadSpec {
         let port = |name: &str, shape: &[i64]| TensorSpec {
             name: name.into(),
-            datatype: "FP32".to_owned(),
+            datatype: Datatype::Fp32,
             shape: shape.to_vec(),
         };
         LoadSpec {
             name: Name::new("press").unwrap(),
             version: 1,
             format: "onnx".to_owned(),
+            engine: None,
             bytes: Arc::from(&b"weights"[..]),
             inputs: vec![port("x", &[-1, 2])],
             outputs: vec![port("y", &[-1, 1])],
@@ -393,9 +420,6 @@ mod tests {
         let mut huge = spec();
         huge.inputs[0].shape = vec![i64::MAX, i64::MAX];
         assert!(plant.pool.load(&huge).unwrap_err().to_string().contains("expected at most"));
-        let mut whole = spec();
-        whole.outputs[0].datatype = "INT64".to_owned();
-        assert!(plant.pool.load(&whole).unwrap_err().to_string().contains("given INT64"));
         let none = Pool::start(&Config::default(), Vec::new(), Arc::new(ManualClock::at(0))).unwrap();
         let error = none.load(&spec()).unwrap_err().to_string();
         let hint = if cfg!(feature = "tract") { "" } else { "; build with --features tract" };

@@ -13,6 +13,12 @@ pub trait Engine: Send + Sync {
     /// Whether it reads `format`.
     fn reads(&self, format: &str) -> bool;
 
+    /// Whether it is the right one for this model, judged by the file before anything is loaded: its operators, above
+    /// all. The error says in a few words why not.
+    fn suits(&self, _spec: &LoadSpec) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Loads a model and checks it against its declaration. Takes as long as the model needs; called on the loader's
     /// thread, never on the pool's. May panic on a hostile file: the caller catches it.
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::Error;
-use crate::base::{Name, Tensor};
+use crate::base::{Datatype, Name, Tensor};
 
 /// A tensor with the name that the model knows it by. Cheap to name: the name is shared.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,8 +26,8 @@ impl NamedTensor {
 pub struct TensorSpec {
     /// The name in the model file.
     pub name: Arc<str>,
-    /// Element type in the words of the Open Inference Protocol; only `FP32` loads so far.
-    pub datatype: String,
+    /// Element type.
+    pub datatype: Datatype,
     /// Dimensions, outermost first; -1 is free.
     pub shape: Vec<i64>,
 }
@@ -52,6 +52,8 @@ pub struct LoadSpec {
     pub version: u32,
     /// `onnx`, or another word that an engine reads.
     pub format: String,
+    /// The engine that must take it; None lets the model's operators choose.
+    pub engine: Option<String>,
     /// The model file's bytes, whose digest somebody has checked.
     pub bytes: Arc<[u8]>,
     /// Every input that the model has.
@@ -81,7 +83,8 @@ impl TensorSpec {
     /// Bytes of the fixed dimensions; None if they overflow or a dimension is no dimension.
     pub(super) fn least_bytes(&self) -> Option<usize> {
         let dims = self.shape.iter().map(|&dim| if dim == -1 { Some(1) } else { usize::try_from(dim).ok() });
-        dims.chain([Some(size_of::<f32>())]).try_fold(1_usize, |bytes, dim| bytes.checked_mul(dim.filter(|&d| d > 0)?))
+        dims.chain([Some(self.datatype.size_bytes().unwrap_or(4))])
+            .try_fold(1_usize, |bytes, dim| bytes.checked_mul(dim.filter(|&d| d > 0)?))
     }
 }
 
@@ -105,7 +108,11 @@ pub(super) fn arrange(
                 given: tensor.shape().to_vec(),
             });
         }
-        let bytes = size_of_val(tensor.data());
+        if tensor.datatype() != spec.datatype {
+            let (expected, given) = (spec.datatype, tensor.datatype());
+            return Err(Error::Datatype { name: spec.name.to_string(), expected, given });
+        }
+        let bytes = tensor.bytes().len();
         if bytes > tensor_bytes_max {
             return Err(Error::TooLarge { name: spec.name.to_string(), bytes, most: tensor_bytes_max });
         }
@@ -119,8 +126,8 @@ pub(super) fn arrange(
 /// Refuses nan and infinity.
 pub(super) fn all_finite(tensors: &[NamedTensor]) -> Result<(), Error> {
     for NamedTensor { name, tensor } in tensors {
-        if let Some(at) = tensor.data().iter().position(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { name: name.to_string(), value: tensor.data()[at].to_string(), at });
+        if let Some((at, value)) = tensor.first_not_finite() {
+            return Err(Error::NotFinite { name: name.to_string(), value: value.to_string(), at });
         }
     }
     Ok(())
@@ -131,11 +138,11 @@ mod tests {
     use super::*;
 
     fn spec(name: &str, shape: &[i64]) -> TensorSpec {
-        TensorSpec { name: name.into(), datatype: "FP32".to_owned(), shape: shape.to_vec() }
+        TensorSpec { name: name.into(), datatype: Datatype::Fp32, shape: shape.to_vec() }
     }
 
     fn tensor(name: &str, shape: &[usize]) -> NamedTensor {
-        NamedTensor::new(name, Tensor::new(shape.to_vec(), vec![0.0; shape.iter().product()]).unwrap())
+        NamedTensor::new(name, Tensor::new(shape, vec![0.0_f32; shape.iter().product()]).unwrap())
     }
 
     #[test]
@@ -154,6 +161,8 @@ mod tests {
             "input window has shape [1, 143], expected [-1, 144] (-1 is any size)"
         );
         assert!(wrong(vec![tensor("windwo", &[1, 144])]).contains("no input window; expected window"));
+        let whole = NamedTensor::new("window", Tensor::new([1, 144], vec![1_i64; 144]).unwrap());
+        assert_eq!(wrong(vec![whole]), "input window is INT64, expected FP32");
         let twice = vec![tensor("window", &[1, 144]), tensor("window", &[1, 144])];
         assert!(wrong(twice).contains("unknown or repeated input window"));
         assert!(wrong(vec![tensor("window", &[2, 144])]).contains("has 1152 bytes, the most is 1000"));
@@ -161,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_first_number_that_is_not_finite_is_named() {
-        let nan = NamedTensor::new("x", Tensor::new(vec![3], vec![1.0, f32::NAN, f32::INFINITY]).unwrap());
+        let nan = NamedTensor::new("x", Tensor::new([3], vec![1.0, f32::NAN, f32::INFINITY]).unwrap());
         assert_eq!(
             all_finite(&[nan]).unwrap_err().to_string(),
             "x has NaN at element 1: only finite numbers are taken"

@@ -4,10 +4,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use half::f16;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, TDim, TValue, TVec, Tensor as Array,
-    TractResult, tract_data::internal::ensure,
+    Datum, DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, TDim, TValue, TVec, Tensor as Array,
+    TractResult,
+    tract_data::internal::{TractErrorContext as _, bail, ensure},
 };
 use tract_onnx::tract_core::model::{IntoRunnable, TypedFact, TypedModel, TypedOp};
 use tract_onnx::tract_core::plan::{SimplePlan, SimpleState};
@@ -17,7 +19,7 @@ use super::error::Error;
 use super::handle::caught;
 use super::session::{Engine, Session};
 use super::spec::{LoadSpec, NamedTensor, TensorSpec};
-use crate::base::Tensor;
+use crate::base::{Datatype, Element, Tensor};
 
 type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
 type State = SimpleState<TypedFact, Box<dyn TypedOp>>;
@@ -102,9 +104,10 @@ fn declare(model: &mut InferenceModel, spec: &LoadSpec) -> Result<(), Error> {
             let what = format!("shape of input {}", declared.name);
             return Err(differs(what, format!("{:?}", declared.shape), format!("{shape:?} in the file")));
         }
-        if fact.datum_type.concretize().is_some_and(|datatype| datatype != DatumType::F32) {
+        let datatype = datum_type(declared.datatype);
+        if datatype.is_none() || fact.datum_type.concretize().is_some_and(|given| Some(given) != datatype) {
             let what = format!("datatype of input {}", declared.name);
-            return Err(differs(what, "FP32".to_owned(), format!("{:?} in the file", fact.datum_type)));
+            return Err(differs(what, declared.datatype.to_string(), format!("{:?} in the file", fact.datum_type)));
         }
         inputs.push(sources[at]);
     }
@@ -139,12 +142,14 @@ fn plan(model: &InferenceModel, spec: &LoadSpec, free: Free) -> TractResult<Arc<
             _ => TDim::from(dim),
         });
         let shape: Vec<TDim> = dims.collect();
-        model.set_input_fact(at, InferenceFact::dt_shape(DatumType::F32, shape))?;
+        let datatype = datum_type(declared.datatype).context("BYTES cannot be computed")?;
+        model.set_input_fact(at, InferenceFact::dt_shape(datatype, shape))?;
     }
     let model: TypedModel = model.into_optimized()?;
     for (at, declared) in spec.outputs.iter().enumerate() {
-        let datatype = model.output_fact(at)?.datum_type;
-        ensure!(datatype == DatumType::F32, "output {} is {datatype:?}, expected FP32", declared.name);
+        let (datatype, name) = (model.output_fact(at)?.datum_type, &declared.name);
+        let expected = declared.datatype;
+        ensure!(Some(datatype) == datum_type(expected), "output {name} is {datatype:?}, expected {expected}");
     }
     model.into_runnable()
 }
@@ -196,9 +201,8 @@ impl Session for TractSession {
 
 impl TractSession {
     fn compute(&self, inputs: &[NamedTensor]) -> TractResult<Vec<NamedTensor>> {
-        let array =
-            |input: &NamedTensor| Array::from_shape(input.tensor.shape(), input.tensor.data()).map(TValue::from);
-        let arrays = inputs.iter().map(array).collect::<TractResult<TVec<TValue>>>()?;
+        ensure!(inputs.iter().all(|input| input.tensor.elements() > 0), "an empty tensor cannot be computed");
+        let arrays = inputs.iter().map(|input| array(&input.tensor)).collect::<TractResult<TVec<TValue>>>()?;
         let model = self.one.plan.model();
         let mut is_one = true;
         for (at, input) in inputs.iter().enumerate() {
@@ -209,11 +213,7 @@ impl TractSession {
             Some(any) => any.run(arrays)?,
             None => return self.compute_rows(inputs),
         };
-        let named = |(name, value): (&Arc<str>, TValue)| {
-            let view = value.try_as_plain_ram()?;
-            let tensor = Tensor::new(value.shape().to_vec(), view.as_slice::<f32>()?.to_vec())?;
-            Ok(NamedTensor::new(Arc::clone(name), tensor))
-        };
+        let named = |(name, value): (&Arc<str>, TValue)| Ok(NamedTensor::new(Arc::clone(name), tensor(&value)?));
         self.outputs.iter().zip(outputs).map(named).collect()
     }
 
@@ -224,27 +224,78 @@ impl TractSession {
             self.by_row && inputs.iter().all(|input| input.tensor.shape()[0] == rows),
             "this model computes only with every free dimension at 1"
         );
-        let mut shapes = Vec::new();
-        let mut data: Vec<Vec<f32>> = vec![Vec::new(); self.outputs.len()];
+        let mut parts: Vec<Vec<Tensor>> = vec![Vec::with_capacity(rows); self.outputs.len()];
         for row in 0..rows {
-            let one_row = |input: &NamedTensor| -> TractResult<NamedTensor> {
-                let (shape, data) = (input.tensor.shape(), input.tensor.data());
-                let width = data.len() / rows;
-                let shape = std::iter::once(1).chain(shape[1..].iter().copied()).collect();
-                let tensor = Tensor::new(shape, data[row * width..(row + 1) * width].to_vec())?;
-                Ok(NamedTensor::new(Arc::clone(&input.name), tensor))
-            };
-            let inputs = inputs.iter().map(one_row).collect::<TractResult<Vec<_>>>()?;
-            let outputs = self.compute(&inputs)?;
-            shapes = outputs.iter().map(|output| output.tensor.shape().to_vec()).collect();
-            for (all, output) in data.iter_mut().zip(outputs) {
-                all.extend(output.tensor.into_parts().1);
+            let one_row = |input: &NamedTensor| Some(NamedTensor::new(Arc::clone(&input.name), input.tensor.row(row)?));
+            let inputs = inputs.iter().map(one_row).collect::<Option<Vec<_>>>().context("an input has fewer rows")?;
+            for (all, output) in parts.iter_mut().zip(self.compute(&inputs)?) {
+                all.push(output.tensor);
             }
         }
-        let whole = |((name, mut shape), data): ((&Arc<str>, Vec<usize>), Vec<f32>)| {
+        let whole = |(name, parts): (&Arc<str>, Vec<Tensor>)| {
+            let mut shape = parts[0].shape().to_vec();
             shape[0] = rows;
-            Ok(NamedTensor::new(Arc::clone(name), Tensor::new(shape, data)?))
+            let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes().iter().copied()).collect();
+            Ok(NamedTensor::new(Arc::clone(name), Tensor::from_bytes(parts[0].datatype(), shape, bytes.into())?))
         };
-        self.outputs.iter().zip(shapes).zip(data).map(whole).collect()
+        self.outputs.iter().zip(parts).map(whole).collect()
     }
+}
+
+/// The element types that tract and the protocol share.
+const DATATYPES: [(Datatype, DatumType); 12] = [
+    (Datatype::Bool, DatumType::Bool),
+    (Datatype::Uint8, DatumType::U8),
+    (Datatype::Uint16, DatumType::U16),
+    (Datatype::Uint32, DatumType::U32),
+    (Datatype::Uint64, DatumType::U64),
+    (Datatype::Int8, DatumType::I8),
+    (Datatype::Int16, DatumType::I16),
+    (Datatype::Int32, DatumType::I32),
+    (Datatype::Int64, DatumType::I64),
+    (Datatype::Fp16, DatumType::F16),
+    (Datatype::Fp32, DatumType::F32),
+    (Datatype::Fp64, DatumType::F64),
+];
+
+fn datum_type(datatype: Datatype) -> Option<DatumType> {
+    DATATYPES.iter().find(|(ours, _)| *ours == datatype).map(|(_, theirs)| *theirs)
+}
+
+macro_rules! by_datatype {
+    ($datatype:expr, $typed:ident ( $($argument:expr),* ), $none:expr) => {
+        match $datatype {
+            Datatype::Bool => $typed::<bool>($($argument),*),
+            Datatype::Uint8 => $typed::<u8>($($argument),*),
+            Datatype::Uint16 => $typed::<u16>($($argument),*),
+            Datatype::Uint32 => $typed::<u32>($($argument),*),
+            Datatype::Uint64 => $typed::<u64>($($argument),*),
+            Datatype::Int8 => $typed::<i8>($($argument),*),
+            Datatype::Int16 => $typed::<i16>($($argument),*),
+            Datatype::Int32 => $typed::<i32>($($argument),*),
+            Datatype::Int64 => $typed::<i64>($($argument),*),
+            Datatype::Fp16 => $typed::<f16>($($argument),*),
+            Datatype::Fp32 => $typed::<f32>($($argument),*),
+            Datatype::Fp64 => $typed::<f64>($($argument),*),
+            Datatype::Bytes => $none,
+        }
+    };
+}
+
+fn array(tensor: &Tensor) -> TractResult<TValue> {
+    fn typed<T: Element + Datum>(tensor: &Tensor) -> TractResult<TValue> {
+        let elements = tensor.as_slice::<T>().context("a tensor of another type")?;
+        Array::from_shape(tensor.shape(), elements).map(TValue::from)
+    }
+    by_datatype!(tensor.datatype(), typed(tensor), bail!("BYTES cannot be computed"))
+}
+
+fn tensor(value: &TValue) -> TractResult<Tensor> {
+    fn typed<T: Element + Datum>(value: &TValue) -> TractResult<Tensor> {
+        let view = value.try_as_plain_ram()?;
+        Ok(Tensor::new(value.shape(), view.as_slice::<T>()?.to_vec())?)
+    }
+    let datatype = DATATYPES.iter().find(|(_, theirs)| *theirs == value.datum_type()).map(|(ours, _)| *ours);
+    let datatype = datatype.with_context(|| format!("no tensor is of {:?}", value.datum_type()))?;
+    by_datatype!(datatype, typed(value), bail!("BYTES cannot be computed"))
 }

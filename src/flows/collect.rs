@@ -4,9 +4,7 @@
 //! cannot be read is put aside with its reason and acknowledged, since the broker would bring it for ever.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -16,12 +14,11 @@ use rand::Rng;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Backoff, Digest};
-use crate::uplink::{AckToken, Delivery, Receiver};
+use crate::base::Backoff;
+use crate::uplink::{AckToken, Delivery, Lost, Receiver};
 
-use super::address::Address;
 use super::arrival::Arrival;
-use super::receipt::{Receipt, Span, Verdict};
+use super::receive::{Confirming, Ended, Receiving, until_stopped};
 use super::sink::{Effect, Sink};
 
 /// Bounds of the receiving flow.
@@ -93,22 +90,13 @@ impl CollectMetrics {
     }
 }
 
-/// What to say to the sender of one message, once it is known what became of it.
-struct Answer {
-    /// `None` where no gateway can be behind the message.
-    topic: Option<String>,
-    digest: Digest,
-    /// What it carries, or why nobody can tell.
-    span: Result<Span, String>,
-    token: AckToken,
-    wanted: bool,
-}
-
 type Committing = BoxFuture<'static, (Answer, Result<Vec<Effect>, String>)>;
 
-enum Ended {
-    Stopped,
-    Failed(String),
+/// What is still to be said about one message.
+struct Answer {
+    confirming: Confirming,
+    token: AckToken,
+    wanted: bool,
 }
 
 /// The flow's parts.
@@ -132,29 +120,27 @@ impl<R: Rng + Send> Collect<R> {
     }
 
     /// Receives until `stop`; then commits and acknowledges what is in hand, and leaves the session to the broker.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut backoff = Backoff::new(
-            Duration::from_millis(self.config.retry_first_ms),
-            Duration::from_millis(self.config.retry_most_ms),
-        );
-        loop {
-            let connected = tokio::select! {
-                () = stop.cancelled() => break,
-                connected = self.receiver.connect() => connected,
-            };
-            let ended = match connected {
-                Ok(()) => self.serve(&stop, &mut backoff).await,
-                Err(lost) => Ended::Failed(lost.reason),
-            };
-            let Ended::Failed(reason) = ended else { break };
-            self.metrics.failures.inc();
-            let wait = backoff.next_wait(&mut self.rng);
-            tracing::warn!(reason, retry_ms = wait.as_millis(), "not receiving");
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { receiver, sink, config, rng, metrics } = self;
+        let collecting = Collecting { receiver, sink, commits: config.commits, metrics: metrics.clone() };
+        until_stopped(collecting, config, rng, metrics, stop).await;
+    }
+}
+
+/// What serves a connection.
+struct Collecting {
+    receiver: Receiver,
+    sink: Arc<dyn Sink>,
+    commits: usize,
+    metrics: CollectMetrics,
+}
+
+impl Receiving for Collecting {
+    async fn connect(&mut self) -> Result<(), Lost> {
+        self.receiver.connect().await
+    }
+
+    async fn close(&mut self) {
         self.receiver.close().await;
     }
 
@@ -180,7 +166,7 @@ impl<R: Rng + Send> Collect<R> {
                     }
                 },
                 () = stop.cancelled(), if !stopped => {}
-                delivery = self.receiver.next(), if !stopped && commits.len() < self.config.commits => match delivery {
+                delivery = self.receiver.next(), if !stopped && commits.len() < self.commits => match delivery {
                     Ok(delivery) => commits.push_back(self.keep(delivery)),
                     Err(lost) => return Ended::Failed(lost.reason),
                 },
@@ -188,19 +174,15 @@ impl<R: Rng + Send> Collect<R> {
             }
         }
     }
+}
 
+impl Collecting {
     /// The commit of one message, whatever it holds.
     fn keep(&self, delivery: Delivery) -> Committing {
-        let Delivery { topic, payload, answer_wanted, token } = delivery;
+        let Delivery { topic, payload, answer_wanted: wanted, token } = delivery;
         self.metrics.messages.inc();
-        let receipts = Address::parse(&topic).map(|address| Address::receipts(&address.tenant, &address.gateway));
-        let digest = Digest::of(&payload);
         let arrival = Arrival::read(topic, payload, self.sink.limits());
-        let span = match &arrival {
-            Arrival::Batch { address, batch, .. } => Ok(Span::of_verified(address, batch)),
-            Arrival::Unreadable { reason, .. } => Err(reason.clone()),
-        };
-        let answer = Answer { topic: receipts, digest, span, token, wanted: answer_wanted };
+        let answer = Answer { confirming: Confirming::of(&arrival), token, wanted };
         let kept = self.sink.keep(vec![arrival]);
         Box::pin(async move { (answer, kept.await) })
     }
@@ -208,17 +190,10 @@ impl<R: Rng + Send> Collect<R> {
     /// After the commit: the receipt to the sender, then the acknowledgement to the broker. Killed in between, the
     /// broker brings the message again, and the receipt is repeated.
     fn answer(&mut self, answer: &Answer, effect: Effect) {
-        let verdict = match (effect, &answer.span) {
-            (Effect::Stored { .. }, Ok(span)) => Verdict::Kept(span.clone()),
-            (Effect::Refused, _) => Verdict::Refused { reason: "it keeps no more series".to_owned() },
-            (_, Err(reason)) => Verdict::Refused { reason: reason.clone() },
-            (Effect::Rejected, Ok(_)) => Verdict::Refused { reason: "it was put aside".to_owned() },
-        };
-        if let Some(topic) = &answer.topic {
-            let receipt = Receipt { digest: answer.digest, verdict };
-            if self.receiver.say(topic, &Bytes::from(receipt.encode())) {
-                self.metrics.receipts.inc();
-            }
+        if let Some((topic, receipt)) = answer.confirming.receipt(effect)
+            && self.receiver.say(topic, &receipt)
+        {
+            self.metrics.receipts.inc();
         }
         // What is refused stays at the broker, unless its sender is known to keep it.
         if effect != Effect::Refused || answer.wanted {

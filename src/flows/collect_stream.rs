@@ -1,5 +1,5 @@
 //! The receiving side of a fleet that publishes into a JetStream: messages in small batches, one transaction, then the
-//! acknowledgements. Any number of these share one consumer.
+//! receipts and acknowledgements. Any number of these share one consumer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,20 +12,23 @@ use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Backoff;
-use crate::uplink::{StreamAck, StreamDelivery, StreamReceiver};
+use crate::uplink::{Lost, StreamAck, StreamDelivery, StreamReceiver};
 
 use super::arrival::Arrival;
 use super::collect::{CollectConfig, CollectMetrics};
+use super::receive::{Confirming, Ended, Receiving, until_stopped};
 use super::sink::{Effect, Sink};
 
 /// How long a message that would begin a series too many stays away.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
-type Committing = BoxFuture<'static, (Vec<StreamAck>, Result<Vec<Effect>, String>)>;
+type Committing = BoxFuture<'static, (Vec<Answer>, Result<Vec<Effect>, String>)>;
 
-enum Ended {
-    Stopped,
-    Failed(String),
+/// What is still to be said about one message.
+struct Answer {
+    /// Where its sender waits for a receipt.
+    confirming: Option<Confirming>,
+    ack: StreamAck,
 }
 
 /// Bounds of one transaction.
@@ -73,29 +76,27 @@ impl<R: Rng + Send> CollectStream<R> {
     }
 
     /// Receives until `stop`; then commits and acknowledges what is in hand.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut backoff = Backoff::new(
-            Duration::from_millis(self.config.retry_first_ms),
-            Duration::from_millis(self.config.retry_most_ms),
-        );
-        loop {
-            let connected = tokio::select! {
-                () = stop.cancelled() => break,
-                connected = self.receiver.connect() => connected,
-            };
-            let ended = match connected {
-                Ok(()) => self.serve(&stop, &mut backoff).await,
-                Err(lost) => Ended::Failed(lost.reason),
-            };
-            let Ended::Failed(reason) = ended else { break };
-            self.metrics.failures.inc();
-            let wait = backoff.next_wait(&mut self.rng);
-            tracing::warn!(reason, retry_ms = wait.as_millis(), "not receiving");
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { receiver, sink, batch, config, rng, metrics } = self;
+        let collecting = Collecting { receiver, sink, batch, metrics: metrics.clone() };
+        until_stopped(collecting, config, rng, metrics, stop).await;
+    }
+}
+
+/// What serves a connection.
+struct Collecting {
+    receiver: StreamReceiver,
+    sink: Arc<dyn Sink>,
+    batch: StreamBatch,
+    metrics: CollectMetrics,
+}
+
+impl Receiving for Collecting {
+    async fn connect(&mut self) -> Result<(), Lost> {
+        self.receiver.connect().await
+    }
+
+    async fn close(&mut self) {
         self.receiver.close().await;
     }
 
@@ -111,15 +112,15 @@ impl<R: Rng + Send> CollectStream<R> {
             }
             tokio::select! {
                 biased;
-                Some((acks, outcome)) = commits.next(), if !commits.is_empty() => match outcome {
+                Some((answers, outcome)) = commits.next(), if !commits.is_empty() => match outcome {
                     Ok(effects) => {
                         backoff.reset();
-                        self.settle(&acks, &effects);
+                        self.settle(&answers, &effects);
                     }
                     Err(error) => {
                         // What is still on its way commits or not; either way it comes again.
                         let reason = format!("failed to commit a batch: {error}");
-                        acks.iter().for_each(|ack| self.receiver.postpone(ack, Duration::ZERO));
+                        answers.iter().for_each(|answer| self.receiver.postpone(&answer.ack, Duration::ZERO));
                         held.iter().for_each(|delivery| self.receiver.postpone(&delivery.ack, Duration::ZERO));
                         return self.finish(commits, reason).await;
                     }
@@ -133,7 +134,9 @@ impl<R: Rng + Send> CollectStream<R> {
             }
         }
     }
+}
 
+impl Collecting {
     /// The message, and what else is here already: together they are one transaction.
     fn take(&mut self, delivery: StreamDelivery, held: &mut VecDeque<StreamDelivery>) {
         let mut bytes = delivery.payload.len();
@@ -150,21 +153,32 @@ impl<R: Rng + Send> CollectStream<R> {
     fn keep(&self, held: &mut VecDeque<StreamDelivery>) -> Committing {
         self.metrics.messages.inc_by(held.len() as u64);
         let limits = self.sink.limits();
-        let (mut acks, mut arrivals) = (Vec::with_capacity(held.len()), Vec::with_capacity(held.len()));
-        for StreamDelivery { topic, payload, ack } in held.drain(..) {
-            arrivals.push(Arrival::read(topic, payload, limits));
-            acks.push(ack);
+        let (mut answers, mut arrivals) = (Vec::with_capacity(held.len()), Vec::with_capacity(held.len()));
+        for StreamDelivery { topic, payload, answer_wanted, ack } in held.drain(..) {
+            let arrival = Arrival::read(topic, payload, limits);
+            let confirming = answer_wanted.then(|| Confirming::of(&arrival));
+            arrivals.push(arrival);
+            answers.push(Answer { confirming, ack });
         }
         let kept = self.sink.keep(arrivals);
-        Box::pin(async move { (acks, kept.await) })
+        Box::pin(async move { (answers, kept.await) })
     }
 
-    fn settle(&mut self, acks: &[StreamAck], effects: &[Effect]) {
-        for (ack, effect) in acks.iter().zip(effects) {
+    /// After the commit: the receipt to the sender, then the acknowledgement to the stream. Killed in between, the
+    /// stream brings the message again, and the receipt is repeated.
+    fn settle(&mut self, answers: &[Answer], effects: &[Effect]) {
+        for (Answer { confirming, ack }, effect) in answers.iter().zip(effects) {
             self.metrics.count(*effect);
+            if let Some((topic, receipt)) = confirming.as_ref().and_then(|confirming| confirming.receipt(*effect))
+                && self.receiver.say(topic, &receipt)
+            {
+                self.metrics.receipts.inc();
+            }
             match effect {
                 Effect::Stored { .. } => self.receiver.acknowledge(ack),
                 Effect::Rejected => self.receiver.terminate(ack),
+                // Its sender keeps it and sends it again.
+                Effect::Refused if confirming.is_some() => self.receiver.terminate(ack),
                 Effect::Refused => self.receiver.postpone(ack, REFUSED_FOR),
             }
         }
@@ -172,10 +186,10 @@ impl<R: Rng + Send> CollectStream<R> {
 
     /// Takes the outcomes that are still to come, and leaves the connection.
     async fn finish(&mut self, mut commits: FuturesUnordered<Committing>, reason: String) -> Ended {
-        while let Some((acks, outcome)) = commits.next().await {
+        while let Some((answers, outcome)) = commits.next().await {
             match outcome {
-                Ok(effects) => self.settle(&acks, &effects),
-                Err(_) => acks.iter().for_each(|ack| self.receiver.postpone(ack, Duration::ZERO)),
+                Ok(effects) => self.settle(&answers, &effects),
+                Err(_) => answers.iter().for_each(|answer| self.receiver.postpone(&answer.ack, Duration::ZERO)),
             }
         }
         self.receiver.close().await;

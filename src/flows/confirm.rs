@@ -4,7 +4,7 @@
 //! A message waits with its bytes, bounded in number and bytes, so that sending it again is the same message and a late
 //! receipt still fits it. Receipts may come before the broker's answer, late, twice, in any order or for strangers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::base::Digest;
@@ -21,6 +21,8 @@ const NEVER: Duration = Duration::MAX;
 struct Open {
     digest: Digest,
     span: Span,
+    /// Rows of it; its other numbers are in the ledger.
+    rows: u64,
     /// To be sent again; `None` where nobody will.
     message: Option<Message>,
     /// The broker has it; it is sent again at this time, which is never while the broker is asked once more.
@@ -35,6 +37,8 @@ pub(super) enum Heard {
     Kept(u64),
     /// The receiver will not have this batch.
     Refused(u64, String),
+    /// These rows of a batch of an earlier connection are safe with their receiver.
+    KeptBefore(Span, u64),
     /// Nothing that waits: a repeat, a late one, or a stranger's.
     Nothing,
 }
@@ -50,6 +54,8 @@ pub(super) struct Confirmations {
     /// By the batch's ticket: the order of their first sending.
     open: BTreeMap<u64, Open>,
     by_digest: HashMap<Digest, u64>,
+    /// What was not settled when a link was lost: a receipt for it may have been kept for this side. Newest last.
+    earlier: VecDeque<(Digest, Span, u64)>,
     bytes: usize,
     /// By the link's ticket: what it has not answered yet. A batch that was given up still holds its place; so does a
     /// message that is no batch.
@@ -69,6 +75,7 @@ impl Confirmations {
             longest_wait: Duration::from_millis(config.receipt_most_ms.max(config.receipt_timeout_ms).max(1)),
             open: BTreeMap::new(),
             by_digest: HashMap::new(),
+            earlier: VecDeque::new(),
             bytes: 0,
             asked: HashMap::new(),
             next_ask: 1,
@@ -93,15 +100,16 @@ impl Confirmations {
     }
 
     /// A batch is handed to the link. Gives the ticket for the link.
-    pub(super) fn depart(&mut self, ticket: u64, span: Span, message: &Message) -> u64 {
+    pub(super) fn depart(&mut self, ticket: u64, (span, rows): (Span, u64), message: &Message) -> u64 {
         let receipts = self.by == AcknowledgedBy::Receiver;
         let digest = if receipts { Digest::of(&message.payload) } else { Digest::from([0; 32]) };
         let message = receipts.then(|| message.clone());
         self.bytes += message.as_ref().map_or(0, |message| message.payload.len());
         if receipts {
             self.by_digest.insert(digest, ticket);
+            self.earlier.retain(|(known, ..)| *known != digest);
         }
-        self.open.insert(ticket, Open { digest, span, message, again_at: None, sends: 1 });
+        self.open.insert(ticket, Open { digest, span, rows, message, again_at: None, sends: 1 });
         self.ask(Some(ticket))
     }
 
@@ -139,7 +147,9 @@ impl Confirmations {
 
     /// A receiver spoke. Its word counts for the very message that was sent, and for the numbers that it carried.
     pub(super) fn heard(&mut self, receipt: Receipt, now: Duration) -> Heard {
-        let Some(&ticket) = self.by_digest.get(&receipt.digest) else { return Heard::Nothing };
+        let Some(&ticket) = self.by_digest.get(&receipt.digest) else {
+            return self.heard_before(&receipt).unwrap_or(Heard::Nothing);
+        };
         let known = match receipt.verdict {
             Verdict::Kept(span) if self.open.get(&ticket).is_none_or(|open| open.span != span) => Heard::Nothing,
             Verdict::Kept(_) => Heard::Kept(ticket),
@@ -149,6 +159,14 @@ impl Confirmations {
             self.is_heard(ticket, now);
         }
         known
+    }
+
+    /// A receipt that was kept for this side, or was long under way.
+    fn heard_before(&mut self, receipt: &Receipt) -> Option<Heard> {
+        let Verdict::Kept(span) = &receipt.verdict else { return None };
+        let known = |(digest, sent, _): &(Digest, Span, u64)| *digest == receipt.digest && sent == span;
+        let at = self.earlier.iter().position(known)?;
+        self.earlier.remove(at).map(|(_, span, rows)| Heard::KeptBefore(span, rows))
     }
 
     /// A receiver that only knows the standard's words named the message by its Correlation Data.
@@ -224,8 +242,14 @@ impl Confirmations {
         Some((self.ask(Some(ticket)), message))
     }
 
-    /// The link is gone: nothing waits any more.
+    /// The link is gone: nothing waits any more. A receipt that was given meanwhile still counts.
     pub(super) fn lose(&mut self) {
+        if self.by == AcknowledgedBy::Receiver {
+            let open = std::mem::take(&mut self.open).into_values();
+            self.earlier.extend(open.map(|open| (open.digest, open.span, open.rows)));
+            let most = 4 * self.most;
+            self.earlier.drain(..self.earlier.len().saturating_sub(most));
+        }
         self.open.clear();
         self.by_digest.clear();
         self.asked.clear();
@@ -253,6 +277,10 @@ mod tests {
         Span { epoch: Epoch(1), class: name("raw"), stream: name("press"), first: Seq(first), last: Seq(last) }
     }
 
+    fn sent(first: u64, last: u64) -> (Span, u64) {
+        (span(first, last), last - first + 1)
+    }
+
     fn message(first: u64, last: u64) -> Message {
         Message { topic: "t".to_owned(), payload: format!("{first}-{last}").into() }
     }
@@ -268,10 +296,10 @@ mod tests {
     #[test]
     fn the_brokers_word_is_the_last_one_only_where_it_is_said_to_be() {
         let mut plain = open(AcknowledgedBy::Broker);
-        let asked = plain.depart(7, span(1, 2), &message(1, 2));
+        let asked = plain.depart(7, sent(1, 2), &message(1, 2));
         assert_eq!(plain.taken(asked, SECOND), Some(7));
         let mut strict = open(AcknowledgedBy::Receiver);
-        let asked = strict.depart(7, span(1, 2), &message(1, 2));
+        let asked = strict.depart(7, sent(1, 2), &message(1, 2));
         assert_eq!((strict.taken(asked, SECOND), strict.asked()), (None, 0));
         assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::Kept(7));
         assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::Nothing, "a repeat");
@@ -280,7 +308,7 @@ mod tests {
     #[test]
     fn a_receipt_may_overtake_the_brokers_answer() {
         let mut strict = open(AcknowledgedBy::Receiver);
-        let asked = strict.depart(7, span(1, 2), &message(1, 2));
+        let asked = strict.depart(7, sent(1, 2), &message(1, 2));
         assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::Kept(7));
         assert_eq!(strict.asked(), 1, "the link's window still holds it");
         assert_eq!((strict.taken(asked, SECOND), strict.asked()), (None, 0));
@@ -290,7 +318,7 @@ mod tests {
     #[test]
     fn a_receipt_for_other_bytes_or_other_numbers_counts_for_nothing() {
         let mut strict = open(AcknowledgedBy::Receiver);
-        let asked = strict.depart(7, span(1, 2), &message(1, 2));
+        let asked = strict.depart(7, sent(1, 2), &message(1, 2));
         strict.taken(asked, SECOND);
         let other_bytes = Receipt { digest: Digest::of(b"other"), ..receipt(1, 2) };
         let other_numbers = Receipt { verdict: Verdict::Kept(span(1, 200)), ..receipt(1, 2) };
@@ -305,7 +333,7 @@ mod tests {
     fn a_silent_receiver_is_asked_by_one_message_less_and_less_often() {
         let mut strict = open(AcknowledgedBy::Receiver);
         for ticket in 1..4 {
-            let asked = strict.depart(ticket, span(ticket, ticket), &message(ticket, ticket));
+            let asked = strict.depart(ticket, sent(ticket, ticket), &message(ticket, ticket));
             strict.taken(asked, SECOND);
         }
         assert_eq!(strict.due_at(SECOND), Some(11 * SECOND));
@@ -331,7 +359,7 @@ mod tests {
     fn a_message_that_only_the_broker_lost_is_sent_again_while_others_are_confirmed() {
         let mut strict = open(AcknowledgedBy::Receiver);
         for ticket in 1..5 {
-            let asked = strict.depart(ticket, span(ticket, ticket), &message(ticket, ticket));
+            let asked = strict.depart(ticket, sent(ticket, ticket), &message(ticket, ticket));
             strict.taken(asked, SECOND);
         }
         assert_eq!(strict.heard(receipt(3, 3), 8 * SECOND), Heard::Kept(3));
@@ -344,10 +372,10 @@ mod tests {
         let mut strict = open(AcknowledgedBy::Receiver);
         for ticket in 1..9 {
             assert!(!strict.is_full());
-            strict.depart(ticket, span(ticket, ticket), &message(ticket, ticket));
+            strict.depart(ticket, sent(ticket, ticket), &message(ticket, ticket));
         }
         assert!(strict.is_full() && !strict.is_full_for_alarms());
-        strict.depart(9, span(9, 9), &message(9, 9));
+        strict.depart(9, sent(9, 9), &message(9, 9));
         assert!(strict.is_full_for_alarms());
         strict.close(9);
         strict.close(1);
@@ -355,8 +383,31 @@ mod tests {
         let small = SyncConfig { unconfirmed_bytes: 2, ..config() };
         let mut strict = Confirmations::new(AcknowledgedBy::Receiver, &small);
         assert!(!strict.is_full());
-        strict.depart(1, span(1, 1), &message(1, 1));
+        strict.depart(1, sent(1, 1), &message(1, 1));
         assert!(strict.is_full());
+    }
+
+    #[test]
+    fn a_receipt_of_an_earlier_connection_counts_once_for_its_bytes_and_numbers() {
+        let mut strict = open(AcknowledgedBy::Receiver);
+        for (ticket, first) in [(1, 1), (2, 3), (3, 5)] {
+            strict.depart(ticket, sent(first, first + 1), &message(first, first + 1));
+        }
+        strict.lose();
+        let forged = Receipt { digest: receipt(1, 2).digest, verdict: Verdict::Kept(span(1, 6)) };
+        assert_eq!(strict.heard(forged, SECOND), Heard::Nothing, "other numbers");
+        assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::KeptBefore(span(1, 2), 2));
+        assert_eq!(strict.heard(receipt(1, 2), SECOND), Heard::Nothing, "only once");
+        strict.depart(4, sent(3, 4), &message(3, 4));
+        assert_eq!(strict.heard(receipt(3, 4), SECOND), Heard::Kept(4), "the same bytes were sent again");
+        assert_eq!(strict.heard(receipt(3, 4), SECOND), Heard::Nothing);
+        let refused = Receipt { verdict: Verdict::Refused { reason: String::new() }, ..receipt(5, 6) };
+        assert_eq!(strict.heard(refused, SECOND), Heard::Nothing, "it is sent again anyway");
+        for first in (100..200).step_by(2) {
+            strict.depart(first, sent(first, first + 1), &message(first, first + 1));
+            strict.lose();
+        }
+        assert_eq!(strict.earlier.len(), 4 * config().unconfirmed_batches, "bounded");
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -435,7 +486,7 @@ mod tests {
                     let (ticket, _) = flights.depart(&(), Seq(first), Seq(last), last - first + 1);
                     self.highest = self.highest.max(last);
                     let message = message(first, last);
-                    self.asked.push((strict.depart(ticket, span(first, last), &message), message));
+                    self.asked.push((strict.depart(ticket, sent(first, last), &message), message));
                 }
                 Step::Broker(at, takes) => {
                     let Some(at) = take(self.asked.len(), at) else { return };
@@ -460,9 +511,12 @@ mod tests {
                     let Some(at) = take(self.receipts.len(), at) else { return };
                     let message = if again { self.receipts[at].clone() } else { self.receipts.remove(at) };
                     let (first, last) = numbers(&message);
-                    if let Heard::Kept(ticket) = strict.heard(receipt(first, last), self.now)
-                        && let Some(arrived) = flights.acknowledge(ticket)
-                    {
+                    let arrived = match strict.heard(receipt(first, last), self.now) {
+                        Heard::Kept(ticket) => flights.acknowledge(ticket),
+                        Heard::KeptBefore(span, rows) => flights.arrived_before(&(), span.first, span.last, rows),
+                        Heard::Refused(..) | Heard::Nothing => None,
+                    };
+                    if let Some(arrived) = arrived {
                         self.deleted.extend(arrived.first.0..=arrived.last.0);
                         flights.left(&arrived);
                         assert!(self.deleted.is_subset(&self.committed), "deleted too early");

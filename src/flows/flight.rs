@@ -124,6 +124,16 @@ impl<K: Clone + Eq + Hash> Flights<K> {
         Some(Arrived { key, first, last, rows })
     }
 
+    /// A batch of an earlier connection turns out to have arrived. Gives what may now be deleted, unless some of its rows
+    /// are on their way again: then they will be answered for themselves.
+    pub(super) fn arrived_before(&mut self, key: &K, first: Seq, last: Seq, rows: u64) -> Option<Arrived<K>> {
+        if self.covered(key).any(|(from, to)| from <= last && first <= to) {
+            return None;
+        }
+        self.streams.entry(key.clone()).or_default().leaving.push(Flight { ticket: 0, first, last, rows });
+        Some(Arrived { key: key.clone(), first, last, rows })
+    }
+
     /// The batch was not taken and will be fetched again. Gives its stream.
     pub(super) fn refuse(&mut self, ticket: u64) -> Option<K> {
         let (key, flight) = self.land(ticket)?;
@@ -165,6 +175,19 @@ mod tests {
 
     fn arrived(key: &'static str, first: u64, last: u64, rows: u64) -> Arrived<&'static str> {
         Arrived { key, first: Seq(first), last: Seq(last), rows }
+    }
+
+    #[test]
+    fn what_arrived_over_an_earlier_link_may_be_deleted_unless_it_is_on_its_way_again() {
+        let mut flights = Flights::new();
+        let (again, _) = flights.depart(&"a", Seq(4), Seq(6), 3);
+        assert_eq!(flights.arrived_before(&"a", Seq(1), Seq(4), 4), None);
+        assert_eq!(flights.arrived_before(&"a", Seq(1), Seq(3), 3), Some(arrived("a", 1, 3, 3)));
+        assert_eq!(flights.arrived_before(&"a", Seq(1), Seq(3), 3), None, "it is being deleted");
+        assert_eq!(flights.rows(&"a"), 6, "none of it needs fetching");
+        flights.left(&arrived("a", 1, 3, 3));
+        assert_eq!((flights.rows(&"a"), flights.len()), (3, 1));
+        assert_eq!(flights.acknowledge(again), Some(arrived("a", 4, 6, 3)));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::models::{Models, NotServing, chain};
-use crate::base::Tensor;
+use super::classify::classify;
+use super::models::{Loaded, Models, NotServing, chain};
+use super::tally::Counts;
+use crate::base::{Clock, Datatype, Tensor};
 use crate::engine;
 
 /// A tensor with its name.
@@ -14,6 +16,30 @@ pub struct NamedTensor {
     pub name: String,
     /// Shape and elements.
     pub tensor: Tensor,
+}
+
+/// An output that the caller wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The model's name for it.
+    pub name: String,
+    /// So many of its largest elements, as texts, in place of all of them.
+    pub classes: Option<usize>,
+}
+
+/// What a caller asks.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The model.
+    pub model: String,
+    /// None: the newest that serves.
+    pub version: Option<u32>,
+    /// Its inputs, in any order.
+    pub inputs: Vec<NamedTensor>,
+    /// The outputs in this order; none: all of them in the model's.
+    pub outputs: Vec<Wanted>,
+    /// How long the caller waits.
+    pub deadline: Duration,
 }
 
 /// An answer.
@@ -27,7 +53,7 @@ pub struct Inferred {
     pub engine: String,
     /// Time in the engine, waiting not included.
     pub duration_us: u64,
-    /// Outputs in the manifest's order.
+    /// Outputs in the manifest's order, or in the caller's.
     pub outputs: Vec<NamedTensor>,
 }
 
@@ -36,8 +62,8 @@ pub struct Inferred {
 pub struct TensorMetadata {
     /// Name.
     pub name: String,
-    /// Element type in the protocol's words.
-    pub datatype: String,
+    /// Element type.
+    pub datatype: Datatype,
     /// Dimensions; -1 is any size.
     pub shape: Vec<i64>,
 }
@@ -49,19 +75,34 @@ pub struct ModelMetadata {
     pub name: String,
     /// Versions on this box, ascending.
     pub versions: Vec<u32>,
-    /// Format of the newest version that serves.
+    /// Format of the version that was asked for.
     pub platform: String,
+    /// What computes it.
+    pub engine: String,
+    /// The model file's name in its folder.
+    pub file: String,
     /// Its inputs.
     pub inputs: Vec<TensorMetadata>,
     /// Its outputs.
     pub outputs: Vec<TensorMetadata>,
 }
 
+/// What one version served since it was loaded.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// Name.
+    pub model: String,
+    /// Version.
+    pub version: u32,
+    /// The figures.
+    pub counts: Counts,
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum InferError {
-    /// No such model or version.
-    #[error("no model {0:?}; GET /api/v1/models lists them")]
+    /// No such model or version. In Triton's words, which its clients' programs look for.
+    #[error("Request for unknown model: {0:?} is not found; POST /v2/repository/index lists what is there")]
     NoModel(String),
     /// It is there and does not serve.
     #[error("{reason}")]
@@ -69,7 +110,7 @@ pub enum InferError {
         /// Why.
         reason: String,
     },
-    /// The inputs are not what the model takes.
+    /// The inputs are not what the model takes, or it has no such output.
     #[error("{detail}")]
     Shape {
         /// Which input, expected and given.
@@ -95,62 +136,130 @@ pub enum InferError {
     },
 }
 
+impl From<NotServing> for InferError {
+    fn from(error: NotServing) -> Self {
+        match error {
+            NotServing::Unknown(name) => Self::NoModel(name),
+            refused @ NotServing::Refused { .. } => Self::NotServing { reason: refused.to_string() },
+        }
+    }
+}
+
 /// The story of one inference.
 pub struct Inference {
     models: Arc<Models>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Inference {
     /// Over these models.
-    pub fn new(models: Arc<Models>) -> Self {
-        Self { models }
+    pub fn new(models: Arc<Models>, clock: Arc<dyn Clock>) -> Self {
+        Self { models, clock }
     }
 
     /// Asks a model; without a version the newest that serves.
-    pub async fn infer(
-        &self,
-        model: &str,
-        version: Option<u32>,
-        inputs: Vec<NamedTensor>,
-        deadline: Duration,
-    ) -> Result<Inferred, InferError> {
-        let loaded = self.models.serving(model, version).map_err(|error| match error {
-            NotServing::Unknown(name) => InferError::NoModel(name),
-            refused @ NotServing::Refused { .. } => InferError::NotServing { reason: refused.to_string() },
-        })?;
-        let inputs = inputs.into_iter().map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
-        let outputs = loaded.handle.infer(inputs, Some(deadline)).await.map_err(translate)?;
-        let outputs_named = outputs.tensors.into_iter();
-        Ok(Inferred {
-            model: loaded.manifest.model.name.to_string(),
-            version: loaded.manifest.model.version,
-            engine: outputs.engine.to_owned(),
-            duration_us: outputs.duration_us,
-            outputs: outputs_named
-                .map(|output| NamedTensor { name: output.name.to_string(), tensor: output.tensor })
-                .collect(),
-        })
+    pub async fn infer(&self, question: Question) -> Result<Inferred, InferError> {
+        let loaded = self.models.serving(&question.model, question.version)?;
+        let picks = picks(&loaded, &question.outputs)?;
+        let started = self.clock.since_boot();
+        let took = || self.clock.since_boot().saturating_sub(started);
+        let inputs = question.inputs.into_iter();
+        let inputs: Vec<_> = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
+        let batch = inputs.first().and_then(|input| input.tensor.shape().first()).map_or(1, |&batch| batch as u64);
+        match loaded.handle.infer(inputs, Some(question.deadline)).await {
+            Ok(outputs) => {
+                let compute = Duration::from_micros(outputs.duration_us);
+                loaded.tally.answered(batch, took(), compute, self.clock.wall_ms());
+                answer(&loaded, &outputs, &picks)
+            }
+            Err(error) => {
+                loaded.tally.failed(took(), self.clock.wall_ms());
+                Err(translate(error))
+            }
+        }
     }
 
-    /// What the model takes and gives; `None` if there is none that serves.
-    pub fn metadata(&self, model: &str) -> Option<ModelMetadata> {
-        let loaded = self.models.serving(model, None).ok()?;
+    /// What the model takes and gives; without a version the newest that serves.
+    pub fn metadata(&self, model: &str, version: Option<u32>) -> Result<ModelMetadata, InferError> {
+        let loaded = self.models.serving(model, version)?;
         let ports = |specs: &[engine::TensorSpec]| {
             let port = |spec: &engine::TensorSpec| TensorMetadata {
                 name: spec.name.to_string(),
-                datatype: spec.datatype.clone(),
+                datatype: spec.datatype,
                 shape: spec.shape.clone(),
             };
             specs.iter().map(port).collect()
         };
-        Some(ModelMetadata {
+        let about = &loaded.manifest.model;
+        Ok(ModelMetadata {
             name: model.to_owned(),
             versions: self.models.versions(model),
-            platform: loaded.manifest.model.format.clone(),
+            platform: about.format.clone(),
+            engine: loaded.handle.engine().to_owned(),
+            file: about.file.clone(),
             inputs: ports(loaded.handle.inputs()),
             outputs: ports(loaded.handle.outputs()),
         })
     }
+
+    /// What the versions served that serve now: of one model, or of all; of one version, or of all.
+    pub fn served(&self, model: Option<&str>, version: Option<u32>) -> Result<Vec<Served>, InferError> {
+        if let Some(model) = model {
+            // An unknown model is an error, not an empty list.
+            self.models.serving(model, version)?;
+        }
+        let wanted = |loaded: &Arc<Loaded>| {
+            let about = &loaded.manifest.model;
+            model.is_none_or(|model| about.name.as_str() == model) && version.is_none_or(|v| about.version == v)
+        };
+        let served = |loaded: Arc<Loaded>| Served {
+            model: loaded.manifest.model.name.to_string(),
+            version: loaded.manifest.model.version,
+            counts: loaded.tally.counts(),
+        };
+        Ok(self.models.all_serving().into_iter().filter(wanted).map(served).collect())
+    }
+}
+
+/// Where each wanted output is among the model's, and how it is wanted.
+fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Option<usize>)>, InferError> {
+    let outputs = loaded.handle.outputs();
+    if wanted.is_empty() {
+        return Ok((0..outputs.len()).map(|at| (at, None)).collect());
+    }
+    let pick = |wanted: &Wanted| {
+        let at = outputs.iter().position(|output| *output.name == *wanted.name).ok_or_else(|| {
+            let names = outputs.iter().map(|output| output.name.to_string()).collect::<Vec<_>>().join(", ");
+            InferError::Shape { detail: format!("the model has no output {:?}; it has {names}", wanted.name) }
+        })?;
+        Ok((at, wanted.classes))
+    };
+    wanted.iter().map(pick).collect()
+}
+
+fn answer(
+    loaded: &Loaded,
+    outputs: &engine::Outputs,
+    picks: &[(usize, Option<usize>)],
+) -> Result<Inferred, InferError> {
+    let about = &loaded.manifest.model;
+    let named = |&(at, classes): &(usize, Option<usize>)| {
+        let engine::NamedTensor { name, tensor } = outputs.tensors[at].clone();
+        let tensor = match classes {
+            None => tensor,
+            Some(classes) => classify(&tensor, classes, &[]).ok_or_else(|| InferError::Shape {
+                detail: format!("output {name} is BYTES, which cannot be classified; leave out `classification`"),
+            })?,
+        };
+        Ok::<_, InferError>(NamedTensor { name: name.to_string(), tensor })
+    };
+    Ok(Inferred {
+        model: about.name.to_string(),
+        version: about.version,
+        engine: outputs.engine.to_owned(),
+        duration_us: outputs.duration_us,
+        outputs: picks.iter().map(named).collect::<Result<_, _>>()?,
+    })
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -161,13 +270,18 @@ fn translate(error: engine::Error) -> InferError {
         E::MissingInput { .. }
         | E::UnknownInput { .. }
         | E::Shape { .. }
+        | E::Datatype { .. }
         | E::TooLarge { .. }
         | E::NotFinite { .. } => InferError::Shape { detail },
         E::Busy { .. } => InferError::Busy { detail },
         E::Expired { .. } => InferError::Deadline { detail },
-        E::Closed | E::NoEngine { .. } | E::Load { .. } | E::Declared { .. } | E::Sample { .. } | E::Thread(_) => {
-            InferError::NotServing { reason: detail }
-        }
+        E::Closed
+        | E::NoEngine { .. }
+        | E::NoneTakes { .. }
+        | E::Load { .. }
+        | E::Declared { .. }
+        | E::Sample { .. }
+        | E::Thread(_) => InferError::NotServing { reason: detail },
         E::Panicked { .. } | E::Run { .. } => InferError::Failed { detail },
     }
 }

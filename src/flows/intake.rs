@@ -48,9 +48,12 @@ pub enum IngestError {
     /// The stream's queue is full.
     #[error("the stream's queue is full")]
     Full,
-    /// A class that blocks has used up its share of the queue to the cloud, or the file is full.
+    /// A class that blocks has used up its share of the queue to the cloud.
     #[error("there is no room for more until the cloud takes rows; nothing was kept")]
     Quota,
+    /// The file is full, the queue to the cloud within its share or not.
+    #[error("the database is at its limit; nothing was kept")]
+    File,
     /// The disk refused; nothing was acknowledged.
     #[error("the disk does not take readings; nothing was kept")]
     Disk,
@@ -62,7 +65,8 @@ pub enum IngestError {
 impl From<Refusal> for IngestError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Full => Self::Quota,
+            // A class that is full says so itself before anything goes to the disk.
+            Refusal::Full => Self::File,
             Refusal::Disk => Self::Disk,
             Refusal::Dropped => Self::Closing,
             Refusal::Payload => Self::Payload { detail: "the payload cannot be read".to_owned() },
@@ -73,7 +77,7 @@ impl From<Refusal> for IngestError {
 impl From<CommitError> for IngestError {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Full(_) => Self::Quota,
+            CommitError::Full(_) => Self::File,
             CommitError::Disk(_) | CommitError::Corrupt(_) => Self::Disk,
             CommitError::Closed => Self::Closing,
         }

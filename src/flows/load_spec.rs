@@ -11,14 +11,14 @@ pub fn load_spec(model: &Model) -> Result<LoadSpec, Error> {
     let manifest = &model.manifest;
     let spec = |port: &Port| TensorSpec {
         name: port.name.as_str().into(),
-        datatype: port.datatype.to_string(),
+        datatype: port.datatype,
         shape: port.shape.clone(),
     };
     let named = |ports: &[Port], given: &std::collections::BTreeMap<String, Values>| {
         let tensor = |port: &Port| {
-            let values = given.get(&port.name)?.to_f32();
+            let values = given.get(&port.name)?.as_slice();
             let shape = port.sample_shape(values.len())?;
-            Some(NamedTensor::new(port.name.as_str(), Tensor::new(shape, values).ok()?))
+            Some(NamedTensor::new(port.name.as_str(), Tensor::of_numbers(port.datatype, shape, values)?))
         };
         ports.iter().filter_map(tensor).collect::<Vec<_>>()
     };
@@ -32,6 +32,7 @@ pub fn load_spec(model: &Model) -> Result<LoadSpec, Error> {
         name: manifest.model.name.clone(),
         version: manifest.model.version,
         format: manifest.model.format.clone(),
+        engine: manifest.model.engine.clone(),
         bytes: Arc::from(model.read()?),
         inputs: manifest.inputs.iter().map(spec).collect(),
         outputs: manifest.outputs.iter().map(spec).collect(),

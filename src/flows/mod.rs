@@ -5,6 +5,7 @@ mod arrival;
 mod batch;
 pub mod board;
 mod cbor;
+mod classify;
 mod collect;
 #[cfg(feature = "nats")]
 mod collect_stream;
@@ -22,7 +23,9 @@ pub mod query;
 mod queue;
 pub mod raw;
 mod receipt;
+mod receive;
 pub mod record;
+pub mod repository;
 mod request;
 pub mod salvage;
 pub mod sense;
@@ -31,6 +34,7 @@ mod summarise;
 pub mod summary;
 mod sync;
 mod sync_settings;
+pub mod tally;
 mod upkeep;
 mod view;
 #[cfg(feature = "postgres")]

@@ -288,7 +288,7 @@ impl Requests {
                 () = stop.cancelled() => return,
                 message = self.asked.recv() => message,
             };
-            let Some(CloudMessage { payload, .. }) = message else { return };
+            let Some(CloudMessage { payload, done, .. }) = message else { return };
             self.metrics.asked.inc();
             let form = Form::of(&payload);
             let Some(answer) = self.answer(form, &payload).await else {
@@ -299,6 +299,10 @@ impl Requests {
                 Outcome::Queued | Outcome::Repeated => self.metrics.fulfilled.inc(),
                 Outcome::Later | Outcome::Refused => self.metrics.refused.inc(),
             };
+            // Whoever keeps it brings it again later.
+            if let Some(done) = done.filter(|_| answer.outcome != Outcome::Later) {
+                done.tell();
+            }
             let message = Message { topic: self.topic.clone(), payload: Bytes::from(form.write(&answer)) };
             if self.say.try_send(message).is_err() {
                 tracing::warn!(request.id = answer.id, "the answer to the cloud found no room; it asks again");

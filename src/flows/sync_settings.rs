@@ -24,7 +24,7 @@ pub enum AcknowledgedBy {
     /// that forgets what it took costs nothing.
     #[default]
     Receiver,
-    /// The broker's: for rules, bridges and other consumers that answer nothing. What the broker forgets is gone.
+    /// The broker's PUBACK or the stream's PubAck: for rules, bridges and other consumers that answer nothing. What the broker forgets is gone.
     Broker,
 }
 
@@ -46,7 +46,7 @@ pub struct SyncConfig {
     pub retry_most_ms: u64,
     /// At the end: how long to wait for the answers to what was sent.
     pub drain_ms: u64,
-    /// Whose word lets a row leave the queue. On a link that hears nothing it is the far side's own.
+    /// Whose word lets a row leave the queue.
     pub acknowledged_by: AcknowledgedBy,
     /// Batches that the broker took and no receiver has confirmed yet, at once. They are kept in memory.
     pub unconfirmed_batches: usize,

@@ -1,17 +1,29 @@
 //! What this box has seen lately: readings with their verdicts, summary windows, alarms, rejected payloads,
 //! and what each stream must remember over a restart.
 //!
-//! Bounded by count, oldest first. It is for people, for refilling windows after a restart, and for nothing
-//! else: what the cloud must get waits in the outbox, and dropping history is no loss.
+//! It is for people, for refilling windows after a restart, and for nothing else: what the cloud must get waits in the
+//! outbox, and dropping history is no loss. It never takes room that the queue needs.
+//!
+//! Limits: readings and windows a stream, alarms and rejected payloads in all, readings in bytes. The oldest goes.
 
+mod arrival;
+mod block;
 mod checksum;
+mod columns;
+mod incoming;
+mod keep;
+mod limits;
+mod metrics;
 mod number;
 mod read;
 mod request;
 mod salvage;
+mod walk;
 mod write;
 
 pub use checksum::register;
+pub use keep::Keeper;
+pub use metrics::Metrics;
 pub use read::{
     alerts, curve, memory, number_at, numbers_around, numbers_between, oldest, one_alert, open_alert, open_window,
     readings, rejected, tail, windows,
@@ -26,8 +38,10 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Readings kept a stream.
+    /// Readings kept a stream. Older ones go a block at a time.
     pub readings: u64,
+    /// Most that readings take of what rows may fill of the file, in per cent. They give way to everything else.
+    pub share_percent: u64,
     /// Summary windows kept a stream.
     pub windows: u64,
     /// Alarms kept in all.
@@ -38,7 +52,19 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { readings: 50_000, windows: 5_000, alerts: 10_000, rejected: 1_000 }
+        Self { readings: 50_000, share_percent: 20, windows: 5_000, alerts: 10_000, rejected: 1_000 }
+    }
+}
+
+impl Config {
+    /// Finds settings that make no history; the key and what is wrong with it.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if !(1..=90).contains(&self.share_percent) {
+            let problem =
+                format!("is {}: history needs a part of the file and leaves one; use 1 to 90", self.share_percent);
+            return Err(("share_percent", problem));
+        }
+        Ok(())
     }
 }
 

@@ -42,6 +42,7 @@ impl Numbers {
             "UPDATE history_stream SET (reserved, opened_ms, crc) = (SELECT next, 0,
              row_crc('history_stream', history_stream.no, name, next, 0) FROM (SELECT ?2 + max(
                coalesce((SELECT max(seq) FROM history_reading WHERE stream_no = ?1), 0),
+               coalesce((SELECT max(last) FROM history_block WHERE stream_no = ?1), 0),
                coalesce((SELECT max(last_seq) FROM history_window WHERE stream_no = ?1), 0),
                coalesce((SELECT max(raised_seq) FROM history_alert WHERE stream_no = ?1), 0)) AS next))
              WHERE no = ?1 AND crc IS NOT row_crc('history_stream', no, name, reserved, opened_ms)",
@@ -51,8 +52,8 @@ impl Numbers {
             corrupt();
         }
         // A file that was restored by hand may hold readings above its mark.
-        let mark = "SELECT max(reserved, coalesce((SELECT max(seq) FROM history_reading WHERE stream_no = ?1), 0))
-             FROM history_stream WHERE no = ?1";
+        let mark = "SELECT max(reserved, coalesce((SELECT max(seq) FROM history_reading WHERE stream_no = ?1), 0),
+             coalesce((SELECT max(last) FROM history_block WHERE stream_no = ?1), 0)) FROM history_stream WHERE no = ?1";
         let last = tx.query_row(mark, [no], |row| row.get::<_, i64>(0))?.cast_unsigned();
         let stream = streams.entry(no).or_insert(Stream { next: last + 1, reserved: last, staged: None });
         self.reserve(tx, no, stream, last + 2 * BLOCK)
@@ -154,7 +155,10 @@ mod tests {
             }
             if life == 1 {
                 // A disk that broke its promise: the newest readings are gone.
-                let lose = |tx: &Tx<'_>| tx.execute("DELETE FROM history_reading WHERE seq > 900", []).map(drop);
+                let lose = |tx: &Tx<'_>| {
+                    tx.execute("DELETE FROM history_arrival_a WHERE no > 900", [])?;
+                    tx.execute("DELETE FROM history_arrival_b WHERE no > 900", []).map(drop)
+                };
                 store.writer().commit(64, lose).await.unwrap();
             }
             // No `close` of the history: as after a kill.

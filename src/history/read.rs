@@ -2,55 +2,41 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::block::Head;
 use super::checksum::{corrupt, holds};
+use super::walk::{backward, forward};
 use super::{Alert, Bucket, Reading, Rejected, StreamNo, Window};
 use crate::store::Error;
 
-const READING: &str = "SELECT seq, time_ms, id, value, more, score, expected, state, extra, crc FROM history_reading";
-const READING_COLUMNS: usize = 9;
 const WINDOW_COLUMNS: usize = 7;
-
-/// None if its checksum is wrong.
-fn reading(row: &Row<'_>) -> rusqlite::Result<Option<Reading>> {
-    if !holds(row, READING_COLUMNS)? {
-        return Ok(None);
-    }
-    let mut values = vec![row.get::<_, Option<f64>>(3)?.unwrap_or(f64::NAN)];
-    if let Some(more) = row.get::<_, Option<Vec<u8>>>(4)? {
-        let (numbers, _) = more.as_chunks::<8>();
-        values.extend(numbers.iter().map(|bytes| f64::from_le_bytes(*bytes)));
-    }
-    Ok(Some(Reading {
-        seq: row.get::<_, i64>(0)? as u64,
-        time_ms: row.get(1)?,
-        id: row.get(2)?,
-        values,
-        score: row.get(5)?,
-        expected: row.get(6)?,
-        state: row.get(7)?,
-        extra: row.get(8)?,
-    }))
-}
 
 fn whole<T>(rows: impl Iterator<Item = rusqlite::Result<Option<T>>>) -> Result<Vec<T>, Error> {
     Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
 }
 
-/// The newest `count` readings, oldest first.
-pub fn tail(conn: &Connection, stream: StreamNo, count: usize) -> Result<Vec<Reading>, Error> {
-    let sql = format!("{READING} WHERE stream_no = ?1 ORDER BY seq DESC LIMIT ?2");
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![stream.0, count as i64], reading)?;
-    let mut readings = whole(rows)?;
-    readings.reverse();
-    Ok(readings)
-}
-
 /// Readings after `after_seq` in order, at most `limit`.
 pub fn readings(conn: &Connection, stream: StreamNo, after_seq: u64, limit: usize) -> Result<Vec<Reading>, Error> {
-    let sql = format!("{READING} WHERE stream_no = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
-    let mut statement = conn.prepare_cached(&sql)?;
-    whole(statement.query_map(params![stream.0, after_seq as i64, limit as i64], reading)?)
+    let mut found = Vec::new();
+    if limit > 0 {
+        forward(conn, stream, after_seq, &|_| true, &mut |reading| {
+            found.push(reading);
+            found.len() < limit
+        })?;
+    }
+    Ok(found)
+}
+
+/// The newest `count` readings, oldest first.
+pub fn tail(conn: &Connection, stream: StreamNo, count: usize) -> Result<Vec<Reading>, Error> {
+    let mut found = Vec::new();
+    if count > 0 {
+        backward(conn, stream, u64::MAX, &mut |reading| {
+            found.push(reading);
+            found.len() < count
+        })?;
+    }
+    found.reverse();
+    Ok(found)
 }
 
 /// The first and the last number whose source time lies within the range, as far as readings are kept; `None` if none
@@ -61,24 +47,30 @@ pub fn numbers_between(
     from_ms: i64,
     to_ms: i64,
 ) -> Result<Option<(u64, u64)>, Error> {
-    // Late readings and clocks that were set back put times out of order, so every kept reading is looked at.
-    let sql = "SELECT min(seq), max(seq) FROM history_reading WHERE stream_no = ?1 AND time_ms BETWEEN ?2 AND ?3";
-    let ends = conn.prepare_cached(sql)?.query_row(params![stream.0, from_ms, to_ms], |row| {
-        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
+    // Late readings and clocks that were set back put times out of order, so every kept reading counts.
+    let mut ends = None;
+    let touches = |head: &Head| head.max_ms >= from_ms && head.min_ms <= to_ms;
+    forward(conn, stream, 0, &touches, &mut |reading| {
+        if (from_ms..=to_ms).contains(&reading.time_ms) {
+            ends = Some((ends.map_or(reading.seq, |(first, _)| first), reading.seq));
+        }
+        true
     })?;
-    Ok(match ends {
-        (Some(first), Some(last)) => Some((first.cast_unsigned(), last.cast_unsigned())),
-        _ => None,
-    })
+    Ok(ends)
 }
 
 /// Of the readings `first..=last`, the number of the `count`th; `None` if there are fewer.
 pub fn number_at(conn: &Connection, stream: StreamNo, first: u64, last: u64, count: u64) -> Result<Option<u64>, Error> {
-    let sql =
-        "SELECT seq FROM history_reading WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq LIMIT 1 OFFSET ?4";
-    let at = params![stream.0, first.cast_signed(), last.cast_signed(), count.saturating_sub(1).cast_signed()];
-    let number = conn.prepare_cached(sql)?.query_row(at, |row| row.get::<_, i64>(0)).optional()?;
-    Ok(number.map(i64::cast_unsigned))
+    let (mut left, mut number) = (count.max(1), None);
+    forward(conn, stream, first.saturating_sub(1), &|_| true, &mut |reading| {
+        if reading.seq > last {
+            return false;
+        }
+        left -= 1;
+        number = (left == 0).then_some(reading.seq);
+        left > 0
+    })?;
+    Ok(number)
 }
 
 /// The numbers of up to `before` readings before `seq` and up to `after` from it on, in order.
@@ -89,24 +81,21 @@ pub fn numbers_around(
     before: usize,
     after: usize,
 ) -> Result<(Vec<u64>, Vec<u64>), Error> {
-    let numbers = |sql: &str, limit: usize| {
-        let mut statement = conn.prepare_cached(sql)?;
-        let rows =
-            statement.query_map(params![stream.0, seq.cast_signed(), limit as i64], |row| row.get::<_, i64>(0))?;
-        Ok::<_, Error>(rows.map(|row| row.map(i64::cast_unsigned)).collect::<Result<Vec<_>, _>>()?)
-    };
-    let sql = "SELECT seq FROM history_reading WHERE stream_no = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
-    let mut earlier = numbers(sql, before)?;
+    let mut earlier = Vec::new();
+    if before > 0 {
+        backward(conn, stream, seq, &mut |reading| {
+            earlier.push(reading.seq);
+            earlier.len() < before
+        })?;
+    }
     earlier.reverse();
-    let sql = "SELECT seq FROM history_reading WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3";
-    Ok((earlier, numbers(sql, after)?))
+    let later = readings(conn, stream, seq.saturating_sub(1), after)?;
+    Ok((earlier, later.into_iter().map(|reading| reading.seq).collect()))
 }
 
 /// Number and source time of the oldest reading that is kept.
 pub fn oldest(conn: &Connection, stream: StreamNo) -> Result<Option<(u64, i64)>, Error> {
-    let sql = "SELECT seq, time_ms FROM history_reading WHERE stream_no = ?1 ORDER BY seq LIMIT 1";
-    let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?));
-    Ok(conn.prepare_cached(sql)?.query_row([stream.0], row).optional()?)
+    Ok(readings(conn, stream, 0, 1)?.first().map(|reading| (reading.seq, reading.time_ms)))
 }
 
 /// Where the open summary window begins: the number after the last window's last, and when the window's first reading
@@ -118,10 +107,7 @@ pub fn open_window(conn: &Connection, stream: StreamNo) -> Result<(u64, i64), Er
     Ok(conn.prepare_cached(sql)?.query_row([stream.0], row).optional()?.unwrap_or((1, 0)))
 }
 
-/// The readings between two source times in at most `buckets` groups of neighbours.
-///
-/// Source times rise with the position but for a clock that was set back, so the range is found by bisection and
-/// needs no index of its own.
+/// The readings between two source times, both included, in at most `buckets` groups of neighbours.
 pub fn curve(
     conn: &Connection,
     stream: StreamNo,
@@ -129,64 +115,37 @@ pub fn curve(
     to_ms: Option<i64>,
     buckets: usize,
 ) -> Result<Vec<Bucket>, Error> {
-    let ends = "SELECT min(seq), max(seq) FROM history_reading WHERE stream_no = ?1";
-    let (first, last) = conn
-        .prepare_cached(ends)?
-        .query_row([stream.0], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?;
-    let (Some(mut first), Some(mut last)) = (first, last) else { return Ok(Vec::new()) };
-    if let Some(from_ms) = from_ms {
-        first = bisect(conn, stream, first, last, from_ms)?;
-    }
-    if let Some(to_ms) = to_ms {
-        last = bisect(conn, stream, first, last, to_ms)?;
-    }
-    let per_bucket = ((last - first + 1) as u64).div_ceil(buckets.max(1) as u64).max(1) as i64;
-    // Rows come in the order of the key, so neighbours are grouped as they come: GROUP BY would sort them again.
-    let mut statement = conn.prepare_cached(&format!(
-        "{READING} WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 AND value IS NOT NULL ORDER BY seq"
-    ))?;
-    let mut rows = statement.query(params![stream.0, first, last])?;
+    let (from_ms, to_ms) = (from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX));
+    let mut points: Vec<(u64, Bucket)> = Vec::new();
+    let touches = |head: &Head| head.max_ms >= from_ms && head.min_ms <= to_ms;
+    forward(conn, stream, 0, &touches, &mut |reading| {
+        let Reading { seq, time_ms, ref values, score, expected, .. } = reading;
+        let value = values.first().copied().filter(|value| !value.is_nan());
+        if let Some(value) = value.filter(|_| (from_ms..=to_ms).contains(&time_ms)) {
+            points.push((seq, Bucket { time_ms, low: value, high: value, score, expected }));
+        }
+        true
+    })?;
+    let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return Ok(Vec::new()) };
+    let (first, span) = (*first, last.saturating_sub(*first));
+    let per_bucket = (span / buckets.max(1) as u64).saturating_add(1);
     let mut curve: Vec<Bucket> = Vec::new();
     let mut open = None;
-    while let Some(row) = rows.next()? {
-        if !holds(row, READING_COLUMNS)? {
-            continue;
-        }
-        let number = (row.get::<_, i64>(0)? - first) / per_bucket;
-        let (time_ms, value, score): (i64, f64, Option<f64>) = (row.get(1)?, row.get(3)?, row.get(5)?);
-        let expected = row.get(6)?;
+    for (seq, point) in points {
+        let number = seq.saturating_sub(first) / per_bucket;
         match curve.last_mut().filter(|_| open == Some(number)) {
             Some(bucket) => {
-                bucket.time_ms = bucket.time_ms.min(time_ms);
-                bucket.low = bucket.low.min(value);
-                bucket.high = bucket.high.max(value);
-                bucket.score = bucket.score.into_iter().chain(score).reduce(f64::max);
-                bucket.expected = expected;
+                bucket.time_ms = bucket.time_ms.min(point.time_ms);
+                bucket.low = bucket.low.min(point.low);
+                bucket.high = bucket.high.max(point.high);
+                bucket.score = bucket.score.into_iter().chain(point.score).reduce(f64::max);
+                bucket.expected = point.expected;
             }
-            None => curve.push(Bucket { time_ms, low: value, high: value, score, expected }),
+            None => curve.push(point),
         }
         open = Some(number);
     }
     Ok(curve)
-}
-
-/// The first position in `[first, last]` whose time is at or after `time_ms`; `last` if there is none.
-fn bisect(conn: &Connection, stream: StreamNo, first: i64, last: i64, time_ms: i64) -> Result<i64, Error> {
-    // Positions may be missing after a restart: look at the next one there is.
-    let sql = "SELECT seq, time_ms FROM history_reading WHERE stream_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1";
-    let mut statement = conn.prepare_cached(sql)?;
-    let (mut low, mut high) = (first, last);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let (seq, time): (i64, i64) =
-            statement.query_row(params![stream.0, middle], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if time < time_ms {
-            low = seq.max(middle) + 1;
-        } else {
-            high = middle;
-        }
-    }
-    Ok(low.min(last))
 }
 
 /// Summary windows, newest first.
@@ -291,27 +250,53 @@ mod tests {
     use crate::store::{self, Store, Tx};
     use std::sync::Arc;
 
+    fn reading(value: f64) -> Reading {
+        Reading {
+            seq: 0,
+            time_ms: 7,
+            id: Some(format!("{value}")),
+            values: vec![value, value + 0.5],
+            score: Some(value / 2.0),
+            expected: None,
+            state: 4,
+            extra: None,
+        }
+    }
+
     #[tokio::test]
     async fn a_row_that_the_disk_has_changed_is_not_served() {
         let folder = tempfile::tempdir().unwrap();
         let config = store::Config::at(folder.path());
         let (store, _) = Store::open(&config, &[SCHEMA], Arc::new(ManualClock::at(1_700_000_000_000))).unwrap();
         let history = History::new(Config::default());
-        let fill = move |tx: &Tx<'_>| {
-            let stream = history.stream(tx, "press")?;
-            for value in [1.0, f64::NAN, 3.0, 4.0] {
-                let id = Some(format!("{value}"));
-                let (score, expected) = (Some(value / 2.0), None);
-                let values = vec![value, value + 0.5];
-                let reading = Reading { seq: 0, time_ms: 7, id, values, score, expected, state: 4, extra: None };
-                history.append(tx, stream, &reading)?;
+        let begin = {
+            let history = history.clone();
+            move |tx: &Tx<'_>| {
+                tx.execute("INSERT INTO history_stream (no, name) VALUES (1, 'press')", [])?;
+                // Those of an older release, one of them from before there were checksums.
+                for (seq, crc) in [(1, Some(1)), (2, None)] {
+                    tx.execute(
+                        "INSERT INTO history_reading (stream_no, seq, time_ms, value, id, state, crc)
+                         VALUES (1, ?1, 7, 0.5, 'old', 4, ?2)",
+                        (seq, crc),
+                    )?;
+                }
+                let stream = history.stream(tx, "press")?;
+                history.remember(tx, stream, b"so far")?;
+                Ok(stream)
             }
-            history.remember(tx, stream, b"so far")?;
-            tx.execute("UPDATE history_reading SET score = 0.75 WHERE id = '3'", [])?;
-            tx.execute("UPDATE history_reading SET crc = NULL WHERE id = '4'", [])?;
-            Ok(stream)
         };
-        let stream = store.writer().commit(1, fill).await.unwrap();
+        let stream = store.writer().commit(1, begin).await.unwrap();
+        for value in [1.0, f64::NAN, 3.0, 4.0] {
+            let history = history.clone();
+            let append = move |tx: &Tx<'_>| history.append(tx, stream, &reading(value)).map(drop);
+            store.writer().commit(1, append).await.unwrap();
+        }
+        let spoil = |tx: &Tx<'_>| {
+            let sql = "UPDATE history_arrival_a SET body = CAST(substr(body, 1, 20) || x'00' || substr(body, 22) AS BLOB) WHERE no = 3";
+            tx.execute(sql, [])
+        };
+        assert_eq!(store.writer().commit(1, spoil).await.unwrap(), 1);
         let served = move |conn: &Connection| {
             let ids: Vec<_> = tail(conn, stream, 9)?.into_iter().filter_map(|reading| reading.id).collect();
             Ok((
@@ -322,8 +307,8 @@ mod tests {
             ))
         };
         let (ids, count, buckets, remembered) = store.reader().read(served).await.unwrap();
-        assert_eq!(ids, ["1", "NaN", "4"], "a row of an older release has no checksum");
-        assert_eq!((count, buckets, remembered), (3, 2, Some(b"so far".to_vec())));
+        assert_eq!(ids, ["old", "1", "NaN", "4"], "a row of an older release has no checksum");
+        assert_eq!((count, buckets, remembered), (4, 3, Some(b"so far".to_vec())));
         let spoil = |tx: &Tx<'_>| tx.execute("UPDATE history_stream SET memory = x'00'", []);
         store.writer().commit(1, spoil).await.unwrap();
         assert_eq!(store.reader().read(move |conn| memory(conn, stream)).await.unwrap(), None);

@@ -73,7 +73,7 @@ impl History {
                  VALUES (?1, ?2, ?3, 0, ?4, ?5, row_crc('history_stream', ?1, ?2, ?3, 0))",
                 (no, name, reserved, memory, memory_crc),
             )?;
-            stream.readings.iter().try_for_each(|reading| self.put(tx, StreamNo(no), reading.seq, reading))?;
+            stream.readings.iter().for_each(|reading| self.put(tx, StreamNo(no), reading.seq, reading));
             if let Some(alert) = &stream.standing {
                 // Its number is the one by which it was told.
                 tx.execute(

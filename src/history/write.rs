@@ -6,13 +6,14 @@ use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::checksum::{bytes, checksum, real};
+use super::incoming::Incoming;
+use super::limits::Limits;
+use super::metrics::Metrics;
 use super::number::Numbers;
 use super::read::{OPEN_ALERT, alert};
 use super::{Alert, Config, Reading, Rejected, Window};
 use crate::store::{Error, Schema, Tx};
 
-/// Readings between two trims: a delete of many costs less than many deletes of one.
-const TRIM_EVERY: u64 = 256;
 /// Bytes of a rejected payload that are kept.
 const MAX_REJECTED_BYTES: usize = 4096;
 
@@ -60,6 +61,17 @@ pub const SCHEMA: Schema = Schema {
         ALTER TABLE history_window ADD COLUMN crc INTEGER;
         ALTER TABLE history_stream ADD COLUMN memory_crc INTEGER;
     ", "
+        -- Readings come to one of two tables and move into blocks from there. Those of an older release stay in
+        -- history_reading until they are moved, too.
+        CREATE TABLE history_arrival_a (no INTEGER PRIMARY KEY, sections BLOB NOT NULL, body BLOB NOT NULL);
+        CREATE TABLE history_arrival_b (no INTEGER PRIMARY KEY, sections BLOB NOT NULL, body BLOB NOT NULL);
+        CREATE TABLE history_block (
+            no INTEGER PRIMARY KEY, stream_no INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+            count INTEGER NOT NULL, min_ms INTEGER NOT NULL, max_ms INTEGER NOT NULL, bytes INTEGER NOT NULL,
+            raw_bytes INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL
+        );
+        CREATE INDEX history_block_by_stream ON history_block (stream_no, last, count, bytes, min_ms, max_ms);
+    ", "
         -- The rows that are there are what they are; from here on each says so.
         ALTER TABLE history_stream ADD COLUMN crc INTEGER;
         UPDATE history_stream SET crc = row_crc('history_stream', no, name, reserved, opened_ms);
@@ -92,13 +104,37 @@ pub struct StreamNo(pub i64);
 #[derive(Debug, Clone)]
 pub struct History {
     pub(super) config: Config,
+    pub(super) incoming: Arc<Incoming>,
     numbers: Arc<Numbers>,
 }
 
 impl History {
     /// Keeps as much as `config` says.
     pub fn new(config: Config) -> Self {
-        Self { config, numbers: Arc::default() }
+        let incoming = Arc::new(Incoming::new(Limits::new(&config, None)));
+        Self { config, incoming, numbers: Arc::default() }
+    }
+
+    /// In a file that rows may fill up to `file_bytes`: history has its share of them, and less when others need them.
+    #[must_use]
+    pub fn in_file_of(self, file_bytes: u64) -> Self {
+        let incoming = Arc::new(Incoming::new(Limits::new(&self.config, Some(file_bytes))));
+        Self { incoming, ..self }
+    }
+
+    /// Bytes of the file that readings take, as far as they were counted.
+    pub fn bytes(&self) -> u64 {
+        self.incoming.total()
+    }
+
+    /// True if readings wait to be moved into blocks.
+    pub fn is_moving(&self) -> bool {
+        self.incoming.frozen().is_some()
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.incoming.metrics
     }
 
     /// How many readings of a stream are kept.
@@ -131,54 +167,17 @@ impl History {
         self.numbers.close(tx)
     }
 
-    /// Adds a reading, forgets the oldest beyond the bound, and returns the reading's number, which no other reading of
-    /// this stream ever had or will have, also if this transaction fails. `reading.seq` is not read.
+    /// Adds a reading and returns its number, which no other reading of this stream ever had or will have, also if this
+    /// transaction fails. `reading.seq` is not read. The reading is written at the end of the transaction.
     pub fn append(&self, tx: &Tx, stream: StreamNo, reading: &Reading) -> Result<u64, Error> {
         let seq = self.numbers.issue(tx, stream.0)?;
-        self.put(tx, stream, seq, reading)?;
+        self.put(tx, stream, seq, reading);
         Ok(seq)
     }
 
     /// A reading under its number.
-    pub(super) fn put(&self, tx: &Tx, stream: StreamNo, seq: u64, reading: &Reading) -> Result<(), Error> {
-        let more: Option<Vec<u8>> = (reading.values.len() > 1)
-            .then(|| reading.values[1..].iter().flat_map(|value| value.to_le_bytes()).collect());
-        let crc = checksum(&[
-            ValueRef::Integer(seq as i64),
-            ValueRef::Integer(reading.time_ms),
-            bytes(reading.id.as_ref().map(String::as_bytes)),
-            real(reading.values.first().copied()),
-            bytes(more.as_deref()),
-            real(reading.score),
-            real(reading.expected),
-            ValueRef::Integer(reading.state.into()),
-            bytes(reading.extra.as_deref()),
-        ]);
-        tx.execute(
-            "INSERT INTO history_reading (stream_no, seq, time_ms, value, more, id, score, expected, state, extra, crc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            params![
-                stream.0,
-                seq as i64,
-                reading.time_ms,
-                reading.values.first(),
-                more,
-                reading.id,
-                reading.score,
-                reading.expected,
-                reading.state,
-                reading.extra,
-                crc,
-            ],
-        )?;
-        if seq.is_multiple_of(TRIM_EVERY) {
-            let oldest = seq.saturating_sub(self.config.readings);
-            tx.execute(
-                "DELETE FROM history_reading WHERE stream_no = ?1 AND seq <= ?2",
-                params![stream.0, oldest as i64],
-            )?;
-        }
-        Ok(())
+    pub(super) fn put(&self, tx: &Tx, stream: StreamNo, seq: u64, reading: &Reading) {
+        self.incoming.take(tx, stream.0, Reading { seq, ..reading.clone() });
     }
 
     /// A summary window began with a reading at this time of the box's clock, ms since 1970.

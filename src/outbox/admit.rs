@@ -94,13 +94,15 @@ impl std::fmt::Debug for Admission {
 mod tests {
     use super::*;
     use crate::outbox::fixture::open_with;
-    use crate::outbox::{ClassConfig, Config};
+    use crate::outbox::{ClassConfig, Config, PackConfig};
 
     const WANTED: Wanted = Wanted { class: Class::Verdict, rows: 1, body_bytes: 869 };
 
     fn blocking() -> Config {
         let verdict = ClassConfig { share_percent: Some(4), policy: Some(Policy::Block), ttl_s: None };
-        Config { max_bytes: Some(100_000), verdict, ..Config::default() }
+        // Rows that were blocks would take less than was promised.
+        let pack = PackConfig { after_s: 0, ..PackConfig::default() };
+        Config { max_bytes: Some(100_000), pack, verdict, ..Config::default() }
     }
 
     #[tokio::test]

@@ -5,7 +5,10 @@
 //! are 4 bytes each, little-endian, as the single rows had them; bodies follow each other. zstd makes the stored form of
 //! it. A number is its place: row `i` of a block is number `base + i`.
 
+use std::cell::RefCell;
+
 use ciborium::value::Value;
+use zstd::bulk::Compressor;
 
 use super::queue::Stored;
 use crate::base::row_checksum;
@@ -17,8 +20,22 @@ pub(super) const MAX_BODY_BYTES: usize = 256 << 10;
 /// Nothing is unpacked beyond this, whatever a row says: bodies, and at most 64 bytes of columns a row.
 const MAX_RAW_BYTES: usize = MAX_BODY_BYTES + 64 * MAX_ROWS + 64;
 const VERSION: u8 = 1;
-/// Fast, and within a few per cent of the better levels on blocks of this size.
-const LEVEL: i32 = 3;
+/// On blocks of this size the better levels take longer and, of readings, leave no less.
+const LEVEL: i32 = 1;
+
+thread_local! {
+    /// One a thread that packs: making one costs as much as compressing a block with it.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(raw: &[u8]) -> Option<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        if kept.is_none() {
+            *kept = Compressor::new(LEVEL).ok();
+        }
+        kept.as_mut()?.compress(raw).ok()
+    })
+}
 
 /// A row in a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,11 +91,11 @@ impl Packed {
             column(|row| row.clock_state),
             Value::Bytes(rows.iter().flat_map(|row| row.checksum.to_le_bytes()).collect()),
             Value::Array(rows.iter().map(|row| Value::from(row.body.len() as u64)).collect()),
-            Value::Bytes(rows.iter().flat_map(|row| &row.body).copied().collect()),
+            Value::Bytes(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>().concat()),
         ]);
         let mut raw = Vec::with_capacity(bodies + 32 * rows.len());
         ciborium::into_writer(&columns, &mut raw).ok()?;
-        let body = zstd::bulk::compress(&raw, LEVEL).ok()?;
+        let body = compress(&raw)?;
         let mut packed = Self {
             stream_no: first.stored.stream_no,
             base: first.stored.seq.cast_unsigned(),

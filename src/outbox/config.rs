@@ -50,21 +50,24 @@ impl Default for Config {
     }
 }
 
-/// When rows that wait are packed into blocks, which take a fraction of the space.
+/// When rows are packed into blocks, which take a fraction of the space.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PackConfig {
     /// A row that has waited so long is packed, in seconds of the box being on; 0 turns packing off.
     pub after_s: u64,
-    /// Of a longer queue everything older than its newest rows is packed, however new: so many rows a stream stay.
+    /// More single rows than so many, all streams together, are packed however new they are. If most of them are no
+    /// block, everything but the newest so many of each stream is.
     pub keep_rows: u64,
     /// Most rows of a block, at most 256. Larger blocks compress better; one is unpacked whole to send any of it.
     pub block_rows: usize,
+    /// Rows of a stream that come in one commit are a block from the start if they are so many.
+    pub commit_rows: usize,
 }
 
 impl Default for PackConfig {
     fn default() -> Self {
-        Self { after_s: 600, keep_rows: 4096, block_rows: 256 }
+        Self { after_s: 600, keep_rows: 4096, block_rows: 256, commit_rows: 16 }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use super::arrive;
 use super::batch::GapReason;
 use super::config::Policy;
 use super::ledger;
@@ -240,6 +241,8 @@ fn sum_up(
             streams.touch(summaries);
             let envelope = Envelope { body, stamp: room.stamp };
             append(tx, streams, summaries, &envelope, room.reserve_rows, room.stamp.wall_ms)?;
+            let together = streams.together;
+            arrive::write(tx, &mut streams.all[summaries], together)?;
         }
         first = last + 1;
     }

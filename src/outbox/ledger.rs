@@ -191,6 +191,7 @@ fn entries(tx: &Tx<'_>, no: i64) -> Result<u64, Error> {
 fn forget(tx: &Tx<'_>, no: i64) -> Result<(), Error> {
     for sql in [
         "DELETE FROM outbox_row WHERE stream_no = ?1",
+        "DELETE FROM outbox_block WHERE block_no IN (SELECT block_no FROM outbox_pack WHERE stream_no = ?1)",
         "DELETE FROM outbox_pack WHERE stream_no = ?1",
         "DELETE FROM outbox_gap WHERE stream_no = ?1",
         "DELETE FROM outbox_acked WHERE stream_no = ?1",

@@ -80,7 +80,7 @@ impl Metrics {
         registry.register("outbox_deleted_rows", "Rows deleted after an acknowledgement", self.deleted.clone());
         registry.register("outbox_rows", "Rows waiting for the cloud", self.rows.clone());
         registry.register("outbox_burned_numbers", "Numbers burned by failed commits", self.burned.clone());
-        registry.register("outbox_packed_rows", "Rows that waited long and went into blocks", self.packed.clone());
+        registry.register("outbox_packed_rows", "Rows that went into blocks", self.packed.clone());
         registry.register("outbox_corrupt_rows", "Rows lost to a wrong checksum", self.corrupt.clone());
         let help = "Rows brought back from files that were set aside";
         registry.register("outbox_salvaged_rows", help, self.salvaged.clone());

@@ -10,7 +10,8 @@
 //! - A row whose checksum is wrong becomes a ledger entry and is never sent.
 //! - Opening and memory depend on the number of streams, not of rows.
 //!
-//! - Rows that wait long are packed into compressed blocks, which are sent, evicted and lost range by range like rows.
+//! - Rows that arrive together or wait long are compressed blocks, which are sent, evicted and lost range by range like
+//!   rows.
 //! - Each class has a share of the queue's bytes and a policy at it; alarms make telemetry give way. Whatever leaves
 //!   without the far side's acknowledgement is in the ledger, in the same transaction.
 //!
@@ -18,6 +19,7 @@
 //! of the file is the store's.
 
 mod admit;
+mod arrive;
 mod batch;
 mod block;
 mod config;
@@ -31,6 +33,7 @@ mod ledger;
 mod metrics;
 mod newest;
 mod pack;
+mod pack_all;
 mod packs;
 mod pick;
 mod queue;

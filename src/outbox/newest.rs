@@ -7,6 +7,7 @@ use super::error::Error;
 use super::packs;
 use super::pick::Candidate;
 use super::queue::Outbox;
+use super::size::integer;
 use super::stream::{StreamHandle, StreamKey};
 use crate::base::Seq;
 use crate::store;
@@ -67,30 +68,49 @@ impl Outbox {
     }
 }
 
-/// The end of `candidate` that one batch holds. Sizes are read, bodies are not.
+/// The end of `candidate` that one batch holds. Sizes are read, bodies are not; those of rows in a block are taken as
+/// equal.
 fn tail(connection: &Connection, mut candidate: Candidate, limits: BatchLimits) -> Result<Candidate, store::Error> {
     let mut statement = connection.prepare_cached(
         "SELECT seq, length(body) FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq DESC",
     )?;
     let part = (candidate.stream.no, candidate.from.cast_signed(), candidate.last.cast_signed());
-    let mut rows = statement.query(part)?;
-    let (mut count, mut bytes, mut first) = (0, 0, None);
-    while let Some(row) = rows.next()? {
-        let (seq, size): (i64, i64) = (row.get(0)?, row.get(1)?);
-        (count, bytes) = (count + 1, bytes + usize::try_from(size).unwrap_or(0));
-        if count > 1 && (count > limits.rows || bytes > limits.bytes) {
+    let mut singles = statement.query_map(part, |row| {
+        let number = |at| Ok::<_, rusqlite::Error>(integer(row.get_ref(at)?).unwrap_or(0).cast_unsigned());
+        Ok((number(0)?, usize::try_from(number(1)?).unwrap_or(usize::MAX)))
+    })?;
+    let mut statement = connection.prepare_cached(&packs::newest_sql())?;
+    let mut blocks = packs::newest(&mut statement, candidate.stream.no, (candidate.from, candidate.last))?;
+    let (mut single, mut block) = (singles.next().transpose()?, blocks.next().transpose()?);
+    let (mut rows, mut bytes, mut first) = (0, 0_usize, None);
+    loop {
+        // The newest that is left: numbers, and the bytes of each.
+        let (from, last, each) = match (single, block) {
+            (Some((seq, size)), other) if other.is_none_or(|head| head.last < seq) => {
+                single = singles.next().transpose()?;
+                (seq, seq, size)
+            }
+            (_, Some(head)) => {
+                block = blocks.next().transpose()?;
+                (head.first.max(candidate.from), head.last, head.mean_bytes())
+            }
+            _ => return Ok(candidate),
+        };
+        let wanted = usize::try_from(last - from + 1).unwrap_or(usize::MAX);
+        let fitting = limits.bytes.saturating_sub(bytes).checked_div(each).unwrap_or(usize::MAX);
+        let taken = wanted.min(limits.rows.saturating_sub(rows)).min(fitting);
+        // One row always fits.
+        let taken = if first.is_none() { taken.max(1) } else { taken };
+        if taken > 0 {
+            first = Some(last + 1 - taken as u64);
+        }
+        (rows, bytes) = (rows + taken, bytes + taken * each);
+        if taken < wanted {
             // The rest is left to the backlog, and with it the gaps before the first row taken.
             candidate.from = first.unwrap_or(candidate.from);
             return Ok(candidate);
         }
-        first = Some(seq.cast_unsigned());
     }
-    // Below them lie blocks, if anything.
-    let range = (candidate.from, candidate.last);
-    if let Some(newest) = packs::newest(connection, candidate.stream.no, range, limits.rows)? {
-        candidate.from = first.unwrap_or(newest);
-    }
-    Ok(candidate)
 }
 
 #[cfg(test)]

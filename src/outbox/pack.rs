@@ -1,21 +1,26 @@
 //! Packing what waits long, in the background: a few blocks a transaction, none of it in the way of an acknowledgement.
 //!
-//! Rows are read and compressed beside the writer; its part is to delete the single rows and insert the block, and it
-//! does that in a transaction that happens anyway. The newest rows of a stream stay single: they are sent from there.
+//! Rows are read and compressed beside the writer; its part is to put blocks in their place, and it does that in a
+//! transaction that happens anyway. All of the single rows go together if that can be; where it cannot, what is cold of
+//! a stream does, and the newest rows stay.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::arrive::MAX_BLOCK_BODY_BYTES;
 use super::block::{BlockRow, MAX_BODY_BYTES, MAX_ROWS, Packed};
 use super::config::PackConfig;
 use super::error::Error;
+use super::pack_all::{self, Part, Plan};
 use super::packs;
 use super::pick::intact;
 use super::queue::Outbox;
+use super::size::{block_bytes, stored_bytes};
 use crate::store::{self, Tx};
 
 /// Blocks in one transaction: about a thousand rows, one or two milliseconds of the writer.
@@ -23,18 +28,43 @@ const STEP_BLOCKS: usize = 4;
 /// Rows that nothing can follow become a block if they are at least this part of a full one.
 const LEAST: usize = 8;
 /// Cold rows that others will follow become a block when they are this part of a full one, in rows or in bytes.
-const ENOUGH: usize = 2;
-/// Between two looks when nothing was cold.
-const LOOK: Duration = Duration::from_secs(10);
+pub(super) const ENOUGH: usize = 2;
+/// Between two looks when nothing was cold: a fast queue grows by no more than can be packed together.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks for one at each stream by itself.
+const BY_STREAM: u64 = 10;
 /// Between two steps: leaves the disk and the readers to others.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Where to look in one stream.
-struct Candidate {
-    at: usize,
-    no: i64,
+#[derive(Clone)]
+pub(super) struct Candidate {
+    pub(super) at: usize,
+    pub(super) no: i64,
+    /// Everything up to here is acknowledged.
+    pub(super) settled: u64,
     from: u64,
     last: u64,
+}
+
+/// Which rows have waited long.
+pub(super) struct Cold {
+    pub(super) this_boot: Option<i64>,
+    /// Older than this time since boot.
+    pub(super) old_ms: i64,
+}
+
+impl Cold {
+    fn new(connection: &Connection, config: &PackConfig, since_boot: Duration) -> Result<Self, store::Error> {
+        let newest = "SELECT max(boot_no) FROM boot";
+        let this_boot = connection.prepare_cached(newest)?.query_row([], |row| row.get(0)).optional()?.flatten();
+        let now_ms = i64::try_from(since_boot.as_millis()).unwrap_or(i64::MAX);
+        Ok(Self { this_boot, old_ms: now_ms.saturating_sub_unsigned(config.after_s * 1000) })
+    }
+
+    fn is_old(&self, row: &BlockRow) -> bool {
+        Some(row.stored.boot_no) != self.this_boot || row.stored.boot_ms < self.old_ms
+    }
 }
 
 /// A block for the writer.
@@ -53,14 +83,33 @@ struct Looked {
 }
 
 impl Outbox {
-    /// Packs a few blocks of rows that have waited long; returns their rows. 0: there is nothing to pack now.
+    /// Packs what waits singly if it is much or has waited long; returns the rows. 0: there is nothing to pack now.
     pub async fn pack_cold(&self) -> Result<u64, Error> {
+        self.pack_step(true).await
+    }
+
+    /// `by_stream`: what cannot be packed together is looked for stream by stream, which costs more.
+    async fn pack_step(&self, by_stream: bool) -> Result<u64, Error> {
         let candidates = self.cold_candidates();
         if candidates.is_empty() {
             return Ok(0);
         }
         let (config, since_boot) = (self.config.pack.clone(), self.clock.since_boot());
-        let looked = self.reader.read(move |connection| look(connection, candidates, &config, since_boot)).await?;
+        let scattered = self.state.scattered_rows.load(Ordering::Relaxed);
+        let look_at = move |connection: &Connection| {
+            let cold = Cold::new(connection, &config, since_boot)?;
+            let plan = pack_all::plan(connection, &candidates, &config, &cold, scattered)?;
+            if by_stream && !matches!(plan, Plan::Parts(_)) {
+                return Ok((plan, look(connection, candidates, &config, &cold)?));
+            }
+            Ok((plan, Looked::default()))
+        };
+        let (plan, looked) = self.reader.read(look_at).await?;
+        match plan {
+            Plan::Parts(parts) => return self.write_all(parts).await,
+            Plan::Scattered { rows } => self.state.scattered_rows.store(rows, Ordering::Relaxed),
+            Plan::Nothing => {}
+        }
         let Looked { ready, passed } = looked;
         let rows = ready.iter().map(|ready| ready.packed.count).sum();
         if rows > 0 {
@@ -71,6 +120,20 @@ impl Outbox {
             streams.all[at].packed_until = passed;
         }
         Ok(rows)
+    }
+
+    async fn write_all(&self, parts: Vec<Part>) -> Result<u64, Error> {
+        let (state, bytes) = (Arc::clone(&self.state), parts.iter().map(Part::body_bytes).sum());
+        let (tell, told) = oneshot::channel();
+        let packed = Arc::new(AtomicU64::new(0));
+        let rows = Arc::clone(&packed);
+        let work = move |tx: &Tx<'_>| {
+            rows.store(pack_all::replace_all(tx, &mut state.join(tx), parts)?, Ordering::Relaxed);
+            Ok(())
+        };
+        self.writer.ride(bytes, work, move |outcome| drop(tell.send(outcome))).await.map_err(store::Error::from)?;
+        told.await.map_err(|_| store::Error::Closed(store::Closed))?.map_err(store::Error::Commit)?;
+        Ok(packed.load(Ordering::Relaxed))
     }
 
     async fn write_blocks(&self, ready: Vec<Ready>) -> Result<(), Error> {
@@ -94,11 +157,16 @@ impl Outbox {
         if self.config.pack.after_s == 0 {
             return;
         }
+        let mut looks = 0_u64;
         loop {
-            let pause = match self.pack_cold().await {
-                Ok(0) => LOOK,
+            let pause = match self.pack_step(looks.is_multiple_of(BY_STREAM)).await {
+                Ok(0) => {
+                    looks += 1;
+                    LOOK
+                }
                 Ok(_) => PAUSE,
                 Err(error) => {
+                    looks += 1;
                     tracing::debug!(error = %error, "rows were not packed; they wait as they are");
                     LOOK
                 }
@@ -118,6 +186,7 @@ impl Outbox {
         long.map(|(at, stream)| Candidate {
             at,
             no: stream.no,
+            settled: stream.settled,
             from: stream.packed_until.max(stream.settled + 1),
             last: stream.last,
         })
@@ -129,21 +198,14 @@ fn look(
     connection: &Connection,
     candidates: Vec<Candidate>,
     config: &PackConfig,
-    since_boot: Duration,
+    cold: &Cold,
 ) -> Result<Looked, store::Error> {
-    let this_boot: Option<i64> = connection
-        .prepare_cached("SELECT max(boot_no) FROM boot")?
-        .query_row([], |row| row.get(0))
-        .optional()?
-        .flatten();
-    let old_ms =
-        i64::try_from(since_boot.as_millis()).unwrap_or(i64::MAX).saturating_sub_unsigned(config.after_s * 1000);
     let block_rows = config.block_rows.clamp(1, MAX_ROWS);
     let mut looked = Looked::default();
-    for Candidate { at, no, mut from, last } in candidates {
+    for Candidate { at, no, mut from, last, .. } in candidates {
         let is_cold = |row: &BlockRow| {
             let deep = row.stored.seq.cast_unsigned().saturating_add(config.keep_rows) <= last;
-            deep || Some(row.stored.boot_no) != this_boot || row.stored.boot_ms < old_ms
+            deep || cold.is_old(row)
         };
         while looked.ready.len() < STEP_BLOCKS {
             let Run { rows, bytes, more } = run(connection, no, from, block_rows, is_cold)?;
@@ -162,7 +224,9 @@ fn look(
             }
             if rows.len() >= block_rows / LEAST {
                 let age = (rows[0].stored.boot_no, rows[0].stored.boot_ms);
-                looked.ready.extend(Packed::of(&rows).map(|packed| Ready { at, packed, age }));
+                let single: u64 = rows.iter().map(|row| stored_bytes(row.body.len() as u64)).sum();
+                let packed = Packed::of(&rows).filter(|packed| block_bytes(packed.body.len() as u64) < single);
+                looked.ready.extend(packed.map(|packed| Ready { at, packed, age }));
             }
             from = more.unwrap_or(end + 1);
         }
@@ -202,7 +266,7 @@ fn run(
         let Some((stored, body)) = intact(no, row)? else {
             return Ok(Run { rows, bytes, more: Some(seq.cast_unsigned() + 1) });
         };
-        if body.len() > MAX_BODY_BYTES / 8 {
+        if body.len() > MAX_BLOCK_BODY_BYTES {
             return Ok(Run { rows, bytes, more: Some(seq.cast_unsigned() + 1) });
         }
         let checksum = stored.checksum(&body);
@@ -241,11 +305,11 @@ mod tests {
         clock: Arc<ManualClock>,
     }
 
-    /// Blocks of 8 rows, everything but the newest 4 is cold, and nobody waits for an insert to ride with.
+    /// Blocks of 8 rows, more than 4 are packed, none on arrival, and nobody waits for an insert to ride with.
     fn config() -> Config {
         Config {
             reserve_rows: 8,
-            pack: PackConfig { after_s: 600, keep_rows: 4, block_rows: 8 },
+            pack: PackConfig { after_s: 600, keep_rows: 4, block_rows: 8, commit_rows: 1000 },
             verdict: ClassConfig { policy: Some(Policy::DropOldest), ..ClassConfig::default() },
             ..Config::default()
         }
@@ -331,20 +395,64 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_newest_rows_stay_single_and_the_rest_is_packed_and_sent_as_it_was() {
+    async fn single_rows_are_packed_all_together_and_sent_as_they_were() {
         let folder = tempfile::tempdir().unwrap();
         let bench = open(folder.path(), &config());
-        bench.append(30).await;
+        bench.append(4).await;
+        assert_eq!(bench.pack().await, 0, "not more than may wait singly");
+        bench.append(26).await;
         let before = bench.next(100, &[]).await.unwrap();
-        assert_eq!(bench.pack().await, 24);
-        assert_eq!(bench.one("SELECT count(*) FROM outbox_pack").await, 3);
-        assert_eq!(bench.one("SELECT count(*) FROM outbox_row").await, 6);
+        assert_eq!(bench.pack().await, 30);
+        assert_eq!(bench.one("SELECT count(*) FROM outbox_pack").await, 4);
+        assert_eq!(bench.one("SELECT count(*) FROM outbox_row").await, 0);
         assert_eq!(bench.rows(), 30, "a packed row waits like any other");
         let after = bench.next(100, &[]).await.unwrap();
         assert_eq!(after, before, "numbers, stamps, bodies");
         bench.delete(after.id).await;
         assert_eq!(bench.one("SELECT count(*) FROM outbox_pack").await, 0);
+        assert_eq!(bench.one("SELECT count(*) FROM outbox_block").await, 0);
         assert_eq!((bench.rows(), bench.next(100, &[]).await), (0, None));
+    }
+
+    #[tokio::test]
+    async fn beside_many_rows_that_are_no_block_the_cold_ones_are_packed_and_the_newest_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(folder.path(), &config());
+        let alarms = bench.outbox.stream(StreamKey::new(Name::new("press").unwrap(), Class::Alarm)).unwrap();
+        let (outbox, stamp) = (bench.outbox.clone(), bench.clock.stamp());
+        let large = move |tx: &Tx<'_>| {
+            let body = vec![b'x'; MAX_BLOCK_BODY_BYTES + 1];
+            (0..8).try_for_each(|_| outbox.append(tx, &alarms, &Envelope { body: body.clone(), stamp }).map(drop))
+        };
+        bench.store.writer().commit(100, large).await.unwrap();
+        bench.append(30).await;
+        assert_eq!(bench.pack().await, 24);
+        assert_eq!(bench.one("SELECT count(*) FROM outbox_pack").await, 3);
+        assert_eq!(bench.one("SELECT count(*) FROM outbox_row").await, 8 + 6);
+    }
+
+    #[tokio::test]
+    async fn rows_that_came_or_left_while_others_were_packed_are_where_they_should_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = open(folder.path(), &config());
+        bench.append(40).await;
+        let candidates = bench.outbox.cold_candidates();
+        let plan = move |connection: &Connection| {
+            let cold = Cold { this_boot: None, old_ms: 0 };
+            pack_all::plan(connection, &candidates, &config().pack, &cold, 0)
+        };
+        let Plan::Parts(parts) = bench.store.reader().read(plan).await.unwrap() else { panic!("it is due") };
+        assert_eq!(parts.len(), 5);
+        bench.append(2).await;
+        bench.delete(bench.next(3, &[]).await.unwrap().id).await;
+        assert_eq!(bench.outbox.write_all(parts).await.unwrap(), 32, "the first block is not whole any more");
+        assert_eq!(bench.one("SELECT count(*) FROM outbox_row").await, 5 + 2);
+        assert_eq!(bench.rows(), 39);
+        let batch = bench.next(100, &[]).await.unwrap();
+        assert_eq!(batch.rows.iter().map(|row| row.seq.0).collect::<Vec<_>>(), (4..=42).collect::<Vec<_>>());
+        assert_eq!(gaps(&batch), []);
+        bench.delete(batch.id).await;
+        assert_eq!((bench.rows(), bench.outbox.state.lock().all[0].bytes), (0, 0));
     }
 
     #[tokio::test]
@@ -364,7 +472,7 @@ mod tests {
         let bench = open(folder.path(), &config());
         bench.append(30).await;
         bench.pack().await;
-        bench.spoil("UPDATE outbox_pack SET body = x'00' || substr(body, 2) WHERE last = 16").await;
+        bench.spoil("UPDATE outbox_block SET body = x'00' || substr(body, 2) WHERE base = 9").await;
         let batch = bench.next(100, &[]).await.unwrap();
         assert_eq!(gaps(&batch), [(9, 16, 8, GapReason::Corrupt)]);
         assert_eq!((batch.first.0, batch.last.0, batch.rows.len()), (1, 30, 22));
@@ -376,6 +484,14 @@ mod tests {
     #[tokio::test]
     async fn columns_of_a_block_that_lie_never_serve_a_wrong_row() {
         for spoil in [
+            "UPDATE outbox_block SET base = 2 WHERE base = 1",
+            "UPDATE outbox_block SET stream_no = 7 WHERE base = 1",
+            "UPDATE outbox_block SET count = 'eight' WHERE base = 1",
+            "UPDATE outbox_block SET raw_bytes = 900000000 WHERE base = 1",
+            "DELETE FROM outbox_block WHERE base = 1",
+            "UPDATE outbox_pack SET block_no = block_no + 1 WHERE last = 8",
+            "UPDATE outbox_pack SET block_no = NULL WHERE last = 8",
+            "UPDATE outbox_pack SET bytes = 'many' WHERE last = 8",
             "UPDATE outbox_pack SET base = 2 WHERE last = 8",
             "UPDATE outbox_pack SET first = 4 WHERE last = 8",
             "UPDATE outbox_pack SET first = -4 WHERE last = 8",
@@ -445,7 +561,7 @@ mod tests {
             bench.append(1).await;
             bench.clock.advance(Duration::from_secs(10));
         }
-        assert_eq!(bench.pack().await, 16);
+        assert_eq!(bench.pack().await, 20);
         bench.outbox.sweep().await.unwrap();
         let batch = bench.next(100, &[]).await.unwrap();
         assert_eq!(gaps(&batch), [(1, 15, 15, GapReason::Expired)], "the 15th has waited 60.5 s");

@@ -1,18 +1,20 @@
 //! The table of blocks: finding them, reading their rows one after another, and taking rows out of them.
 //!
-//! A block stands for the numbers from its `first` to its `last`. Both move inwards when rows leave at an end; what was
-//! packed (`base`, `count`, the body) never changes. Rows that leave from its middle make it single rows again.
+//! A row of `outbox_pack` is a range of a block, from `first` to `last`. Both move inwards when rows leave at an end; what
+//! was packed (`outbox_block`) never changes. Rows that leave from the middle make two ranges of one, of the same
+//! block, which goes with the last of its ranges.
 
 use rusqlite::{Connection, Row, Statement, params};
 
-use super::block::{BlockRow, Packed};
+use super::block::{BlockRow, MAX_ROWS, Packed};
 use super::pick::intact;
 use super::queue::Stored;
-use super::size::{Removed, integer, stored_bytes};
+use super::size::{RANGE_BYTES, Removed, block_bytes, integer, stored_bytes};
 use super::state::Stream;
 use crate::store::{Error, Tx};
 
-const HEAD: &str = "SELECT last, first, boot_no, boot_ms, length(body) FROM outbox_pack";
+const HEAD: &str = "SELECT last, first, boot_no, boot_ms, bytes, length(body), block_no, base, count, raw_bytes
+    FROM outbox_pack";
 
 /// What is known of a block without its body.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +23,13 @@ pub(super) struct Head {
     pub(super) last: u64,
     /// Boot and time since boot of the first row, or of one that has left from before it.
     pub(super) age: (i64, i64),
-    /// What it takes of the file.
+    /// What it counts with: its block too, if it is the one of its ranges that does.
     pub(super) bytes: u64,
+    /// `None` if it was written by a release that kept blocks in this table.
+    block_no: Option<i64>,
+    base: u64,
+    count: u64,
+    raw_bytes: u64,
 }
 
 impl Head {
@@ -34,8 +41,20 @@ impl Head {
             first: number(1)?.map_or(last, i64::cast_unsigned).min(last),
             last,
             age: (number(2)?.unwrap_or(0), number(3)?.unwrap_or(0)),
-            bytes: stored_bytes(number(4)?.unwrap_or(0).cast_unsigned()),
+            bytes: match number(4)? {
+                Some(bytes) => bytes.cast_unsigned(),
+                None => stored_bytes(number(5)?.unwrap_or(0).cast_unsigned()),
+            },
+            block_no: number(6)?,
+            base: number(7)?.unwrap_or(0).cast_unsigned(),
+            count: number(8)?.unwrap_or(0).cast_unsigned(),
+            raw_bytes: number(9)?.unwrap_or(0).cast_unsigned(),
         })
+    }
+
+    /// Bytes of a body in it, on average and with its part of the columns.
+    pub(super) fn mean_bytes(&self) -> usize {
+        usize::try_from(self.raw_bytes / self.count.max(1)).unwrap_or(usize::MAX).max(1)
     }
 }
 
@@ -52,7 +71,7 @@ pub(super) fn heads_sql() -> String {
 
 /// The rows of the block that ends with `last`, those that have left included; none if it is damaged.
 pub(super) fn rows(tx: &Tx<'_>, no: i64, last: u64) -> Result<Vec<BlockRow>, Error> {
-    Ok(load(&mut *tx.prepare_cached(LOAD)?, no, last)?.map_or_else(Vec::new, |(_, rows)| rows))
+    Ok(load(&mut *tx.prepare_cached(LOAD)?, no, last)?.unwrap_or_default())
 }
 
 /// Calls `each` for the intact rows of a range of numbers in order, single or in blocks, until it says false.
@@ -111,35 +130,52 @@ pub(super) fn set_age(tx: &Tx<'_>, no: i64, last: u64, age: (i64, i64)) -> Resul
     tx.execute(sql, (no, last.cast_signed(), age.0, age.1)).map(drop)
 }
 
-/// First number that a batch of at most `rows` rows has if it is taken from the last block between two numbers; `None` if
-/// there is no block.
-pub(super) fn newest(connection: &Connection, no: i64, range: (u64, u64), rows: usize) -> Result<Option<u64>, Error> {
-    let sql = format!("{HEAD} WHERE stream_no = ?1 AND last BETWEEN ?2 AND ?3 ORDER BY last DESC LIMIT 1");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query_map(params![no, range.0.cast_signed(), range.1.cast_signed()], Head::of)?;
-    let Some(head) = found.next().transpose()? else { return Ok(None) };
-    Ok(Some(head.first.max(range.0).max((head.last + 1).saturating_sub(rows as u64))))
+/// The statement for the ranges that end between two numbers, the newest first.
+pub(super) fn newest_sql() -> String {
+    format!("{HEAD} WHERE stream_no = ?1 AND last BETWEEN ?2 AND ?3 ORDER BY last DESC")
 }
 
-/// The block that ends with `last`. `None` if it is not as it was packed.
-fn load(statement: &mut Statement<'_>, no: i64, last: u64) -> Result<Option<(Head, Vec<BlockRow>)>, Error> {
+/// The ranges of [`newest_sql`], one after another.
+pub(super) fn newest<'s>(
+    statement: &'s mut Statement<'_>,
+    no: i64,
+    range: (u64, u64),
+) -> Result<impl Iterator<Item = Result<Head, Error>> + 's, Error> {
+    let found = statement.query_map(params![no, range.0.cast_signed(), range.1.cast_signed()], Head::of)?;
+    Ok(found.map(|head| Ok(head?)))
+}
+
+/// What the blocks above a number count with.
+pub(super) fn bytes_since(tx: &Tx<'_>, no: i64, counted: u64) -> Result<u64, Error> {
+    let found = heads(&mut *tx.prepare_cached(&heads_sql())?, no, counted + 1, i64::MAX.cast_unsigned())?;
+    Ok(found.iter().map(|head| head.bytes).sum())
+}
+
+/// The block of the range that ends with `last`. `None` if it is not as it was packed.
+fn load(statement: &mut Statement<'_>, no: i64, last: u64) -> Result<Option<Vec<BlockRow>>, Error> {
     let mut rows = statement.query(params![no, last.cast_signed()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let head = Head::of(row)?;
-    let mut numbers = [0_u64; 4];
-    for (number, at) in numbers.iter_mut().zip(5..) {
+    // The block's own columns, or the range's if it holds the block itself.
+    let own = if head.block_no.is_some() { 10 } else { 16 };
+    let mut numbers = [0_i64; 5];
+    for (number, at) in numbers.iter_mut().zip(own..) {
         let Some(value) = integer(row.get_ref(at)?) else { return Ok(None) };
-        *number = value.cast_unsigned();
+        *number = value;
     }
-    let [base, count, raw_bytes, checksum] = numbers;
-    let (Ok(body), Ok(checksum)) = (row.get_ref(9)?.as_blob(), u32::try_from(checksum)) else { return Ok(None) };
-    let packed = Packed { stream_no: no, base, count, raw_bytes, checksum, body: body.to_vec() };
-    let within = base <= head.first && base.checked_add(count).is_some_and(|end| head.last < end);
-    Ok(packed.unpack().filter(|_| within).map(|rows| (head, rows)))
+    let [stream_no, base, count, raw_bytes, checksum] = numbers;
+    let [base, count, raw_bytes] = [base, count, raw_bytes].map(i64::cast_unsigned);
+    let (Ok(body), Ok(checksum)) = (row.get_ref(own + 5)?.as_blob(), u32::try_from(checksum)) else { return Ok(None) };
+    let packed = Packed { stream_no, base, count, raw_bytes, checksum, body: body.to_vec() };
+    let within = stream_no == no && base <= head.first && base.checked_add(count).is_some_and(|end| head.last < end);
+    Ok(packed.unpack().filter(|_| within))
 }
 
-const LOAD: &str = "SELECT last, first, boot_no, boot_ms, length(body), base, count, raw_bytes, checksum, body
-    FROM outbox_pack WHERE stream_no = ?1 AND last = ?2";
+const LOAD: &str = "SELECT last, first, boot_no, boot_ms, bytes, length(own.body), own.block_no, own.base, own.count,
+        own.raw_bytes, block.stream_no, block.base, block.count, block.raw_bytes, block.checksum, block.body,
+        own.stream_no, own.base, own.count, own.raw_bytes, own.checksum, own.body
+    FROM outbox_pack own LEFT JOIN outbox_block block ON block.block_no = own.block_no
+    WHERE own.stream_no = ?1 AND own.last = ?2";
 
 /// What stands for a number.
 pub(super) enum Found<'a> {
@@ -185,7 +221,7 @@ impl<'c> Reading<'c> {
         }
         if self.rows.is_none() {
             let loaded = load(&mut *self.connection.prepare_cached(LOAD)?, self.no, head.last)?;
-            self.rows = Some(loaded.map_or_else(Vec::new, |(_, rows)| rows));
+            self.rows = Some(loaded.unwrap_or_default());
         }
         let rows = self.rows.as_deref().unwrap_or_default();
         let Some(base) = rows.first().map(|row| row.stored.seq.cast_unsigned()) else {
@@ -220,26 +256,34 @@ pub(super) fn replace_rows(tx: &Tx<'_>, stream: &mut Stream, packed: &Packed, ag
         }
     }
     tx.execute("DELETE FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3", range)?;
-    tx.execute(
-        "INSERT INTO outbox_pack (stream_no, last, first, boot_no, boot_ms, base, count, raw_bytes, checksum, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?3, ?6, ?7, ?8, ?9)",
-        params![
-            stream.no,
-            last.cast_signed(),
-            packed.base.cast_signed(),
-            age.0,
-            age.1,
-            packed.count.cast_signed(),
-            packed.raw_bytes.cast_signed(),
-            packed.checksum,
-            packed.body,
-        ],
-    )?;
+    insert(tx, packed, age)?;
     stream.staged.freed_bytes += freed;
-    stream.staged.packed_bytes += stored_bytes(packed.body.len() as u64);
+    stream.staged.packed_bytes += block_bytes(packed.body.len() as u64);
     stream.staged.packed += packed.count;
     Ok(true)
 }
+
+/// Writes a block and the range that all of it is.
+pub(super) fn insert(tx: &Tx<'_>, packed: &Packed, age: (i64, i64)) -> Result<(), Error> {
+    let (base, count) = (packed.base.cast_signed(), packed.count.cast_signed());
+    let raw_bytes = packed.raw_bytes.cast_signed();
+    let block_no: i64 = tx.query_row(
+        "INSERT INTO outbox_block (stream_no, base, count, raw_bytes, checksum, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING block_no",
+        params![packed.stream_no, base, count, raw_bytes, packed.checksum, packed.body],
+        |row| row.get(0),
+    )?;
+    let bytes = block_bytes(packed.body.len() as u64).cast_signed();
+    tx.execute(
+        INSERT_RANGE,
+        params![packed.stream_no, base + count - 1, base, age.0, age.1, base, count, raw_bytes, block_no, bytes],
+    )
+    .map(drop)
+}
+
+const INSERT_RANGE: &str = "INSERT INTO outbox_pack (stream_no, last, first, boot_no, boot_ms, base, count, raw_bytes,
+        checksum, body, block_no, bytes)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, x'', ?9, ?10)";
 
 /// Takes the numbers from `first` to `last` out of the blocks of a stream. A block counts with its bytes until its last
 /// row has left.
@@ -253,8 +297,7 @@ pub(super) fn remove(tx: &Tx<'_>, stream: &mut Stream, first: u64, last: u64) ->
         removed.rows += high - low + 1;
         let key = (no, head.last.cast_signed());
         if low == head.first && high == head.last {
-            tx.execute("DELETE FROM outbox_pack WHERE stream_no = ?1 AND last = ?2", key)?;
-            removed.bytes += head.bytes;
+            removed.bytes += remove_range(tx, no, &head)?;
         } else if low == head.first {
             tx.execute(
                 "UPDATE outbox_pack SET first = ?3 WHERE stream_no = ?1 AND last = ?2",
@@ -266,9 +309,7 @@ pub(super) fn remove(tx: &Tx<'_>, stream: &mut Stream, first: u64, last: u64) ->
                 (key.0, key.1, (low - 1).cast_signed()),
             )?;
         } else {
-            let kept = [(head.first, low - 1), (high + 1, head.last)];
-            open(tx, stream, head, kept)?;
-            removed.bytes += head.bytes;
+            split(tx, stream, head, (low, high))?;
         }
         if head.last >= last {
             break;
@@ -278,29 +319,69 @@ pub(super) fn remove(tx: &Tx<'_>, stream: &mut Stream, first: u64, last: u64) ->
     Ok(removed)
 }
 
-/// Makes a block single rows again, those in `kept`. Rows that cannot be read are gone: whoever sends the stream finds
-/// nothing in their place and enters them into the ledger.
-fn open(tx: &Tx<'_>, stream: &mut Stream, head: Head, kept: [(u64, u64); 2]) -> Result<(), Error> {
-    let loaded = load(&mut *tx.prepare_cached(LOAD)?, stream.no, head.last)?;
-    tx.execute("DELETE FROM outbox_pack WHERE stream_no = ?1 AND last = ?2", (stream.no, head.last.cast_signed()))?;
-    for BlockRow { stored, checksum, body } in loaded.map_or_else(Vec::new, |(_, rows)| rows) {
-        let seq = stored.seq.cast_unsigned();
-        if kept.iter().any(|(first, last)| (*first..=*last).contains(&seq)) {
-            stream.staged.packed_bytes += stream.row_bytes(seq, body.len() as u64);
-            tx.execute(
-                "INSERT INTO outbox_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![
-                    stored.stream_no,
-                    stored.seq,
-                    stored.wall_ms,
-                    stored.boot_ms,
-                    stored.boot_no,
-                    stored.clock_state,
-                    checksum,
-                    body
-                ],
-            )?;
-        }
+/// Removes a range, and with the last of its ranges its block. Returns the bytes that nothing counts with any more.
+fn remove_range(tx: &Tx<'_>, no: i64, head: &Head) -> Result<u64, Error> {
+    tx.execute("DELETE FROM outbox_pack WHERE stream_no = ?1 AND last = ?2", (no, head.last.cast_signed()))?;
+    let Some(block_no) = head.block_no else { return Ok(head.bytes) };
+    // A block has at most so many numbers, so its ranges lie near each other.
+    let end = head.base.saturating_add(MAX_ROWS as u64).cast_signed();
+    let handed = head.bytes.saturating_sub(RANGE_BYTES);
+    let others = tx.execute(
+        "UPDATE outbox_pack SET bytes = bytes + ?5 WHERE stream_no = ?1 AND last =
+         (SELECT last FROM outbox_pack
+          WHERE stream_no = ?1 AND last >= ?2 AND last < ?3 AND block_no = ?4 AND base = ?2 LIMIT 1)",
+        (no, head.base.cast_signed(), end, block_no, handed.cast_signed()),
+    )?;
+    if others > 0 {
+        return Ok(head.bytes - handed);
     }
+    // A damaged number must not take another range's block away.
+    let sql = "DELETE FROM outbox_block WHERE block_no = ?1 AND stream_no = ?2 AND base = ?3";
+    tx.execute(sql, (block_no, no, head.base.cast_signed()))?;
+    Ok(head.bytes)
+}
+
+/// Rows leave from the middle of a range: two ranges of the same block are left.
+fn split(tx: &Tx<'_>, stream: &mut Stream, head: Head, (low, high): (u64, u64)) -> Result<(), Error> {
+    let key = (stream.no, head.last.cast_signed());
+    let block_no = match head.block_no {
+        Some(block_no) => block_no,
+        None => {
+            let block_no: i64 = tx.query_row(
+                "INSERT INTO outbox_block (stream_no, base, count, raw_bytes, checksum, body)
+                 SELECT stream_no, base, count, raw_bytes, checksum, body FROM outbox_pack
+                 WHERE stream_no = ?1 AND last = ?2 RETURNING block_no",
+                key,
+                |row| row.get(0),
+            )?;
+            // It goes on counting what it counted.
+            tx.execute(
+                "UPDATE outbox_pack SET block_no = ?3, bytes = ?4, body = x'' WHERE stream_no = ?1 AND last = ?2",
+                (key.0, key.1, block_no, head.bytes.cast_signed()),
+            )?;
+            block_no
+        }
+    };
+    tx.execute(
+        "UPDATE outbox_pack SET first = ?3 WHERE stream_no = ?1 AND last = ?2",
+        (key.0, key.1, (high + 1).cast_signed()),
+    )?;
+    let numbers = [head.base, head.count, head.raw_bytes].map(u64::cast_signed);
+    tx.execute(
+        INSERT_RANGE,
+        params![
+            stream.no,
+            (low - 1).cast_signed(),
+            head.first.cast_signed(),
+            head.age.0,
+            head.age.1,
+            numbers[0],
+            numbers[1],
+            numbers[2],
+            block_no,
+            RANGE_BYTES.cast_signed()
+        ],
+    )?;
+    stream.staged.packed_bytes += RANGE_BYTES;
     Ok(())
 }

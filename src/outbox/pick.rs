@@ -151,20 +151,22 @@ fn unsettled(connection: &Connection, mut candidate: Candidate) -> Result<Option
 /// since boot): it does not change when somebody sets the clock.
 fn by_urgency(connection: &Connection, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, store::Error> {
     let mut statement = connection.prepare_cached(
-        "SELECT boot_no, boot_ms FROM outbox_row WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq LIMIT 1",
+        "SELECT boot_no, boot_ms, seq FROM outbox_row
+         WHERE stream_no = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq LIMIT 1",
     )?;
     let mut heads = connection.prepare_cached(&packs::heads_sql())?;
     let mut aged = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let part = (candidate.stream.no, candidate.from.cast_signed(), candidate.last.cast_signed());
-        let head = statement.query_row(part, |row| Ok((integer(row.get_ref(0)?), integer(row.get_ref(1)?))));
+        let single = statement.query_row(part, |row| {
+            Ok((row.get::<_, i64>(2)?.cast_unsigned(), (integer(row.get_ref(0)?), integer(row.get_ref(1)?))))
+        });
         let block = packs::heads(&mut heads, candidate.stream.no, candidate.from, 1)?.first().copied();
-        // A stream with ledger entries only goes first in its class: losses are declared before anything else. Blocks
-        // hold what is older than single rows.
-        let age = match block.filter(|block| block.first <= candidate.last) {
-            Some(block) => (Some(block.age.0), Some(block.age.1)),
-            None => head.optional()?.unwrap_or((None, None)),
-        };
+        let block = block.filter(|block| block.first <= candidate.last);
+        let block = block.map(|block| (block.first, (Some(block.age.0), Some(block.age.1))));
+        // A stream with ledger entries only goes first in its class: losses are declared before anything else.
+        let age = single.optional()?.into_iter().chain(block).min_by_key(|(first, _)| *first);
+        let age = age.map_or((None, None), |(_, age)| age);
         aged.push(((candidate.key.class != Class::Alarm, age), candidate));
     }
     aged.sort_by_key(|(age, _)| *age);

@@ -6,6 +6,7 @@ use rusqlite::OptionalExtension;
 use tokio::sync::watch;
 
 use super::batch::{BatchId, GapReason};
+use super::block::BlockRow;
 use super::config::{Config, Policy};
 use super::error::Error;
 use super::ledger;
@@ -100,6 +101,22 @@ pub const SCHEMA: Schema = Schema {
             body BLOB NOT NULL,
             PRIMARY KEY (stream_no, last)
         ) WITHOUT ROWID;
+    ",
+        // What was packed, in the order it came, so that blocks of many streams share pages. A row of `outbox_pack` is a
+        // range of such a block, which several may name; `bytes` is what it counts with. A row without `block_no` was
+        // written by an earlier release and holds its block itself.
+        "
+        CREATE TABLE outbox_block (
+            block_no INTEGER PRIMARY KEY,
+            stream_no INTEGER NOT NULL,
+            base INTEGER NOT NULL,
+            count INTEGER NOT NULL,
+            raw_bytes INTEGER NOT NULL,
+            checksum INTEGER NOT NULL,
+            body BLOB NOT NULL
+        );
+        ALTER TABLE outbox_pack ADD COLUMN block_no INTEGER;
+        ALTER TABLE outbox_pack ADD COLUMN bytes INTEGER;
     ",
         // The rows that are there are what they are; from here on each says so.
         "
@@ -341,7 +358,8 @@ impl Outbox {
     }
 }
 
-/// [`Outbox::append`] for a stream that the transaction has touched.
+/// [`Outbox::append`] for a stream that the transaction has touched. The row is written when the transaction's other
+/// rows are known.
 pub(super) fn append(
     tx: &Tx<'_>,
     streams: &mut Streams,
@@ -372,19 +390,8 @@ pub(super) fn append(
     stream.staged.appended += 1;
     stream.staged.appended_bytes += row_bytes;
     let stored = Stored::of(stream.no, seq, &envelope.stamp, tx.boot_no());
-    tx.execute(
-        "INSERT INTO outbox_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        (
-            stored.stream_no,
-            stored.seq,
-            stored.wall_ms,
-            stored.boot_ms,
-            stored.boot_no,
-            stored.clock_state,
-            stored.checksum(&envelope.body),
-            &envelope.body,
-        ),
-    )?;
+    let body = envelope.body.clone();
+    stream.staged.pending.push(BlockRow { stored, checksum: stored.checksum(&body), body });
     Ok(Seq(seq))
 }
 

@@ -450,7 +450,18 @@ fn rows(values: &[Value<'_>]) -> Vec<Found> {
     if let Some(row) = row(values) {
         return vec![row];
     }
-    let [stream_no, last, first, _, _, base, count, raw_bytes, checksum, body, ..] = values else { return Vec::new() };
+    // A block as it was packed, or one that holds its own range: what has left of the former is acknowledged, or in the
+    // old ledger.
+    let (columns, range) = match values {
+        [Value::Null, stream_no, base, count, raw_bytes, checksum, body] => {
+            ([stream_no, base, count, raw_bytes, checksum, body], None)
+        }
+        [stream_no, last, first, _, _, base, count, raw_bytes, checksum, body, ..] => {
+            ([stream_no, base, count, raw_bytes, checksum, body], Some((first, last)))
+        }
+        _ => return Vec::new(),
+    };
+    let [stream_no, base, count, raw_bytes, checksum, body] = columns;
     let packed = || {
         let number = |value: &Value<'_>| value.int().and_then(|number| u64::try_from(number).ok());
         let packed = Packed {
@@ -461,7 +472,11 @@ fn rows(values: &[Value<'_>]) -> Vec<Found> {
             checksum: u32::try_from(checksum.int()?).ok()?,
             body: body.blob()?.to_vec(),
         };
-        Some((first.int()?..=last.int()?, packed.unpack()?))
+        let range = match range {
+            Some((first, last)) => first.int()?..=last.int()?,
+            None => 1..=i64::MAX,
+        };
+        Some((range, packed.unpack()?))
     };
     let Some((range, rows)) = packed() else { return Vec::new() };
     let whole = |row: &BlockRow| range.contains(&row.stored.seq) && row.is_intact();

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
+use super::arrive::{self, Together};
 use super::batch::GapReason;
+use super::block::BlockRow;
 use super::config::Config;
 use super::evict::{self, Room};
 use super::ledger;
@@ -56,10 +58,14 @@ pub(super) struct Staged {
     pub(super) first: Option<u64>,
     pub(super) appended: u64,
     pub(super) appended_bytes: u64,
+    /// Appended and not written yet, in order.
+    pub(super) pending: Vec<BlockRow>,
+    /// Appended rows that were written as blocks.
+    pub(super) together: u64,
     /// Rows that left, for whatever reason.
     pub(super) removed: u64,
     pub(super) freed_bytes: u64,
-    /// Rows that went into blocks, and what the blocks take; also what rows take that came out of one.
+    /// Rows that went into blocks later, and what is counted for the blocks and for ranges that were split.
     pub(super) packed: u64,
     pub(super) packed_bytes: u64,
     /// Rows that were counted and are not there.
@@ -189,7 +195,7 @@ impl Stream {
         self.settled = staged.settled.unwrap_or(self.settled);
         metrics.appended.inc_by(staged.appended);
         metrics.deleted.inc_by(staged.acknowledged);
-        metrics.packed.inc_by(staged.packed);
+        metrics.packed.inc_by(staged.packed + staged.together);
         for (reason, count) in staged.lost {
             metrics.lost(self.key.class, reason, count);
         }
@@ -206,6 +212,8 @@ pub(super) struct Streams {
     /// Bytes promised to work that is not committed yet.
     pub(super) admitted: [u64; 4],
     pub(super) uptime: Uptime,
+    /// When rows of one transaction are a block.
+    pub(super) together: Together,
     /// The transaction that the staged changes belong to.
     transaction: u64,
     touched: Vec<usize>,
@@ -253,6 +261,8 @@ pub(super) struct State {
     pub(super) appended: watch::Sender<u64>,
     /// Grows with every loss in the ledger.
     pub(super) losses: AtomicU64,
+    /// Single rows of which most were found to be no block.
+    pub(super) scattered_rows: AtomicU64,
     /// Changes when a class that blocks may have room.
     pub(super) room: watch::Sender<u64>,
     pub(super) metrics: Metrics,
@@ -266,7 +276,8 @@ impl State {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (refusing, admitted) = ([false; 4], [0; 4]);
-        let streams = Streams { all, quota, refusing, admitted, uptime, transaction: 0, touched: Vec::new() };
+        let together = Together::of(&config.pack);
+        let streams = Streams { all, quota, refusing, admitted, uptime, together, transaction: 0, touched: Vec::new() };
         let state = Self {
             streams: Mutex::new(streams),
             clock,
@@ -275,6 +286,7 @@ impl State {
             summarise: OnceLock::new(),
             appended: watch::Sender::new(0),
             losses: AtomicU64::new(0),
+            scattered_rows: AtomicU64::new(0),
             room: watch::Sender::new(0),
             metrics: Metrics::default(),
         };
@@ -306,12 +318,16 @@ impl State {
         streams
     }
 
-    /// The last word of a transaction: every class goes back below its limit, and what a start must know is written.
+    /// The last word of a transaction: what was appended is written, every class goes back below its limit, and what a start must know is written.
     fn seal(&self, tx: &Tx<'_>) -> Result<(), Error> {
         let mut streams = self.lock();
         let stamp = self.clock.stamp();
         streams.uptime.note(tx, stamp.boot_ms)?;
         let summarise = self.summarise.get().map(|made| &**made);
+        let together = streams.together;
+        for at in streams.touched.clone() {
+            arrive::write(tx, &mut streams.all[at], together)?;
+        }
         evict::enforce(tx, &mut streams, &Room { stamp, summarise, reserve_rows: self.reserve_rows })?;
         for at in streams.touched.clone() {
             let (stream, most) = (&mut streams.all[at], self.ledger_entries.max(1));

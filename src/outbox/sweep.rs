@@ -79,7 +79,7 @@ fn oldest(connection: &Connection, waiting: &[(usize, i64, u64)]) -> Result<Vec<
 #[cfg(test)]
 mod tests {
     use crate::outbox::fixture::{bodies, gaps, key, open_at, open_with};
-    use crate::outbox::{Class, ClassConfig, Config, Policy};
+    use crate::outbox::{Class, ClassConfig, Config, PackConfig, Policy};
     use std::time::Duration;
 
     fn mortal(ttl_s: u64) -> Config {
@@ -134,7 +134,8 @@ mod tests {
     #[tokio::test]
     async fn a_limit_that_was_lowered_is_reached_without_a_new_row() {
         let folder = tempfile::tempdir().unwrap();
-        let bench = open_with(&folder, &Config::default());
+        let pack = PackConfig { after_s: 0, ..PackConfig::default() };
+        let bench = open_with(&folder, &Config { pack: pack.clone(), ..Config::default() });
         let raw = bench.stream("press", Class::Raw);
         let body = "x".repeat(2000);
         for _ in 0..40 {
@@ -143,7 +144,7 @@ mod tests {
         bench.outbox.close().unwrap();
         bench.store.close();
         let raw = ClassConfig { share_percent: Some(10), policy: Some(Policy::DropOldest), ttl_s: None };
-        let bench = open_with(&folder, &Config { max_bytes: Some(10_000_000), raw, ..Config::default() });
+        let bench = open_with(&folder, &Config { max_bytes: Some(10_000_000), pack, raw, ..Config::default() });
         bench.outbox.sweep().await.unwrap();
         let usage = bench.outbox.usage()[3];
         assert!(usage.bytes <= 1_000_000 && usage.bytes > 900_000, "{usage:?}");

@@ -55,10 +55,13 @@ pub(super) struct OldStream {
 }
 
 impl OldStream {
-    /// True if a row of this number was not acknowledged yet.
+    /// True if a row of this number was neither acknowledged yet nor in the ledger: a block keeps what has left it.
     pub(super) fn wants(&self, seq: u64) -> bool {
         let after = self.acked.partition_point(|range| range.0 <= seq);
-        seq > self.settled && after.checked_sub(1).is_none_or(|at| self.acked[at].1 < seq)
+        let told = self.gaps.partition_point(|gap| gap.first <= seq);
+        seq > self.settled
+            && after.checked_sub(1).is_none_or(|at| self.acked[at].1 < seq)
+            && told.checked_sub(1).is_none_or(|at| self.gaps[at].last < seq)
     }
 }
 

@@ -83,13 +83,13 @@ impl Normaliser {
                 *value = (f64::from(*value) * scale + shift) as f32;
             }
         }
-        Ok(Tensor::new(self.shape.clone(), features)?)
+        Ok(Tensor::new(&self.shape, features)?)
     }
 
     /// A normalised value of feature `at` back in the feature's own unit, for pages and alerts.
-    pub fn restore(&self, at: usize, value: f32) -> f64 {
+    pub fn restore(&self, at: usize, value: f64) -> f64 {
         let at = if self.scale.len() == 1 { 0 } else { at };
-        (f64::from(value) - self.shift[at]) / self.scale[at]
+        (value - self.shift[at]) / self.scale[at]
     }
 }
 
@@ -103,13 +103,14 @@ mod tests {
         let normaliser = Normaliser::new(&zscore, vec![1, 2]).unwrap();
         let tensor = normaliser.apply(vec![88.421_89, 97.786_12]).unwrap();
         assert_eq!(tensor.shape(), [1, 2]);
-        assert!(tensor.data()[0].abs() < 1e-6 && (tensor.data()[1] - 1.0).abs() < 1e-6);
+        let data = tensor.as_slice::<f32>().unwrap();
+        assert!(data[0].abs() < 1e-6 && (data[1] - 1.0).abs() < 1e-6);
         assert!((normaliser.restore(1, 1.0) - 97.786122).abs() < 1e-9);
         let minmax = Normalise::MinMax { min: vec![0.0, -10.0], max: vec![1.0, 10.0] };
         let tensor = Normaliser::new(&minmax, vec![2]).unwrap().apply(vec![2.0, 0.0]).unwrap();
-        assert_eq!(tensor.data(), [2.0, 0.5]);
+        assert_eq!(tensor.as_slice::<f32>().unwrap(), [2.0, 0.5]);
         let none = Normaliser::new(&Normalise::None, vec![3]).unwrap();
-        assert_eq!(none.apply(vec![1.5, f32::NAN, 2.0]).unwrap().data()[2], 2.0);
+        assert_eq!(none.apply(vec![1.5, f32::NAN, 2.0]).unwrap().to_numbers().unwrap()[2], 2.0);
     }
 
     #[test]

@@ -101,6 +101,11 @@ impl Gate {
         }
     }
 
+    /// Pages in the log after the last commit, as far as this run knows.
+    pub(super) fn log_pages(&self) -> u64 {
+        self.log_pages.load(Ordering::Relaxed)
+    }
+
     /// True while the log is at its hard limit: nothing more may be written before a checkpoint got through.
     pub(super) fn is_log_full(&self) -> bool {
         self.log_pages.load(Ordering::Relaxed) >= self.most_pages

@@ -27,6 +27,7 @@ mod open;
 mod quarantine;
 mod queue;
 mod reader;
+mod room;
 mod salvage;
 mod schema;
 mod submit;

@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::quarantine;
 use super::queue::Queue;
 use super::reader::Reader;
+use super::room::LogRoom;
 use super::salvage::Wreck;
 use super::schema::{Schema, migrate};
 use super::submit::Writer;
@@ -114,6 +115,7 @@ impl Store {
             metrics: metrics.clone(),
             clock,
             boot,
+            room: LogRoom::new(config),
             transactions: 0,
         };
         let writer_thread = start("store-writer", move || thread.run())?;

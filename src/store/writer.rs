@@ -16,6 +16,7 @@ use super::health::HealthBoard;
 use super::metrics::Metrics;
 use super::quarantine;
 use super::queue::{Gathered, Job, Pace, Queue, Work};
+use super::room::LogRoom;
 use super::tx::Tx;
 use crate::base::Clock;
 
@@ -31,6 +32,7 @@ pub(super) struct WriterThread {
     pub(super) metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) boot: Boot,
+    pub(super) room: LogRoom,
     pub(super) transactions: u64,
 }
 
@@ -175,11 +177,14 @@ impl WriterThread {
         }
         let connection = self.connection.as_ref().expect("connected just above");
         let tx = Tx::new(connection, number, self.boot.no);
-        let (clock, boot) = (&*self.clock, &mut self.boot);
+        let (clock, boot, room, log_pages) = (&*self.clock, &mut self.boot, &mut self.room, self.gate.log_pages());
         let outcome =
-            catch_unwind(AssertUnwindSafe(|| run_works(&tx, works, note, boot, clock))).unwrap_or_else(|_| {
-                Err(Error::Commit(CommitError::Disk("a piece of work panicked; see the log before this line".into())))
-            });
+            catch_unwind(AssertUnwindSafe(|| run_works(&tx, works, note, boot, clock, || room.keep(log_pages))))
+                .unwrap_or_else(|_| {
+                    Err(Error::Commit(CommitError::Disk(
+                        "a piece of work panicked; see the log before this line".into(),
+                    )))
+                });
         let after = tx.into_after();
         let outcome = outcome.map_err(|error| self.failed(&error));
         for told in after {
@@ -218,6 +223,7 @@ fn run_works(
     note: Note,
     boot: &mut Boot,
     clock: &dyn Clock,
+    before_commit: impl FnOnce(),
 ) -> Result<(Duration, Noted), Error> {
     tx.execute("BEGIN IMMEDIATE", [])?;
     for work in works {
@@ -234,6 +240,7 @@ fn run_works(
             boot.note_wall(tx)?
         }
     };
+    before_commit();
     let began = clock.since_boot();
     tx.execute("COMMIT", [])?;
     Ok((clock.since_boot().saturating_sub(began), noted))

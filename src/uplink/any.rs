@@ -7,9 +7,9 @@ use tokio::sync::{mpsc, watch};
 use crate::base::Clock;
 
 use super::config::{Config, Error, Kind};
-use super::link::{Answer, CloudMessage, LinkState, Lost, Message, Ticket, Uplink};
+use super::link::{Answer, CloudMessage, Ears, LinkState, Lost, Message, Ticket, Uplink};
 use super::metrics::Metrics;
-use super::mqtt::{Ears, MqttUplink};
+use super::mqtt::MqttUplink;
 #[cfg(feature = "nats")]
 use super::nats::JetStreamUplink;
 
@@ -49,14 +49,13 @@ impl AnyUplink {
         }
     }
 
-    /// Listens to the cloud, where the kind of link can: a stream of NATS keeps what it acknowledged, and brings
-    /// neither receipts nor requests.
+    /// Listens to the cloud on every connection from now on.
     #[must_use]
     pub fn listening(self, ears: Ears) -> Self {
         match self {
             Self::Mqtt(link) => Self::Mqtt(Box::new(link.listening(ears))),
             #[cfg(feature = "nats")]
-            other @ Self::JetStream(_) => other,
+            Self::JetStream(link) => Self::JetStream(Box::new(link.listening(ears))),
         }
     }
 

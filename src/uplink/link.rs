@@ -11,6 +11,10 @@ use crate::base::Clock;
 
 use super::metrics::Metrics;
 
+/// Messages from the cloud that may wait to be looked at.
+pub(super) const HEARD_MESSAGES: usize = 256;
+/// Longest message from the cloud.
+pub(super) const HEARD_BYTES: usize = 4096;
 /// Most topics whose refusals are remembered for [`LinkState::Degraded`].
 const MAX_COMPLAINTS: usize = 64;
 
@@ -24,7 +28,7 @@ pub struct Message {
 }
 
 /// A message from the cloud. Short ones only: whoever needs more says where it can be fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CloudMessage {
     /// Where it was published.
     pub topic: String,
@@ -32,6 +36,41 @@ pub struct CloudMessage {
     pub payload: Bytes,
     /// What an answer under MQTT 5 names its question by.
     pub correlation: Option<Bytes>,
+    /// Somebody keeps the message until he is told that it is done, and brings it again otherwise.
+    pub done: Option<Done>,
+}
+
+/// Tells whoever keeps a message of the cloud that it need not come again.
+#[derive(Debug, Clone)]
+pub struct Done {
+    tell: mpsc::Sender<String>,
+    name: String,
+}
+
+impl Done {
+    /// `name` goes into `tell` once the message is done.
+    #[cfg(feature = "nats")]
+    pub(super) fn new(tell: mpsc::Sender<String>, name: String) -> Self {
+        Self { tell, name }
+    }
+
+    /// The message is done. Over a connection that is gone it comes again all the same.
+    pub fn tell(self) {
+        let _ = self.tell.try_send(self.name);
+    }
+}
+
+/// What a link listens to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ears {
+    /// Topics that are listened to on every connection. The far side's rules have to allow it.
+    pub filters: Vec<String>,
+    /// Where a receiver's answer to every message is expected. Under MQTT 5 it is asked for as the message's Response Topic,
+    /// with the SHA-256 of the payload as Correlation Data, so that a receiver that knows nothing of us can confirm a message
+    /// with these two. Over NATS a header says that an answer is wanted.
+    pub response_topic: Option<String>,
+    /// Where this side answers the cloud. That nobody listens there is no complaint: whoever asked has gone.
+    pub answers: Option<String>,
 }
 
 /// The sender's own number for a message that waits for its answer.

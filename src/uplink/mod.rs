@@ -30,9 +30,9 @@ pub use any::AnyUplink;
 pub use config::{Config, Error, Kind, Protocol, TlsConfig};
 pub use fake::{FailingUplink, FakeUplink, Fault};
 pub use judge::{LinkJudge, LinkLimits};
-pub use link::{Answer, CloudMessage, LinkState, Lost, Message, Ticket, Uplink};
+pub use link::{Answer, CloudMessage, Done, Ears, LinkState, Lost, Message, Ticket, Uplink};
 pub use metrics::Metrics;
-pub use mqtt::{Ears, MqttUplink};
+pub use mqtt::MqttUplink;
 #[cfg(feature = "nats")]
 pub use nats::{JetStreamUplink, StreamAck, StreamDelivery, StreamReceiver, StreamReceiverConfig, StreamSettings};
 pub use nats_settings::NatsConfig;

@@ -15,7 +15,9 @@ use crate::base::{Clock, Digest};
 
 use super::config::{Config, Error};
 use super::dial::{Dialled, Dialler, Role};
-use super::link::{Answer, CloudMessage, LinkState, Lost, Message, StateKeeper, Ticket, Uplink};
+use super::link::{
+    Answer, CloudMessage, Ears, HEARD_BYTES, HEARD_MESSAGES, LinkState, Lost, Message, StateKeeper, Ticket, Uplink,
+};
 use super::metrics::Metrics;
 use super::session::{Client, EventLoop, Heard};
 
@@ -24,10 +26,6 @@ const PUBLISH_OVERHEAD_BYTES: usize = 10;
 /// What asking for an answer adds beside the topic: identifiers and lengths of two properties, a digest, and a longer
 /// length of all properties.
 const ANSWER_OVERHEAD_BYTES: usize = 3 + 3 + 32 + 1;
-/// Messages from the cloud that may wait to be looked at.
-const HEARD_MESSAGES: usize = 256;
-/// Longest message from the cloud.
-const HEARD_BYTES: usize = 4096;
 /// How long a DISCONNECT may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -41,18 +39,6 @@ pub struct MqttUplink {
     hear: mpsc::Sender<CloudMessage>,
     /// Until somebody takes it.
     heard: Option<mpsc::Receiver<CloudMessage>>,
-}
-
-/// What a link listens to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ears {
-    /// What is subscribed to on every connection, QoS 1. The broker's rules have to allow it.
-    pub filters: Vec<String>,
-    /// Where an answer to every message is asked for under MQTT 5, as its Response Topic; its Correlation Data is the
-    /// SHA-256 of the message's payload. A receiver that knows nothing of us can confirm a message with these two.
-    pub response_topic: Option<String>,
-    /// Where this side answers the cloud. That nobody listens there is no complaint: whoever asked has gone.
-    pub answers: Option<String>,
 }
 
 struct Connection {
@@ -366,7 +352,7 @@ impl Service {
                 let _ = self.client.acknowledge(packet_id);
                 // A copy, so that a short message does not hold the buffer that it was read into.
                 let short = (payload.len() <= HEARD_BYTES).then(|| Bytes::copy_from_slice(&payload));
-                let message = short.map(|payload| CloudMessage { topic, payload, correlation });
+                let message = short.map(|payload| CloudMessage { topic, payload, correlation, done: None });
                 let heard = message.is_some_and(|message| self.hear.try_send(message).is_ok());
                 if heard {
                     self.metrics.heard.inc()

@@ -15,6 +15,8 @@ pub struct NatsConfig {
     pub stream: Name,
     /// The JetStream domain of that stream, where there are several: a leaf node's own or the hub's.
     pub domain: Option<Name>,
+    /// The JetStream domain of the letterboxes, where it is another one: the hub's, beside a stream at the site.
+    pub letters_domain: Option<Name>,
     /// A credentials file (JWT and seed), as `nsc` writes it.
     pub credentials_file: Option<PathBuf>,
     /// A file that holds a user's nkey seed (`SU...`) and nothing else.
@@ -31,6 +33,7 @@ impl Default for NatsConfig {
         Self {
             stream: Name::new("FLEET").expect("letters only"),
             domain: None,
+            letters_domain: None,
             credentials_file: None,
             nkey_file: None,
             inbox_prefix: "_INBOX".to_owned(),
@@ -46,8 +49,10 @@ impl NatsConfig {
         if self.stream.as_str().contains('.') {
             return wrong("nats.stream", "must not hold a `.`: JetStream refuses it");
         }
-        if self.domain.as_ref().is_some_and(|domain| domain.as_str().contains('.')) {
-            return wrong("nats.domain", "must not hold a `.`");
+        for (setting, domain) in [("nats.domain", &self.domain), ("nats.letters_domain", &self.letters_domain)] {
+            if domain.as_ref().is_some_and(|domain| domain.as_str().contains('.')) {
+                return wrong(setting, "must not hold a `.`");
+            }
         }
         let ways = [with_password, self.credentials_file.is_some(), self.nkey_file.is_some()];
         if ways.iter().filter(|way| **way).count() > 1 {
@@ -69,6 +74,23 @@ impl NatsConfig {
     /// First part of the API's subjects.
     #[cfg(feature = "nats")]
     pub(super) fn api(&self) -> String {
-        self.domain.as_ref().map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"))
+        api(self.domain.as_ref())
     }
+
+    /// The same where the letterboxes are.
+    #[cfg(feature = "nats")]
+    pub(super) fn letters_api(&self) -> String {
+        api(self.letters_domain.as_ref().or(self.domain.as_ref()))
+    }
+
+    /// The stream of the letterboxes.
+    #[cfg(feature = "nats")]
+    pub(super) fn letters(&self) -> String {
+        format!("{}-LETTERS", self.stream)
+    }
+}
+
+#[cfg(feature = "nats")]
+fn api(domain: Option<&Name>) -> String {
+    domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"))
 }

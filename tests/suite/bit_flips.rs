@@ -26,7 +26,7 @@ fn open(folder: &Path) -> (Store, Option<Outbox>, Epoch, bool) {
     let schemas = [outbox::SCHEMA, broker::SCHEMA];
     let (store, opened) = Store::open(&config, &schemas, Arc::<ManualClock>::clone(&clock))
         .unwrap_or_else(|error| panic!("the store must open: {error:?}"));
-    let pack = outbox::PackConfig { keep_rows: ROWS / 2, block_rows: 16, ..outbox::PackConfig::default() };
+    let pack = outbox::PackConfig { block_rows: 16, ..outbox::PackConfig::default() };
     let config = outbox::Config { pack, ..outbox::Config::default() };
     let outbox = Outbox::open(&config, &store, opened.epoch, clock);
     if let Err(error) = &outbox {
@@ -46,17 +46,18 @@ async fn fill(folder: &Path) {
     let stamp = ManualClock::at(1_700_000_000_000).stamp();
     for class in [Class::Alarm, Class::Raw] {
         let stream = outbox.stream(StreamKey::new(Name::new("press").unwrap(), class)).unwrap();
-        let outbox = outbox.clone();
-        let work = move |tx: &Tx<'_>| {
-            (1..=ROWS).try_for_each(|seq| {
-                let envelope = Envelope { body: body(class, seq), stamp };
-                outbox.append(tx, &stream, &envelope).map(|given| assert_eq!(given.0, seq))
-            })
-        };
-        store.writer().commit(1, work).await.unwrap();
+        // Half of the rows in blocks, because they come together, and the rest single.
+        for numbers in std::iter::once(1..=ROWS / 2).chain((ROWS / 2 + 1..=ROWS).map(|seq| seq..=seq)) {
+            let outbox = outbox.clone();
+            let work = move |tx: &Tx<'_>| {
+                numbers.into_iter().try_for_each(|seq| {
+                    let envelope = Envelope { body: body(class, seq), stamp };
+                    outbox.append(tx, &stream, &envelope).map(|given| assert_eq!(given.0, seq))
+                })
+            };
+            store.writer().commit(1, work).await.unwrap();
+        }
     }
-    // Half of the rows in blocks.
-    while outbox.pack_cold().await.unwrap() > 0 {}
     let raw = outbox.stream(StreamKey::new(Name::new("press").unwrap(), Class::Raw)).unwrap();
     let acked = BatchId { stream: raw, first: Seq(ACKED.0), last: Seq(ACKED.1) };
     let deleting = outbox.clone();

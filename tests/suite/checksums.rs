@@ -7,9 +7,15 @@ use forebay::store::{self, Store};
 use forebay::{broker, flows, history, outbox};
 
 /// Tables whose rows are covered otherwise.
-const OTHERWISE: [(&str, &str); 2] = [
+const OTHERWISE: [(&str, &str); 5] = [
     ("outbox_row", "checksum: as the row was sent, and as blocks and the salvage know it"),
-    ("outbox_pack", "checksum: over the block, and over each row in it"),
+    ("outbox_block", "checksum: over the block, and over each row in it"),
+    (
+        "outbox_pack",
+        "a range of a block: every row in it has its own, and numbers that no range names are declared lost",
+    ),
+    ("history_arrival_a", "each reading in it has its own"),
+    ("history_arrival_b", "each reading in it has its own"),
 ];
 
 #[tokio::test]

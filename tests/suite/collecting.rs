@@ -21,6 +21,17 @@ impl Collecting {
         Self { child: spawn(&arguments), arguments }
     }
 
+    /// From a stream, which it makes if it is not there. What it does not keep within a second goes to others.
+    #[cfg(feature = "nats")]
+    pub(crate) fn of_stream(server: SocketAddr, state: &Path, more: &[&str]) -> Self {
+        let (server, state) = (server.to_string(), state.display().to_string());
+        let mut arguments = vec!["collect", "--nats", &server, "--tenant", "plant", "--state", &state];
+        arguments.extend(["--create-stream", "--nats-ack-wait", "1"]);
+        arguments.extend(more);
+        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+        Self { child: spawn(&arguments), arguments }
+    }
+
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -367,7 +367,7 @@ fn receipt(message: &Message) -> CloudMessage {
 
 fn cloud(payload: Vec<u8>) -> CloudMessage {
     let topic = Address::receipts(&name("acme"), &name("press-7"));
-    CloudMessage { topic, payload: Bytes::from(payload), correlation: None }
+    CloudMessage { topic, payload: Bytes::from(payload), correlation: None, done: None }
 }
 
 struct World {

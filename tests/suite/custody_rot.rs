@@ -9,10 +9,10 @@ use forebay::base::{Clock, Epoch, ManualClock, Name, Seq};
 use forebay::outbox::{self, BatchLimits, Class, Envelope, Outbox, StreamHandle, StreamKey};
 use forebay::store::{self, Store, Tx};
 
+use crate::log_file::{self, FRAME, HEADER};
+
 /// Commits of one row in each of two streams.
 const COMMITS: u64 = 14;
-const LOG_HEADER: usize = 32;
-const FRAME: usize = 24 + 4096;
 /// A byte of a frame's salt.
 const SALT: usize = 10;
 const CLASSES: [Class; 2] = [Class::Alarm, Class::Raw];
@@ -82,11 +82,12 @@ async fn a_flipped_bit_in_the_log_takes_back_nothing_in_silence_and_issues_no_nu
         assert_eq!(bench.append(Some(seq)).await, [Seq(seq); 2]);
     }
     let read = |name: &str| std::fs::read(living.path().join(name)).unwrap();
-    let (database, log, epoch) = (read("forebay.db"), read("forebay.db-wal"), read("epoch"));
-    let frames = (log.len() - LOG_HEADER) / FRAME;
+    let (database, log, epoch) =
+        (read("forebay.db"), log_file::used(&living.path().join("forebay.db-wal")), read("epoch"));
+    let frames = (log.len() - HEADER) / FRAME;
     assert!(frames > COMMITS as usize, "each commit has its own frames");
     // A frame is a commit's last if it says how long the file is after it.
-    let is_commit = |frame: usize| log[LOG_HEADER + frame * FRAME + 4..][..4] != [0; 4];
+    let is_commit = |frame: usize| log[HEADER + frame * FRAME + 4..][..4] != [0; 4];
     let begins = |before: usize| (0..before - 1).rev().find(|frame| is_commit(*frame)).unwrap() + 1;
     let last_commit_begins = begins(frames);
     // A frame whose salt is hit looks like one of an earlier run, and its commit does not count.
@@ -98,7 +99,7 @@ async fn a_flipped_bit_in_the_log_takes_back_nothing_in_silence_and_issues_no_nu
             let what = format!("byte {at} of frame {frame} of {frames}");
             let folder = tempfile::tempdir().unwrap();
             let mut spoiled = log.clone();
-            spoiled[LOG_HEADER + frame * FRAME + at] ^= 1 << (frame % 8);
+            spoiled[HEADER + frame * FRAME + at] ^= 1 << (frame % 8);
             for (name, bytes) in [("forebay.db", &database), ("forebay.db-wal", &spoiled), ("epoch", &epoch)] {
                 std::fs::write(folder.path().join(name), bytes).unwrap();
             }

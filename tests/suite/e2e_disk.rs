@@ -2,9 +2,10 @@
 
 use std::os::unix::process::CommandExt as _;
 
-use forebay::doors::mqtt::codec::{Connect, Delivery, Packet, Publish, ReasonCode};
+use forebay::doors::mqtt::codec::{Connect, Delivery, Packet, Publish, QoS, ReasonCode};
 
 use crate::gateway::{Gateway, PRESS, Setup, forebay, poll, press_reading, press_readings};
+use crate::log_file;
 use crate::mqtt_fixture::{Client, V5, V311, id};
 
 /// A database of about a megabyte.
@@ -39,7 +40,18 @@ fn assert_not_ready(gateway: &Gateway, word: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_acknowledges_nothing_and_a_larger_limit_finds_everything_that_was() {
-    let mut gateway = Gateway::with(&Setup { store: SMALL, more: PRESS, ..Setup::default() });
+    // What fills the file is kept for somebody who is away: history alone gives way.
+    let more = format!(
+        "[broker]\nqueue_messages = 100000\nqueue_bytes = 100000000\npersistent_queue_bytes = 100000000\n{PRESS}"
+    );
+    let mut gateway = Gateway::with(&Setup { store: SMALL, more: &more, ..Setup::default() });
+    let mut absent = Client::tcp(gateway.mqtt, V5).await;
+    let mut connect = Connect::new(V5, "absent");
+    connect.clean_start = false;
+    connect.properties.session_expiry_interval_secs = Some(3600);
+    absent.connect(connect).await;
+    absent.subscribe("plant/press", QoS::AtLeastOnce).await;
+    drop(absent);
     let mut client = connected(&gateway, V5, "sensor").await;
     let mut pack = 0;
     let readings_of = |pack: u64| press_readings(pack * PACK + 1..=(pack + 1) * PACK);
@@ -68,21 +80,25 @@ async fn a_full_disk_acknowledges_nothing_and_a_larger_limit_finds_everything_th
         }
     };
     assert!(pack > 0, "nothing fitted at all");
-    assert_not_ready(&gateway, "full");
+    assert_not_ready(&gateway, "no space");
 
-    let numbers: Vec<u64> = (1..=pack * PACK).collect();
-    assert!(gateway.numbers("press") == numbers, "exactly what was acknowledged, while full");
+    // The newest of exactly what was acknowledged.
+    let holds = |gateway: &Gateway, last: u64| {
+        let numbers = gateway.numbers("press");
+        numbers.last() == Some(&last) && numbers.windows(2).all(|pair| pair[0] + 1 == pair[1])
+    };
+    assert!(holds(&gateway, pack * PACK), "while full");
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
     gateway.restart();
-    assert!(gateway.numbers("press") == numbers, "exactly what was acknowledged, opened full");
+    assert!(holds(&gateway, pack * PACK), "opened full");
     gateway.stop();
-    gateway.reconfigure(&Setup { more: PRESS, ..Setup::default() });
+    gateway.reconfigure(&Setup { more: &more, ..Setup::default() });
     gateway.restart();
-    assert!(gateway.numbers("press") == numbers, "exactly what was acknowledged, with room again");
+    assert!(holds(&gateway, pack * PACK), "with room again");
     // The refused readings were never taken, so their repeat is no duplicate.
     let mut client = connected(&gateway, V5, "sensor").await;
     assert_eq!(publish(&mut client, refused).await, Some(ReasonCode::Success));
-    assert!(gateway.numbers("press") == (1..=(pack + 1) * PACK).collect::<Vec<_>>());
+    assert!(holds(&gateway, (pack + 1) * PACK));
 }
 
 /// A command whose process lives on when a file may not grow: the write fails, as on a full disk.
@@ -119,7 +135,7 @@ async fn a_reading_sent_again_after_a_refused_commit_is_new_and_the_gateway_reco
     for n in 1..=20 {
         assert_eq!(publish(&mut client, press_reading(n)).await, Some(ReasonCode::Success));
     }
-    let log = std::fs::metadata(gateway.folder.path().join("state/forebay.db-wal")).unwrap().len();
+    let log = log_file::used(&gateway.folder.path().join("state/forebay.db-wal")).len() as u64;
     limit_files(&gateway, log);
     let mut refused = Vec::new();
     for n in 21..=40 {

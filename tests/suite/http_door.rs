@@ -217,6 +217,7 @@ fn keyed(publish: &str, subscribe: &[&str]) -> AccessConfig {
         certificate_san: None,
         publish,
         subscribe,
+        manage_models: false,
     };
     let press = identity("press", "0123456789abcdef0123456789abcdef", filters(&[publish]), filters(subscribe));
     let feeder = identity("feeder", "fedcba9876543210fedcba9876543210", filters(&["plant/#"]), filters(&[]));
@@ -549,8 +550,11 @@ async fn inference_mistakes_are_one_sentence_in_the_protocols_form() {
         assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text());
         assert!(!answer.json()["error"].as_str().unwrap().is_empty());
     }
-    let binary = [("inference-header-content-length", "10")];
-    assert_eq!(gateway.post(INFER, &binary, good.as_bytes()).await.status, 415);
+    let binary = [("inference-header-content-length", "10000")];
+    let answer = gateway.post(INFER, &binary, good.as_bytes()).await;
+    assert_eq!(answer.status, 400);
+    let says = answer.json()["error"].as_str().unwrap().to_owned();
+    assert!(says.contains("inference-header-content-length is 10000, the body has"), "{says}");
 }
 
 #[tokio::test]

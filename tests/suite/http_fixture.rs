@@ -19,6 +19,7 @@ use forebay::flows::intake::Intake;
 use forebay::flows::models::Models;
 use forebay::flows::query::{self, LinkWatch, Query};
 use forebay::flows::raw::Raw;
+use forebay::flows::repository::Repository;
 use forebay::flows::sense::{self, Sense};
 use forebay::flows::{Sync, SyncConfig};
 use forebay::history::{self, History};
@@ -276,7 +277,8 @@ impl Setup {
             query,
             intake: Arc::new(Intake::new(sense)),
             raw: Arc::new(raw),
-            inference: Arc::new(Inference::new(models)),
+            inference: Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock))),
+            repository: Arc::new(Repository::new(models, Arc::clone(&pool), catalog)),
             access: Arc::new(Access::new(&self.access).unwrap()),
             registry: Arc::new(Mutex::new(registry)),
             metrics,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay::flows::{CollectConfig, CollectMetrics, CollectStream, InboxSink, Rejects, StreamBatch};
+use forebay::flows::{Address, CollectConfig, CollectMetrics, CollectStream, InboxSink, Rejects, StreamBatch};
 use forebay::outbox::Class;
 use forebay::uplink::{
-    Answer, AnyUplink, Config, LinkState, Message, Receiver, ReceiverConfig, StreamReceiver, StreamReceiverConfig,
-    StreamSettings, Uplink,
+    Answer, AnyUplink, Config, Ears, LinkState, Message, Receiver, ReceiverConfig, StreamReceiver,
+    StreamReceiverConfig, StreamSettings, Uplink,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -114,7 +114,7 @@ pub(crate) fn quick() -> CollectConfig {
     CollectConfig { retry_first_ms: 5, retry_most_ms: 20, ..CollectConfig::default() }
 }
 
-fn collect_stream(collector: &Collector, port: u16) -> Running<CollectMetrics> {
+pub(crate) fn collect_stream(collector: &Collector, port: u16) -> Running<CollectMetrics> {
     let sink = InboxSink::new(collector.store.writer(), collector.inbox.clone(), clock(), Rejects::default());
     let batch = StreamBatch { messages: 8, ..StreamBatch::default() };
     let receiver = stream_receiver(nats_server::impatient(port));
@@ -271,7 +271,9 @@ async fn one_bad_day<F: Far>(seed: u64) -> usize {
     let mut sent: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     for life in 0..3_u8 {
         let gateway = Gateway::open(sender.path(), "press.7");
-        let sync = gateway.sync(uplink(F::link(up.port())), brisk());
+        let receipts = Address::receipts(&brisk().tenant, &gateway.name);
+        let ears = Ears { filters: vec![receipts.clone()], response_topic: Some(receipts), answers: None };
+        let sync = gateway.sync(uplink(F::link(up.port())).listening(ears), brisk());
         let streams = [Class::Alarm, Class::Raw].map(|class| (class, gateway.stream(class, "temperature")));
         for part in 0..10_u8 {
             for (class, stream) in streams {

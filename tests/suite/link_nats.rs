@@ -1,7 +1,7 @@
 //! What only a link over JetStream has: streams that do not keep, who may publish where, certificates and keys, domains.
 
 use forebay::base::Name;
-use forebay::uplink::{Answer, Config, JetStreamUplink, Kind, LinkState, Message, NatsConfig, TlsConfig, Uplink};
+use forebay::uplink::{Answer, Config, Ears, JetStreamUplink, Kind, LinkState, Message, NatsConfig, TlsConfig, Uplink};
 
 use crate::fleet::clock;
 use crate::link_mqtt::Authority;
@@ -122,6 +122,49 @@ async fn a_gateway_may_publish_only_for_itself_and_a_refusal_is_the_messages_ans
 
     let lost = uplink(server.link()).connect().await.unwrap_err();
     assert!(lost.reason.contains("authorization violation"), "{lost}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_may_not_hear_the_cloud_sends_all_the_same_and_its_state_says_so() {
+    let server = NatsServer::with(Setup {
+        more: r#"authorization { users: [
+            { user: cloud, password: sesame }
+            { user: "press-7", password: sesame, permissions: {
+                publish: "fleet.v1.acme.press-7.>", subscribe: "_INBOX.press-7.>" } }
+        ] }"#,
+        ..Setup::default()
+    });
+    let client = async_nats::ConnectOptions::with_user_and_password("cloud".to_owned(), "sesame".to_owned());
+    let client = client.connect(format!("127.0.0.1:{}", server.port())).await.unwrap();
+    let config = async_nats::jetstream::stream::Config {
+        name: "FLEET".to_owned(),
+        subjects: vec!["fleet.v1.>".to_owned()],
+        ..Default::default()
+    };
+    async_nats::jetstream::new(client).create_stream(config).await.unwrap();
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "sesame\n").unwrap();
+    let nats = NatsConfig { inbox_prefix: "_INBOX.press-7".to_owned(), ..NatsConfig::default() };
+    let link = Config {
+        username: Some("press-7".to_owned()),
+        password_file: Some(secret.path().to_owned()),
+        nats: Some(nats),
+        ..server.link()
+    };
+    let receipts = "fleet/v1/acme/press-7/receipt".to_owned();
+    let ears = Ears { filters: vec![receipts.clone()], response_topic: Some(receipts), answers: None };
+    let mut gateway = uplink(link).listening(ears);
+    assert_eq!(send(&mut gateway, "x").await, Answer::Acknowledged);
+    let state = gateway.state();
+    let said = |state: &LinkState| match state {
+        LinkState::Degraded { reason } => reason.clone(),
+        other => panic!("{other:?}"),
+    };
+    let reason = said(&state.borrow());
+    assert!(reason.contains("CONSUMER.INFO.FLEET-LETTERS.acme=press-7"), "{reason}");
+    gateway.complain("letterbox", None);
+    let reason = said(&state.borrow());
+    assert!(reason.contains("does not let this user listen to cloud.v1.acme.press-7.receipt"), "{reason}");
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ mod e2e_custody;
 mod e2e_demo;
 mod e2e_disk;
 mod e2e_exactly_once;
+#[cfg(feature = "nats")]
+mod e2e_letters;
 mod e2e_messages;
 #[cfg(feature = "tract")]
 mod e2e_models;
@@ -34,6 +36,7 @@ mod fleet;
 #[cfg(all(feature = "nats", feature = "postgres"))]
 mod fleet_faults;
 mod gateway;
+mod history_model;
 mod http_door;
 mod http_fixture;
 mod link_faults;
@@ -44,6 +47,7 @@ mod link_mqtt;
 mod link_nats;
 mod link_pace;
 mod link_sync;
+mod log_file;
 #[cfg(feature = "tract")]
 mod models;
 mod mosquitto;
@@ -54,6 +58,8 @@ mod mqtt_hostile;
 mod mqtt_transport;
 #[cfg(feature = "nats")]
 mod nats_server;
+#[cfg(all(feature = "grpc", feature = "tract"))]
+mod oip_clients;
 mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]
@@ -69,3 +75,4 @@ mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;
 mod webdriver;
+mod write_cost;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay::base::{Name, SystemClock, Tensor};
+use forebay::base::{Datatype, Name, SystemClock, Tensor};
 use forebay::catalog::{self, Catalog};
 use forebay::engine::{self, Handle, LoadSpec, NamedTensor, Pool, TensorSpec, built_in};
 use forebay::flows::load_spec;
@@ -28,15 +28,16 @@ fn fixture(pool: &Pool, name: &str) -> Handle {
 }
 
 fn tensor(name: &str, shape: &[usize], data: &[f32]) -> NamedTensor {
-    NamedTensor::new(name, Tensor::new(shape.to_vec(), data.to_vec()).unwrap())
+    NamedTensor::new(name, Tensor::new(shape, data.to_vec()).unwrap())
 }
 
 fn by_hand(bytes: &[u8]) -> LoadSpec {
-    let port = |name: &str| TensorSpec { name: name.into(), datatype: "FP32".to_owned(), shape: vec![1, 2] };
+    let port = |name: &str| TensorSpec { name: name.into(), datatype: Datatype::Fp32, shape: vec![1, 2] };
     LoadSpec {
         name: Name::new("hostile").unwrap(),
         version: 1,
         format: "onnx".to_owned(),
+        engine: None,
         bytes: Arc::from(bytes),
         inputs: vec![port("x")],
         outputs: vec![port("y")],
@@ -80,13 +81,13 @@ async fn a_batch_gives_what_its_rows_give_alone() {
         let model = fixture(&pool, name);
         let data: Vec<f32> = (0..5 * width).map(|i| ((i * 7 % 13) as f32 - 6.0) / 5.0).collect();
         let batch = model.infer(vec![tensor("x", &[5, width], &data)], None).await.unwrap();
-        let out = batch.tensors[0].tensor.data();
+        let out = batch.tensors[0].tensor.as_slice::<f32>().unwrap();
         let out_width = out.len() / 5;
         for row in 0..5 {
             let one = &data[row * width..(row + 1) * width];
             let alone = model.infer(vec![tensor("x", &[1, width], one)], None).await.unwrap();
             let together = &out[row * out_width..(row + 1) * out_width];
-            for (a, b) in alone.tensors[0].tensor.data().iter().zip(together) {
+            for (a, b) in alone.tensors[0].tensor.as_slice::<f32>().unwrap().iter().zip(together) {
                 assert!((a - b).abs() < 1e-5, "{name} row {row}: {a} and {b}");
             }
         }

@@ -72,7 +72,7 @@ impl Bench {
         let (store, opened) = Store::open(&config, &[outbox::SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
         let config = outbox::Config {
             reserve_rows: 4,
-            pack: outbox::PackConfig { keep_rows: 2, block_rows: 4, ..outbox::PackConfig::default() },
+            pack: outbox::PackConfig { keep_rows: 2, block_rows: 4, commit_rows: 3, ..outbox::PackConfig::default() },
             ..outbox::Config::default()
         };
         let outbox = Outbox::open(&config, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
@@ -143,7 +143,8 @@ async fn run(steps: Vec<Step>) {
                 made += rows.len() as u64;
                 let work = move |tx: &Tx<'_>| {
                     for (n, at) in (before..).zip(rows) {
-                        let body = format!("row {n}").into_bytes();
+                        // So long that a block of two is smaller.
+                        let body = format!("row {n:0>150}").into_bytes();
                         let envelope = Envelope { body: body.clone(), stamp };
                         let seq = outbox.append(tx, &streams[usize::from(at)], &envelope)?;
                         seen.lock().unwrap().push((usize::from(at), seq.0, body));

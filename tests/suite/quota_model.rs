@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use forebay::base::{Clock, ManualClock, Name};
 use forebay::outbox::{
-    self, Batch, BatchId, BatchLimits, Class, ClassConfig, Config, Envelope, Outbox, Policy, StreamHandle, StreamKey,
-    Summarise, Wanted,
+    self, Batch, BatchId, BatchLimits, Class, ClassConfig, Config, Envelope, Outbox, PackConfig, Policy, StreamHandle,
+    StreamKey, Summarise, Wanted,
 };
 use forebay::store::{self, Error, Store, Tx};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
@@ -40,6 +40,7 @@ enum Step {
         which: usize,
     },
     Lose,
+    Pack,
     Wait {
         seconds: u64,
     },
@@ -56,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<bool>().prop_map(|losses| Step::Send { losses }),
         4 => any::<usize>().prop_map(|which| Step::Acknowledge { which }),
         1 => Just(Step::Lose),
+        3 => Just(Step::Pack),
         2 => (1_u64..400).prop_map(|seconds| Step::Wait { seconds }),
         2 => Just(Step::Sweep),
         1 => Just(Step::Restart),
@@ -77,9 +79,17 @@ fn policy() -> impl Strategy<Value = Policy> {
     prop_oneof![Just(Policy::Block), Just(Policy::DropOldest), Just(Policy::DropNewest), Just(Policy::Summarise)]
 }
 
+/// Small blocks: on arrival, when some rows wait, or when rows have waited long.
+fn pack() -> impl Strategy<Value = PackConfig> {
+    let commit_rows = prop_oneof![Just(3), Just(1000)];
+    (commit_rows, prop_oneof![Just(0), Just(20), Just(1000)], prop_oneof![Just(8), Just(24)]).prop_map(
+        |(commit_rows, keep_rows, block_rows)| PackConfig { after_s: 100, keep_rows, block_rows, commit_rows },
+    )
+}
+
 fn plan() -> impl Strategy<Value = Config> {
-    (policy(), policy(), policy(), any::<bool>(), 2_u64..20).prop_map(
-        |(verdict, summary, raw, mortal, ledger_entries)| {
+    (policy(), policy(), policy(), any::<bool>(), 2_u64..20, pack()).prop_map(
+        |(verdict, summary, raw, mortal, ledger_entries, pack)| {
             let summary = if summary == Policy::Summarise { Policy::DropOldest } else { summary };
             let class = |share_percent, policy, ttl_s| ClassConfig {
                 share_percent: Some(share_percent),
@@ -90,6 +100,7 @@ fn plan() -> impl Strategy<Value = Config> {
                 reserve_rows: 4,
                 max_bytes: Some(MAX_BYTES),
                 ledger_entries,
+                pack,
                 alarm: class(10, Policy::Block, 0),
                 verdict: class(40, verdict, 0),
                 summary: class(30, summary, 0),
@@ -98,6 +109,15 @@ fn plan() -> impl Strategy<Value = Config> {
             }
         },
     )
+}
+
+/// Half of it compresses well.
+fn body(n: u64) -> Vec<u8> {
+    let length = 40 + (n * 37) % 150;
+    let mut body = format!("row {n:0>width$}", width = usize::try_from(length / 2).unwrap()).into_bytes();
+    let noise = |at: u64| b' ' + u8::try_from((n * 191 + at).wrapping_mul(6_364_136_223_846_793_005) >> 58).unwrap();
+    body.extend((0..length / 2).map(noise));
+    body
 }
 
 struct Tens;
@@ -135,13 +155,23 @@ struct Bench {
 
 impl Bench {
     fn open(folder: tempfile::TempDir, clock: Arc<ManualClock>, config: Config) -> Self {
-        let limits = store::Config::at(folder.path());
+        let limits = store::Config { ride_ms: 0, ..store::Config::at(folder.path()) };
         let (store, opened) = Store::open(&limits, &[outbox::SCHEMA], Arc::<ManualClock>::clone(&clock)).unwrap();
         let outbox = Outbox::open(&config, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
         outbox.summarise_with(Arc::new(Tens));
         let stream = |(name, class)| outbox.stream(StreamKey::new(Name::new(name).unwrap(), class)).unwrap();
         let streams = STREAMS.into_iter().map(stream).collect();
         Self { folder, clock, config, store, outbox, streams }
+    }
+
+    /// What single rows and ranges of blocks count with, all of them read.
+    async fn stored_bytes(&self) -> u64 {
+        let sum = |connection: &rusqlite::Connection| {
+            let sql = "SELECT (SELECT coalesce(sum(45 + length(body) + length(body) / 10), 0) FROM outbox_row)
+                       + (SELECT coalesce(sum(bytes), 0) FROM outbox_pack)";
+            Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        };
+        self.store.reader().read(sum).await.unwrap().cast_unsigned()
     }
 
     fn restart(self) -> Self {
@@ -176,7 +206,7 @@ impl Bench {
         *made += rows.len() as u64;
         let work = move |tx: &Tx<'_>| {
             for (n, at) in (from..).zip(rows) {
-                let body = format!("row {n:0>width$}", width = 40 + (n as usize * 37) % 150).into_bytes();
+                let body = body(n);
                 let envelope = Envelope { body: body.clone(), stamp };
                 let seq = outbox.append(tx, &streams[usize::from(at)], &envelope)?;
                 seen.lock().unwrap().push((usize::from(at), seq.0, body));
@@ -220,9 +250,10 @@ impl Model {
         }
     }
 
-    fn check(&self, bench: &Bench) {
+    async fn check(&self, bench: &Bench) {
         let usage = bench.outbox.usage();
         let whole: u64 = usage.iter().map(|class| class.bytes).sum();
+        assert_eq!(whole, bench.stored_bytes().await, "the account is that of the tables: {usage:?}");
         // A payload larger than what alarms leave passes alone.
         assert!(whole <= MAX_BYTES + 8 * ROW_BYTES, "{usage:?}");
         for class in usage {
@@ -252,7 +283,7 @@ async fn run(config: Config, steps: Vec<Step>) {
                     for (at, seq, body) in bench.append(&[stream; 4], false, &mut made).await {
                         model.acknowledged.insert((at, seq), body);
                     }
-                    model.check(&bench);
+                    model.check(&bench).await;
                 }
             }
             Step::Send { losses } => {
@@ -274,6 +305,7 @@ async fn run(config: Config, steps: Vec<Step>) {
                 }
             }
             Step::Lose => in_flight.clear(),
+            Step::Pack => while bench.outbox.pack_cold().await.unwrap() > 0 {},
             Step::Wait { seconds } => bench.clock.advance(Duration::from_secs(seconds)),
             Step::Sweep => bench.outbox.sweep().await.unwrap(),
             Step::Restart => {
@@ -285,7 +317,7 @@ async fn run(config: Config, steps: Vec<Step>) {
                 bench = bench.kill();
             }
         }
-        model.check(&bench);
+        model.check(&bench).await;
     }
     bench = bench.restart();
     while let Some(batch) = bench.outbox.next_batch(&LIMITS, &[]).await.unwrap() {

@@ -9,6 +9,8 @@ use forebay::base::{Clock, ManualClock, Name};
 use forebay::outbox::{self, BatchLimits, Class, Envelope, Outbox, StreamKey};
 use forebay::store::{Config, Health, Schema, Store, Tx};
 
+use crate::log_file;
+
 const SCHEMA: Schema = Schema { room: "fault", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"] };
 const FOLDER: &str = "FOREBAY_FAULT_FOLDER";
 
@@ -44,7 +46,7 @@ async fn child_that_meets_a_disk_that_refuses() {
         writer.commit(3000, insert(no)).await.unwrap();
         acknowledged.push(no);
     }
-    let log = std::fs::metadata(folder.join("forebay.db-wal")).unwrap().len();
+    let log = log_file::used(&folder.join("forebay.db-wal")).len() as u64;
     // In the middle of a page of the log.
     limit_files(log + 10_000);
     let mut refused = 0;

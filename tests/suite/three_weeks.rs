@@ -1,9 +1,9 @@
 //! Three weeks without a link at 100 messages a second against a file of 1 GiB, in scaled time: rate and limit are both
 //! divided by the same number. A child process lives through them, so that its memory is nobody else's.
-//! `FOREBAY_THREE_WEEKS=1 cargo test --release --test suite three_weeks` is the full size: 181 million rows.
+//! `FOREBAY_THREE_WEEKS=1 cargo test --profile bench --test suite three_weeks` is the full size: 181 million rows.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +92,8 @@ fn child_that_lives_three_weeks() {
             appended[kind] += 1;
             kinds.push(kind);
         }
-        made += kinds.len() as u64;
+        let kinds_made = kinds.len() as u64;
+        made += kinds_made;
         let (outbox, streams, stamp) = (opened.outbox.clone(), opened.streams, clock.stamp());
         let work = move |tx: &Tx<'_>| {
             let mut append = |kind: &usize| {
@@ -116,6 +117,10 @@ fn child_that_lives_three_weeks() {
             let file = |name: &str| std::fs::metadata(folder.join(name)).map_or(0, |file| file.len());
             file_most = file_most.max(file("forebay.db"));
         }
+        let day = |made: u64| made * scale() / (PER_SECOND * 24 * 3600);
+        if day(made) > day(made - kinds_made) {
+            eprintln!("day {} of 21", day(made));
+        }
     }
     let resident_end = resident_kib();
     let before = opened.outbox.usage().map(|class| (class.rows, class.bytes));
@@ -138,7 +143,10 @@ fn child_that_lives_three_weeks() {
 #[tokio::test]
 async fn three_weeks_without_a_link_leave_memory_flat_the_policy_and_the_ledger_exact_and_a_start_as_short_as_ever() {
     let folder = tempfile::tempdir().unwrap();
+    // A life at full size takes long, and says how far it is.
+    let said = if scale() < 100 { Stdio::inherit() } else { Stdio::piped() };
     let child = Command::new(std::env::current_exe().unwrap())
+        .stderr(said)
         .args(["--exact", "three_weeks::child_that_lives_three_weeks", "--nocapture"])
         .env(FOLDER, folder.path())
         .output()

@@ -98,6 +98,12 @@ async fn check_broker(store: &Store, clock: &Arc<ManualClock>) {
     running.wait().await;
 }
 
+/// A body that does not get smaller.
+fn noise() -> Vec<u8> {
+    let byte = |n: u64| (n * n).wrapping_mul(6_364_136_223_846_793_005).to_be_bytes()[0];
+    (1..=20_000).map(byte).collect()
+}
+
 /// Everything in `folder`, looked at by this release.
 async fn use_on(folder: &Path, config: &store::Config, is_full: bool) {
     std::fs::create_dir_all(folder).unwrap();
@@ -121,13 +127,13 @@ async fn use_on(folder: &Path, config: &store::Config, is_full: bool) {
         if start == 0 {
             let waiting: BTreeMap<_, _> = outbox.depth().into_iter().collect();
             assert_eq!(waiting[&press], 650);
-            let envelope = outbox::Envelope { body: vec![7; 4000], stamp: clock.stamp() };
+            let envelope = outbox::Envelope { body: noise(), stamp: clock.stamp() };
             let append = {
                 let outbox = outbox.clone();
                 move |tx: &Tx<'_>| outbox.append(tx, &stream, &envelope)
             };
             assert_eq!(
-                store.writer().commit(4000, append).await.is_err(),
+                store.writer().commit(20_000, append).await.is_err(),
                 is_full,
                 "nothing new fits into a full file"
             );
@@ -153,7 +159,7 @@ async fn use_on(folder: &Path, config: &store::Config, is_full: bool) {
             if !is_full {
                 // The row that was just appended is behind all others.
                 let last = press.last_mut().unwrap();
-                assert_eq!(last.rows.pop().unwrap().body, vec![7; 4000]);
+                assert_eq!(last.rows.pop().unwrap().body, noise());
             }
             check_press(&press, opened.epoch);
             let rows = |class, name: &str| {
@@ -187,6 +193,7 @@ async fn an_old_release_s_file_upgrades_in_place() {
     // As large as the limit allows, the reserve aside.
     let state_dir = folder.path().join("full");
     let config = store::Config {
+        // 320 KiB, and the first pages of four tables that later releases added.
         max_bytes: 336 << 10,
         reserve_bytes: 64 << 10,
         restart_bytes: 64 << 10,

@@ -62,8 +62,8 @@ pub(crate) async fn run(args: &CollectArgs, stop: CancellationToken) -> Result<E
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let tenant = Name::new(&args.tenant).context("failed to use that tenant")?;
     let Kept { sink, store, place } = keep(args, &clock).await?;
-    let from = args.stream.nats.as_ref().unwrap_or(&args.broker);
-    let Flow { metrics, running } = match &args.stream.nats {
+    let from = args.stream.server.nats.as_ref().unwrap_or(&args.broker);
+    let Flow { metrics, running } = match &args.stream.server.nats {
         None => from_mqtt(args, &tenant, sink, &clock, stop)?,
         Some(server) => from_nats(args, server, &tenant, sink, &clock, stop)?,
     };
@@ -128,23 +128,15 @@ fn from_nats(
     stop: CancellationToken,
 ) -> Result<Flow> {
     use crate::flows::{CollectStream, StreamBatch};
-    use crate::uplink::{Kind, NatsConfig, StreamReceiver, StreamReceiverConfig, StreamSettings};
-    let name = |text: &str| Name::new(text).with_context(|| format!("failed to use {text:?}"));
-    let nats = NatsConfig {
-        stream: name(&args.stream.name)?,
-        domain: args.stream.domain.as_deref().map(name).transpose()?,
-        credentials_file: args.stream.credentials.clone(),
-        nkey_file: args.stream.nkey.clone(),
-        ..NatsConfig::default()
-    };
-    let link = uplink::Config { kind: Kind::Nats, nats: Some(nats), ..link(args, server)? };
+    use crate::uplink::{StreamReceiver, StreamReceiverConfig, StreamSettings};
+    let link = super::over_nats(&args.stream.server, link(args, server)?)?;
     let settings = || StreamSettings {
         replicas: args.stream.replicas,
         max_bytes: args.stream.max_bytes,
         ..StreamSettings::default()
     };
     let wanted = StreamReceiverConfig {
-        consumer: name(&args.stream.consumer)?,
+        consumer: Name::new(&args.stream.consumer).context("failed to use that consumer")?,
         filter: format!("fleet/v1/{tenant}/+/+/+"),
         ack_wait_ms: args.stream.ack_wait_s.saturating_mul(1000),
         create_stream: args.stream.create_stream.then(settings),

@@ -13,6 +13,28 @@ pub(super) mod run;
 
 use std::io::{IsTerminal as _, Write as _};
 
+use anyhow::{Context as _, Result};
+
+use super::cli::NatsArgs;
+use crate::base::Name;
+use crate::uplink::{self, Kind, NatsConfig};
+
+/// The same link over NATS instead of MQTT.
+pub(super) fn over_nats(args: &NatsArgs, link: uplink::Config) -> Result<uplink::Config> {
+    let name = |text: &str| Name::new(text).with_context(|| format!("failed to use {text:?}"));
+    let nats = NatsConfig {
+        stream: name(&args.name)?,
+        domain: args.domain.as_deref().map(name).transpose()?,
+        credentials_file: args.credentials.clone(),
+        nkey_file: args.nkey.clone(),
+        inbox_prefix: args.inbox_prefix.clone(),
+        // Only who publishes rows has to know how they are kept.
+        check_stream: false,
+        ..NatsConfig::default()
+    };
+    Ok(uplink::Config { kind: Kind::Nats, nats: Some(nats), ..link })
+}
+
 /// One line of answer. A reader that went away (`| head`) is no error.
 pub(super) fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");

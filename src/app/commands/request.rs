@@ -10,10 +10,10 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
 
 use super::{note, say};
-use crate::app::cli::{LinkArgs, RawArgs};
+use crate::app::cli::RawArgs;
 use crate::base::{Clock, Name, SystemClock};
 use crate::flows::{Address, Ask, CloudAnswer, CloudRequest, Outcome};
-use crate::uplink::{self, Answer, CloudMessage, Ears, Message, MqttUplink, TlsConfig, Uplink};
+use crate::uplink::{self, Answer, AnyUplink, CloudMessage, Ears, Message, TlsConfig, Uplink};
 
 /// A question without an answer is asked again after this long, and so is a broker that cannot be reached.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -41,12 +41,13 @@ pub(crate) async fn raw(args: &RawArgs) -> Result<ExitCode> {
     let client_id = format!("forebay-request-{:08x}", rng.random::<u32>());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let ears = Ears { filters: vec![answers], response_topic: None, answers: None };
-    let mut link = MqttUplink::new(link(&args.link)?, &client_id, clock)?.listening(ears);
+    let mut link = AnyUplink::new(link(args)?, &client_id, clock)?.listening(ears);
     note(format_args!("asking {gateway} of tenant {tenant}, request {}", request.id));
     let limit = Duration::from_secs(args.timeout_s);
     let asking = ask(&mut link, &question, &request.id);
     let Ok(answer) = tokio::time::timeout(limit, asking).await else {
-        bail!("{gateway} did not answer within {} s; ask again with --id {}", args.timeout_s, request.id);
+        let kept = if args.nats.nats.is_some() { "; the request waits in its letterbox" } else { "" };
+        bail!("{gateway} did not answer within {} s{kept}; ask again with --id {}", args.timeout_s, request.id);
     };
     link.close().await;
     say(serde_json::to_string(&answer).context("failed to write the answer")?);
@@ -57,7 +58,7 @@ pub(crate) async fn raw(args: &RawArgs) -> Result<ExitCode> {
 }
 
 /// Asks until there is an answer.
-async fn ask(link: &mut MqttUplink, question: &Message, id: &str) -> CloudAnswer {
+async fn ask(link: &mut AnyUplink, question: &Message, id: &str) -> CloudAnswer {
     let mut heard = link.cloud_messages();
     loop {
         match over_one_connection(link, &mut heard, question, id).await {
@@ -69,7 +70,7 @@ async fn ask(link: &mut MqttUplink, question: &Message, id: &str) -> CloudAnswer
 }
 
 async fn over_one_connection(
-    link: &mut MqttUplink,
+    link: &mut AnyUplink,
     heard: &mut Option<mpsc::Receiver<CloudMessage>>,
     question: &Message,
     id: &str,
@@ -95,7 +96,7 @@ async fn over_one_connection(
                     match answer?.1 {
                         Answer::Acknowledged => {}
                         Answer::NoSubscriber => note("the gateway is not connected to this broker; waiting for it"),
-                        Answer::Refused { reason } => note(format_args!("the broker refuses the request: {reason}")),
+                        Answer::Refused { reason } => note(format_args!("the request is not taken: {reason}")),
                         Answer::TooLarge { .. } => note("the broker takes no message that large"),
                     }
                 }
@@ -111,15 +112,15 @@ async fn hear(heard: &mut Option<mpsc::Receiver<CloudMessage>>) -> Option<CloudM
     }
 }
 
-fn link(args: &LinkArgs) -> Result<uplink::Config> {
-    let (host, port) = super::replay::host_and_port(&args.broker)?;
+fn link(RawArgs { link: args, nats, .. }: &RawArgs) -> Result<uplink::Config> {
+    let (host, port) = super::replay::host_and_port(nats.nats.as_ref().unwrap_or(&args.broker))?;
     let tls = args.ca.clone().map(|ca_file| TlsConfig {
         ca_file,
         certificate_file: args.certificate.clone(),
         key_file: args.key.clone(),
         server_name: None,
     });
-    Ok(uplink::Config {
+    let config = uplink::Config {
         host,
         port,
         tls,
@@ -127,7 +128,8 @@ fn link(args: &LinkArgs) -> Result<uplink::Config> {
         password_file: args.password_file.clone(),
         answer_timeout_ms: PATIENCE_MS,
         ..uplink::Config::default()
-    })
+    };
+    if nats.nats.is_some() { super::over_nats(nats, config) } else { Ok(config) }
 }
 
 /// Milliseconds since 1970, or a time with its zone.

@@ -5,14 +5,16 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use super::note;
+use crate::app::cli::{NegativeControl, RunArgs};
 use crate::app::config::{Loaded, Overrides, review};
 use crate::app::gateway;
 use crate::app::stop::until_told_to_stop;
+use crate::store::{Disk, Synchronous};
 use crate::telemetry;
 
 /// Serves until SIGTERM or Ctrl-C.
-pub(crate) async fn run(config: &std::path::Path, overrides: &Overrides, under_journald: bool) -> Result<ExitCode> {
-    let loaded = match Loaded::read(config, overrides) {
+pub(crate) async fn run(args: &RunArgs, overrides: &Overrides, under_journald: bool) -> Result<ExitCode> {
+    let mut loaded = match Loaded::read(&args.at.config, overrides) {
         Ok(loaded) => loaded,
         Err(diagnosis) => {
             note(diagnosis);
@@ -26,6 +28,17 @@ pub(crate) async fn run(config: &std::path::Path, overrides: &Overrides, under_j
     }
     if !review.errors.is_empty() {
         bail!("{} does not work as it stands; nothing was started", loaded.file);
+    }
+    if let Some(control) = args.negative_control {
+        let synchronous = match control {
+            NegativeControl::Normal => Synchronous::Normal,
+            NegativeControl::Off => Synchronous::Off,
+        };
+        tracing::error!(
+            synchronous = synchronous.as_str(),
+            "a negative control: what this gateway acknowledges is NOT on the disk"
+        );
+        loaded.config.store.disk = Disk::default().with_synchronous(synchronous);
     }
     Box::pin(gateway::run(loaded.config, until_told_to_stop()?)).await?;
     Ok(ExitCode::SUCCESS)

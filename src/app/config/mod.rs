@@ -56,6 +56,10 @@ pub struct Config {
     /// The HTTP door.
     #[serde(default)]
     pub http: doors::http::Config,
+    /// The gRPC door; absent, there is none.
+    #[cfg(feature = "grpc")]
+    #[serde(default)]
+    pub grpc: Option<doors::grpc::Config>,
     /// The cloud's broker; absent, everything stays in the queue.
     #[serde(default)]
     pub cloud: Option<uplink::Config>,

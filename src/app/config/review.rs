@@ -30,6 +30,7 @@ pub fn review(loaded: &Loaded) -> Review {
     review.remarks.extend(config.access.remarks());
     queue(loaded, &mut review);
     cloud(loaded, &mut review);
+    past(loaded, &mut review);
     pace(loaded, &mut review);
     let catalog = Catalog::scan(&config.catalog);
     for problem in catalog.problems() {
@@ -133,6 +134,12 @@ fn queue(loaded: &Loaded, review: &mut Review) {
     }
 }
 
+fn past(loaded: &Loaded, review: &mut Review) {
+    if let Err((key, problem)) = loaded.config.history.check() {
+        review.errors.push(at(loaded, &format!("history.{key}"), &format!("history.{key} {problem}"), None));
+    }
+}
+
 fn pace(loaded: &Loaded, review: &mut Review) {
     let sync = &loaded.config.sync;
     if let Err((key, problem)) = sync.check() {
@@ -212,6 +219,12 @@ fn listeners(loaded: &Loaded, review: &mut Review) {
         if !listener.kind.has_tls() && !listener.address.ip().is_loopback() {
             review.remarks.push(format!("MQTT on {} is not encrypted and visible to the network", listener.address));
         }
+    }
+    #[cfg(feature = "grpc")]
+    if let Some(grpc) = &loaded.config.grpc
+        && !grpc.address.ip().is_loopback()
+    {
+        review.remarks.push(format!("gRPC on {} is not encrypted and visible to the network", grpc.address));
     }
     let http = &loaded.config.http;
     if !http.address.ip().is_loopback() {

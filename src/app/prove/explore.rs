@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use anyhow::{Context as _, Result, bail};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
 
 use super::image::{AfterFailedSync, Cut, Image, Player};
 use super::load::{self, Life, Plan, Say, small};
@@ -42,8 +43,10 @@ pub struct Exploration {
 }
 
 /// What was explored and found.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Explored {
+    /// Recorded runs of the writer.
+    pub recordings: u64,
     /// Calls that change the disk, in the recording.
     pub calls: u64,
     /// Of them writes.
@@ -169,7 +172,7 @@ pub fn explore_recording(
 }
 
 fn count(events: &[Event]) -> Explored {
-    let mut counted = Explored::default();
+    let mut counted = Explored { recordings: 1, ..Explored::default() };
     for event in events {
         counted.calls += u64::from(!matches!(event, Event::Mark(_)));
         counted.writes += u64::from(matches!(event, Event::Written { .. }));
@@ -256,6 +259,25 @@ fn check(folder: &Path, take: &Mutex<mpsc::Receiver<State>>, found: &Mutex<Explo
 }
 
 impl Explored {
+    /// Adds what another recording showed. What was planned stays what it is here.
+    pub fn add(&mut self, other: &Self) {
+        self.recordings += other.recordings;
+        self.calls += other.calls;
+        self.writes += other.writes;
+        self.syncs += other.syncs;
+        self.acknowledged += other.acknowledged;
+        self.released += other.released;
+        self.states += other.states;
+        self.partial_states += other.partial_states;
+        self.rows_compared += other.rows_compared;
+        for (breach, states) in &other.breaches {
+            *self.breaches.entry(*breach).or_default() += states;
+        }
+        self.bad_states += other.bad_states;
+        let room = EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.iter().take(room).cloned());
+    }
+
     fn note(&mut self, findings: &[Finding], at: usize, cut: Cut) {
         let mut kinds: Vec<_> = findings.iter().map(|finding| finding.breach).collect();
         kinds.sort_unstable();

@@ -3,13 +3,14 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
 
 use super::load::{self, Life, Plan, Say, small};
 use super::oracle::{Finding, inspect};
@@ -36,7 +37,7 @@ pub struct Killing {
 }
 
 /// What the kills left.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Killed {
     /// Processes to kill.
     pub planned: u64,
@@ -51,6 +52,37 @@ pub struct Killed {
     pub rows_compared: u64,
     /// What was wrong.
     pub findings: Vec<Finding>,
+}
+
+impl Killed {
+    /// Adds what became of another file. What was planned stays what it is here.
+    pub fn add(&mut self, other: &Self) {
+        self.kills += other.kills;
+        self.under_way += other.under_way;
+        self.acknowledged += other.acknowledged;
+        self.rows_compared += other.rows_compared;
+        self.findings.extend(other.findings.iter().cloned());
+    }
+}
+
+/// Kills with `threads` files at a time. `tell` gets the number of kills so far.
+pub fn kill_several(what: &Killing, threads: u64, stop: &AtomicBool, tell: &(dyn Fn(u64) + Sync)) -> Result<Killed> {
+    let so_far = AtomicU64::new(0);
+    let lanes = std::thread::scope(|scope| {
+        let lane = |n: u64| {
+            let kills = what.kills / threads + u64::from(n < what.kills % threads);
+            let own = Killing { kills, seed: what.seed.wrapping_add(n.wrapping_mul(0x9e37_79b9)), ..what.clone() };
+            let so_far = &so_far;
+            scope.spawn(move || kill(&own, stop, &|_| tell(so_far.fetch_add(1, Ordering::Relaxed) + 1)))
+        };
+        let lanes: Vec<_> = (0..threads).map(lane).collect();
+        lanes.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+    });
+    let mut all = Killed { planned: what.kills, ..Killed::default() };
+    for lane in lanes {
+        all.add(&lane.map_err(|_| anyhow::anyhow!("a thread that kills panicked"))??);
+    }
+    Ok(all)
 }
 
 /// Starts, kills and inspects until `what.kills` lives are over, something is found, or `stop` is set. `tell` gets the

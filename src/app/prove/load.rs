@@ -183,8 +183,22 @@ pub async fn run(life: &Arc<Life>, plan: &Plan, say: &Say, stop: &Arc<AtomicBool
             Ok::<_, anyhow::Error>(())
         }
     };
+    // What an earlier life left is moved into blocks meanwhile.
+    let tend = {
+        let (life, ended) = (Arc::clone(life), Arc::clone(&ended));
+        async move {
+            let mut keeper = life.history.keeper(life.store.reader(), life.store.writer());
+            while !ended.load(Ordering::Relaxed) {
+                if !matches!(keeper.step().await, Ok(true)) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            Ok(())
+        }
+    };
     let mut drains = JoinSet::new();
     drains.spawn(drain);
+    drains.spawn(tend);
     for submitter in 0..plan.submitters {
         let (life, say, stop, rows) = (Arc::clone(life), Arc::clone(say), Arc::clone(stop), plan.rows);
         tasks.spawn(async move {

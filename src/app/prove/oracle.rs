@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use super::load::{Life, Say, body_of, row_of};
 use super::words::{Debt, Word};
@@ -20,7 +21,7 @@ const HISTORY: usize = 20_000;
 const PROBE: u64 = u64::MAX >> 2;
 
 /// A sentence of the promise that does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Breach {
     /// The file could not be opened at all.
     DoesNotOpen,
@@ -54,7 +55,7 @@ impl Breach {
 }
 
 /// One breach with its particulars.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Finding {
     /// Which sentence.
     pub breach: Breach,

@@ -35,6 +35,8 @@ pub struct Report {
     pub off: Option<Explored>,
     /// Kills.
     pub killed: Option<Killed>,
+    /// What was asked for must be done, or nothing is proved.
+    pub must_finish: bool,
 }
 
 /// What wear is reckoned with.
@@ -63,7 +65,17 @@ impl Report {
     pub fn is_good(&self) -> bool {
         let explored = self.full.as_ref().is_none_or(|full| full.bad_states == 0);
         let killed = self.killed.as_ref().is_none_or(|killed| killed.findings.is_empty() && killed.kills > 0);
-        explored && killed && self.controls_are_caught() && self.is_enough()
+        explored
+            && killed
+            && self.controls_are_caught()
+            && self.is_enough()
+            && (self.is_finished() || !self.must_finish)
+    }
+
+    /// True if every state and every kill that was asked for was tried.
+    pub fn is_finished(&self) -> bool {
+        self.full.as_ref().is_none_or(|full| full.states >= full.planned)
+            && self.killed.as_ref().is_none_or(|killed| killed.kills >= killed.planned)
     }
 
     /// True if the controls were not asked for, or were caught.
@@ -152,7 +164,7 @@ fn explored_json(explored: &Explored) -> Value {
     let breaches: serde_json::Map<_, _> =
         explored.breaches.iter().map(|(breach, states)| (breach.as_str().to_owned(), json!(states))).collect();
     json!({
-        "calls": explored.calls, "writes": explored.writes, "syncs": explored.syncs,
+        "recordings": explored.recordings, "calls": explored.calls, "writes": explored.writes, "syncs": explored.syncs,
         "acknowledged": explored.acknowledged, "planned": explored.planned, "states": explored.states,
         "partial_states": explored.partial_states, "rows_compared": explored.rows_compared,
         "bad_states": explored.bad_states, "breaches": breaches, "examples": explored.examples,
@@ -278,6 +290,9 @@ impl Report {
         if is_bad {
             return "BROKEN: see the breaches above; do not trust this build on this disk, and tell us".to_owned();
         }
+        if self.must_finish && !self.is_finished() {
+            return "NOT FINISHED: no breach so far; another run goes on from here".to_owned();
+        }
         let mut verdict =
             "HOLDS: nothing acknowledged was lost, no file was damaged, no number was issued twice".to_owned();
         if self.place.is_memory() {
@@ -300,8 +315,12 @@ fn write_explored(f: &mut fmt::Formatter<'_>, name: &str, explored: &Explored) -
     writeln!(f, "\nPower cuts, {name}")?;
     writeln!(
         f,
-        "  recorded: {} calls ({} writes, {} syncs), {} rows acknowledged",
-        explored.calls, explored.writes, explored.syncs, explored.acknowledged
+        "  {} recorded: {} calls ({} writes, {} syncs), {} rows acknowledged",
+        if explored.recordings == 1 { "one run".to_owned() } else { format!("{} runs", explored.recordings) },
+        explored.calls,
+        explored.writes,
+        explored.syncs,
+        explored.acknowledged
     )?;
     writeln!(
         f,

@@ -1,22 +1,17 @@
-//! Who is calling: a bearer key, a user name with a key (what a browser can send), or this machine itself.
+//! Nobody comes further who is not known.
 
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 
 use super::door::Door;
 use super::guard;
 use super::problem::Problem;
 use super::server::Ends;
-use crate::access::Principal;
-
-/// Headers that a reverse proxy adds. Behind one, everybody seems to come from this machine.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+use crate::doors::caller::principal;
 
 /// Puts the caller's [`Principal`] into the request, or answers 401.
 pub(super) async fn identify(
@@ -25,7 +20,7 @@ pub(super) async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match principal(&door, ends, request.headers()) {
+    match principal(&door.parts.access, ends.peer, request.headers()) {
         Some(principal) => {
             request.extensions_mut().insert(principal);
             next.run(request).await
@@ -41,52 +36,6 @@ pub(super) async fn identify(
                 response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
             response.into_response()
-        }
-    }
-}
-
-fn principal(door: &Door, ends: Ends, headers: &HeaderMap) -> Option<Principal> {
-    let access = &door.parts.access;
-    match headers.get(header::AUTHORIZATION) {
-        Some(credentials) => match parse(credentials)? {
-            Credentials::Bearer(key) => access.bearer(&key).ok(),
-            Credentials::Basic(name, key) => access.password(&name, key.as_bytes()).ok(),
-        },
-        None if FORWARDED.iter().any(|name| headers.contains_key(*name)) => None,
-        None => access.anonymous(ends.peer).ok(),
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Credentials {
-    Bearer(String),
-    Basic(String, String),
-}
-
-fn parse(value: &HeaderValue) -> Option<Credentials> {
-    let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(Credentials::Bearer(rest.trim().to_owned()));
-    }
-    if scheme.eq_ignore_ascii_case("basic") {
-        let pair = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
-        let (name, key) = pair.split_once(':')?;
-        return Some(Credentials::Basic(name.to_owned(), key.to_owned()));
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_read_as_bearer_or_basic_and_nothing_else() {
-        let read = |text: &str| parse(&HeaderValue::from_str(text).unwrap());
-        assert_eq!(read("Bearer abc"), Some(Credentials::Bearer("abc".into())));
-        assert_eq!(read("basic cHJlc3M6YTpi"), Some(Credentials::Basic("press".into(), "a:b".into())));
-        for bad in ["", "Bearer", "Digest x", "Basic ***", "Basic cHJlc3M="] {
-            assert_eq!(read(bad), None, "{bad:?}");
         }
     }
 }

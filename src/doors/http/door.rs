@@ -15,6 +15,7 @@ use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
 use crate::flows::query::{Query, StreamView};
 use crate::flows::raw::Raw;
+use crate::flows::repository::Repository;
 
 /// What the door is made of.
 pub struct Parts {
@@ -26,6 +27,8 @@ pub struct Parts {
     pub raw: Arc<Raw>,
     /// Runs models.
     pub inference: Arc<Inference>,
+    /// Loads models and takes them away.
+    pub repository: Arc<Repository>,
     /// Knows callers.
     pub access: Arc<Access>,
     /// Everything on `/metrics`, the door's own metrics included.

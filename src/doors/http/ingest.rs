@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use bytes::BytesMut;
-use futures_util::StreamExt;
 
+use super::body::read_body;
 use super::door::Door;
 use super::problem::Problem;
 use super::streams;
@@ -55,26 +54,4 @@ pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
         .hint("with curl add: -H 'content-type: application/json'"));
     }
     Ok(())
-}
-
-/// The whole body, up to a bound.
-pub(super) async fn read_body(body: Body, headers: &HeaderMap, max_bytes: usize) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body is over {max_bytes} bytes"))
-            .hint("send it in parts; `body_max_bytes` in [http] is the bound")
-    };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > max_bytes) {
-        return Err(too_large());
-    }
-    let mut whole = BytesMut::with_capacity(announced.unwrap_or(0));
-    let mut parts = body.into_data_stream();
-    while let Some(part) = parts.next().await {
-        let part = part.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body", "the body broke off"))?;
-        if whole.len() + part.len() > max_bytes {
-            return Err(too_large());
-        }
-        whole.extend_from_slice(&part);
-    }
-    Ok(whole.freeze())
 }

@@ -11,6 +11,7 @@
 //! Never here: SQL, MQTT, what an alert is. Every list, body, connection and watcher has a bound in [`Config`] or
 //! beside its handler.
 
+mod body;
 mod caller;
 mod config;
 mod door;
@@ -27,9 +28,9 @@ mod send;
 mod server;
 mod stall;
 mod streams;
-mod tensor_json;
 
 pub use config::Config;
 pub use door::{Door, Parts};
 pub use metrics::Metrics;
+pub(in crate::doors) use oip::EXTENSIONS;
 pub use server::{Error, bind, serve};

@@ -9,6 +9,7 @@ use crate::flows::inference::InferError;
 use crate::flows::intake::IngestError;
 use crate::flows::query::QueryError;
 use crate::flows::raw::RawError;
+use crate::flows::repository::RepositoryError;
 
 /// An error on its way out. The details a log needs never ride along.
 #[derive(Debug, Clone, Serialize)]
@@ -104,6 +105,9 @@ impl From<IngestError> for Problem {
             IngestError::Quota => Self::new(StatusCode::INSUFFICIENT_STORAGE, "quota", message)
                 .hint("GET /api/v1/queue shows the shares, [outbox] sets them; send it again later")
                 .retry_after(5),
+            IngestError::File => Self::new(StatusCode::INSUFFICIENT_STORAGE, "file", message)
+                .hint("store.max_bytes bounds it; GET /metrics shows what the queue, sessions and history have of it")
+                .retry_after(5),
             IngestError::Disk => Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk", message)
                 .hint("nothing was acknowledged; GET /readyz says what is wrong")
                 .retry_after(5),
@@ -141,13 +145,28 @@ impl From<RawError> for Problem {
     }
 }
 
+impl From<RepositoryError> for Problem {
+    fn from(error: RepositoryError) -> Self {
+        let message = error.to_string();
+        match error {
+            RepositoryError::Unknown { .. } | RepositoryError::NotThere(_) => {
+                Self::new(StatusCode::NOT_FOUND, "no_model", message)
+                    .hint("POST /v2/repository/index lists what is there")
+            }
+            RepositoryError::Refused { .. } => Self::new(StatusCode::BAD_REQUEST, "refused", message)
+                .hint("what served before serves on; `forebay check` says what is wrong with a model"),
+            RepositoryError::InUse { .. } => Self::new(StatusCode::CONFLICT, "in_use", message)
+                .hint("take the model out of the stream's configuration first"),
+            RepositoryError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "closing", message).retry_after(5),
+        }
+    }
+}
+
 impl From<InferError> for Problem {
     fn from(error: InferError) -> Self {
         let message = error.to_string();
         match error {
-            InferError::NoModel(_) => {
-                Self::new(StatusCode::NOT_FOUND, "no_model", message).hint("GET /api/v1/models lists them")
-            }
+            InferError::NoModel(_) => Self::new(StatusCode::NOT_FOUND, "no_model", message),
             InferError::NotServing { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_serving", message)
                 .hint("GET /api/v1/models says why")
                 .retry_after(5),

@@ -10,8 +10,9 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
 
+use super::body::read_body;
 use super::door::Door;
-use super::ingest::{check_content_type, read_body};
+use super::ingest::check_content_type;
 use super::problem::Problem;
 use crate::access::Principal;
 use crate::flows::raw::Wanted;

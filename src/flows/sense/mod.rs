@@ -272,9 +272,10 @@ async fn build(
         match scorer::find(wanted, &parts.models) {
             Ok(loaded) => {
                 thresholds = loaded.manifest.thresholds;
-                match Scorer::bind(wanted, loaded, features, Arc::clone(&parts.clock)) {
+                match Scorer::bind(wanted, &loaded, features, Arc::clone(&parts.clock)) {
                     Ok(bound) => {
-                        scored = Some(scored_by(loaded, bound.title(), config.signal.fields().len()));
+                        parts.models.keep_for(config.name.as_str(), &loaded);
+                        scored = Some(scored_by(&loaded, bound.title(), config.signal.fields().len()));
                         scorer = Some(bound);
                     }
                     Err(error) => problem = Some(super::models::chain(&error)),

@@ -143,15 +143,15 @@ impl Scorer {
         let outputs = self.handle.infer(inputs, Some(timeout)).await.map_err(|error| chain(&error))?;
         let first = |name: &str| {
             let output = outputs.tensors.iter().find(|output| &*output.name == name)?;
-            output.tensor.data().first().copied()
+            output.tensor.to_numbers()?.first().copied()
         };
         let score = first(&self.config.score).ok_or("the score is missing from the outputs")?;
         let expected = first(&self.config.expected).map(|value| self.normaliser.restore(0, value));
-        Ok(Score { score: f64::from(score), expected })
+        Ok(Score { score, expected })
     }
 }
 
 /// The stream's model, if it has one that serves.
-pub(super) fn find<'a>(config: &ModelConfig, models: &'a Models) -> Result<&'a Arc<Loaded>, String> {
+pub(super) fn find(config: &ModelConfig, models: &Models) -> Result<Arc<Loaded>, String> {
     models.serving(config.name.as_str(), config.version).map_err(|error| error.to_string())
 }

@@ -160,7 +160,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         loop {
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
-                opened = self.open() => opened,
+                opened = self.open(&mut backoff) => opened,
             };
             let ended = match opened {
                 Ok(()) => self.pump(&stop, &mut backoff).await,
@@ -214,7 +214,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
     }
 
     /// Knows the day's budget, then opens the link.
-    async fn open(&mut self) -> Result<(), Ended> {
+    async fn open(&mut self, backoff: &mut Backoff) -> Result<(), Ended> {
         if let (Some(bytes_per_day), None) = (self.config.bytes_per_day, &self.pace.day) {
             let row = self.queue.kept(self.clock.stamp()).await?;
             let (share, debt) = (self.config.live_share_percent, self.config.alarm_debt_bytes);
@@ -232,6 +232,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         }
         self.judge.connected(now);
         self.tell();
+        self.catch_up(backoff).await?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use crate::base::Backoff;
 use crate::flows::confirm::Heard;
 use crate::flows::pace::Claim;
 use crate::flows::receipt::Receipt;
-use crate::outbox;
+use crate::outbox::{self, Class, StreamKey};
 use crate::uplink::{Answer, CloudMessage, Lost, Message, Ticket, Uplink};
 
 use super::flow::Sync;
@@ -21,6 +21,14 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         self.metrics.sent_bytes.inc_by(bytes);
         let asked = self.confirmations.depart_otherwise();
         self.uplink.submit(asked, message)
+    }
+
+    /// What was kept for this side while it was away, before anything is sent again for want of it.
+    pub(super) async fn catch_up(&mut self, backoff: &mut Backoff) -> Result<(), outbox::Error> {
+        while let Some(message) = self.cloud.as_mut().and_then(|cloud| cloud.try_recv().ok()) {
+            self.hear(message, backoff).await?;
+        }
+        Ok(())
     }
 
     /// What the cloud says: a receipt, or something for others to answer.
@@ -45,6 +53,19 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
                 backoff.reset();
                 self.metrics.receipts.inc();
                 self.arrived(ticket).await?;
+            }
+            Heard::KeptBefore(span, rows) => {
+                let key = Class::from_word(span.class.as_str()).map(|class| StreamKey::new(span.stream.clone(), class));
+                let arrived = key.and_then(|key| self.flights.arrived_before(&key, span.first, span.last, rows));
+                match arrived {
+                    Some(arrived) => {
+                        self.metrics.receipts.inc();
+                        self.metrics.batches.inc();
+                        self.metrics.rows.inc_by(rows);
+                        self.queue.delete(arrived).await?;
+                    }
+                    None => drop(self.metrics.strange_receipts.inc()),
+                }
             }
             Heard::Refused(ticket, reason) => self.not_taken(ticket, Some(&format!("the receiver says: {reason}"))),
             Heard::Nothing => drop(self.metrics.strange_receipts.inc()),

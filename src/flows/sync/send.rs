@@ -24,6 +24,7 @@ pub(super) struct Ready {
     /// Of the batch.
     pub(super) ticket: u64,
     span: Span,
+    rows: u64,
     message: Message,
     /// Size before compression.
     plain_bytes: u64,
@@ -297,10 +298,13 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         };
         let bytes = (payload.len() + topic.len()) as u64;
         let span = Span::of(&batch);
-        let (ticket, again) = self.flights.depart(&key, batch.first, batch.last, batch.rows.len() as u64);
+        let rows = batch.rows.len() as u64;
+        let (ticket, again) = self.flights.depart(&key, batch.first, batch.last, rows);
         let message = Message { topic, payload: Bytes::from(payload) };
-        self.ready
-            .insert(claim, Ready { key, ticket, span, message, plain_bytes, bytes, again, overtakes, waited: false });
+        self.ready.insert(
+            claim,
+            Ready { key, ticket, span, rows, message, plain_bytes, bytes, again, overtakes, waited: false },
+        );
         Ok(Made::Ready)
     }
 
@@ -339,7 +343,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
         self.metrics.bytes.inc_by(ready.plain_bytes);
         self.metrics.sent_bytes.inc_by(bytes);
         tracing::debug!(stream = %ready.key, bytes, "a batch leaves");
-        let ticket = self.confirmations.depart(ready.ticket, ready.span, &ready.message);
+        let ticket = self.confirmations.depart(ready.ticket, (ready.span, ready.rows), &ready.message);
         self.submitted.insert(ticket, now);
         self.uplink.submit(ticket, ready.message)?;
         Ok(())

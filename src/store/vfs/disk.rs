@@ -1,11 +1,14 @@
 //! Which disk a store uses, as its configuration names it.
 
 use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fault::Faults;
+use super::fault::{Call, Faults};
 use super::shim;
 use super::trace::{Event, Trace};
 use crate::base::{FileError, replace_file};
@@ -88,6 +91,30 @@ impl Disk {
 
     pub(in crate::store) fn vfs(&self) -> Option<&'static CStr> {
         self.watched.as_ref().map(|(_, name)| *name)
+    }
+
+    /// Writes zeros into `file`, which lies at `path`, recorded like SQLite's own writes.
+    pub(in crate::store) fn write_zeros(&self, file: &File, path: &Path, from: u64, to: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        if let Some((watch, _)) = &self.watched
+            && watch.faults.strike(Call::Write).is_some()
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut at = from;
+        while at < to {
+            let bytes = usize::try_from(to - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            file.write_all_at(&ZEROS[..bytes], at)?;
+            at += bytes as u64;
+        }
+        if let Some((watch, _)) = &self.watched {
+            let zeros = to.saturating_sub(from);
+            watch.written_bytes.fetch_add(zeros, Ordering::Relaxed);
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            let bytes = vec![0; usize::try_from(zeros).unwrap_or(0)];
+            watch.trace.record(|| Event::Written { file: file.into(), offset: from, bytes: bytes.into() });
+        }
+        Ok(())
     }
 
     /// `base::replace_file`, recorded.

@@ -15,8 +15,9 @@ use crate::uplink::nats_settings::NatsConfig;
 
 /// Things that a connection may say and nobody has looked at yet; more say nothing new.
 const EVENTS: usize = 64;
-/// Commands on their way to a connection. More than a window of messages, so that handing one over never waits.
-const COMMANDS: usize = 256;
+/// Commands on their way to a connection. More than a window of messages, and more than a transaction's receipts and
+/// acknowledgements, so that handing one over never waits.
+const COMMANDS: usize = 1024;
 /// Where a lost connection is told to look for its next one: nowhere. Refused at once, and then the client ends.
 const NOWHERE: &str = "nats://127.0.0.1:0";
 
@@ -38,6 +39,8 @@ pub(super) enum Word {
     Ended(String),
     /// The server does not let this user publish there.
     MayNotPublish { subject: String },
+    /// Nor listen there.
+    MayNotListen { subject: String },
 }
 
 impl Words {
@@ -54,8 +57,11 @@ impl Words {
                         ServerError::AuthorizationViolation => "authorization violation".to_owned(),
                         ServerError::SlowConsumer(_) => "slow consumer".to_owned(),
                     };
-                    if let Some(subject) = publication_refused(&text) {
+                    if let Some(subject) = refused(&text, "publish") {
                         return Word::MayNotPublish { subject };
+                    }
+                    if let Some(subject) = refused(&text, "subscription") {
+                        return Word::MayNotListen { subject };
                     }
                     self.last = Some(format!("says: {text}"));
                 }
@@ -66,10 +72,11 @@ impl Words {
     }
 }
 
-/// The subject in `Permissions Violation for Publish to "subject"`.
-fn publication_refused(text: &str) -> Option<String> {
+/// The subject in `Permissions Violation for Publish to "subject"`, or `for Subscription`.
+fn refused(text: &str, what: &str) -> Option<String> {
     let (before, rest) = text.split_once('"')?;
-    let refused = before.to_ascii_lowercase().starts_with("permissions violation for publish");
+    let before = before.to_ascii_lowercase();
+    let refused = before.strip_prefix("permissions violation for ").is_some_and(|which| which.starts_with(what));
     refused.then(|| rest.split('"').next().unwrap_or_default().to_owned())
 }
 
@@ -213,9 +220,10 @@ mod tests {
 
     #[test]
     fn a_refused_publication_is_known_by_its_subject() {
-        let subject = publication_refused("Permissions Violation for Publish to \"fleet.v1.a.b.c.d\"");
-        assert_eq!(subject.as_deref(), Some("fleet.v1.a.b.c.d"));
-        assert_eq!(publication_refused("Permissions Violation for Subscription to \"x\""), None);
-        assert_eq!(publication_refused("Stale Connection"), None);
+        let publish = "Permissions Violation for Publish to \"fleet.v1.a.b.c.d\"";
+        let subscribe = "Permissions Violation for Subscription to \"x\"";
+        assert_eq!(refused(publish, "publish").as_deref(), Some("fleet.v1.a.b.c.d"));
+        assert_eq!(refused(subscribe, "subscription").as_deref(), Some("x"));
+        assert_eq!((refused(subscribe, "publish"), refused("Stale Connection", "publish")), (None, None));
     }
 }

@@ -5,6 +5,9 @@
 
 mod answer;
 mod dial;
+mod ears;
+mod letters;
+mod post;
 mod receiver;
 mod sender;
 mod subject;

@@ -19,6 +19,9 @@ use crate::uplink::link::{LinkState, Lost, StateKeeper};
 use crate::uplink::metrics::Metrics;
 
 use super::dial::{Dialled, Dialler, Word, Words};
+use super::letters::Letters;
+use super::post::Post;
+use super::sender::RECEIPT;
 use super::subject::{filter_of, topic_of};
 use crate::uplink::nats_settings::NatsConfig;
 
@@ -80,8 +83,19 @@ pub struct StreamDelivery {
     pub topic: String,
     /// What it carries.
     pub payload: Bytes,
+    /// Its sender keeps it until a receipt comes.
+    pub answer_wanted: bool,
     /// Give it back to one of the receiver's answers.
     pub ack: StreamAck,
+}
+
+impl StreamDelivery {
+    fn of(message: jetstream::Message) -> Self {
+        let (message, acker) = message.split();
+        let answer_wanted = message.headers.as_ref().is_some_and(|headers| headers.get(RECEIPT).is_some());
+        let topic = topic_of(&message.subject);
+        Self { topic, payload: message.payload, answer_wanted, ack: StreamAck(acker) }
+    }
 }
 
 /// Names one delivery.
@@ -101,6 +115,7 @@ struct Connection {
     client: Client,
     words: Words,
     messages: pull::Stream,
+    post: Post,
 }
 
 impl StreamReceiver {
@@ -168,24 +183,27 @@ impl StreamReceiver {
         };
         let limit = Duration::from_millis(self.dialler.config().connect_timeout_ms);
         let opened = tokio::time::timeout(limit, self.open(&client)).await;
-        let messages = match opened.unwrap_or_else(|_| Err("did not answer in time".to_owned())) {
-            Ok(messages) => messages,
+        let (messages, post) = match opened.unwrap_or_else(|_| Err("did not answer in time".to_owned())) {
+            Ok(opened) => opened,
             Err(reason) => return Err(self.lose(format!("{} {reason}", self.far_side()))),
         };
-        self.connection = Some(Connection { client, words, messages });
+        self.connection = Some(Connection { client, words, messages, post });
         self.metrics.connections.inc();
         self.state.connected();
         Ok(())
     }
 
-    async fn open(&self, client: &Client) -> Result<pull::Stream, String> {
-        let NatsConfig { stream: name, domain, .. } = self.dialler.nats();
-        let context = match &domain {
+    async fn open(&self, client: &Client) -> Result<(pull::Stream, Post), String> {
+        let settings = self.dialler.nats();
+        let post = Post::open(client, Letters::new(client.clone(), &settings)).await?;
+        let NatsConfig { stream: ref name, ref domain, .. } = settings;
+        let context = match domain {
             None => jetstream::new(client.clone()),
             Some(domain) => jetstream::with_domain(client.clone(), domain.as_str()),
         };
         let stream =
-            self.stream(&context, &name).await.map_err(|error| format!("has no usable stream {name}: {error}"))?;
+            self.stream(&context, name).await.map_err(|error| format!("has no usable stream {name}: {error}"))?;
+        self.letterboxes(&context, &settings).await;
         let wanted = pull::Config {
             durable_name: Some(self.config.consumer.to_string()),
             ack_policy: AckPolicy::Explicit,
@@ -212,7 +230,18 @@ impl StreamReceiver {
         let alive = Duration::from_secs(u64::from(self.dialler.config().keep_alive_s));
         let batch = usize::try_from(self.config.batch_messages).unwrap_or(usize::MAX);
         let asked = consumer.stream().max_messages_per_batch(batch).expires(alive * 2).heartbeat(alive / 2);
-        asked.messages().await.map_err(|error| format!("gives no messages: {error}"))
+        let messages = asked.messages().await.map_err(|error| format!("gives no messages: {error}"))?;
+        Ok((messages, post))
+    }
+
+    /// Makes the letterboxes' stream where the fleet's is made, too. Without one, receipts reach who listens.
+    async fn letterboxes(&self, context: &Context, settings: &NatsConfig) {
+        let Some(StreamSettings { replicas, .. }) = self.config.create_stream else { return };
+        let wanted = Letters::stream(settings, usize::from(replicas));
+        if let Err(error) = context.get_or_create_stream(wanted).await {
+            let stream = settings.letters();
+            tracing::warn!(stream, %error, "there are no letterboxes: what is said to a gateway that is away is not kept");
+        }
     }
 
     async fn stream(&self, context: &Context, name: &Name) -> Result<stream::Stream, String> {
@@ -251,21 +280,23 @@ impl StreamReceiver {
         let Some(connection) = &mut self.connection else {
             return Err(self.lose(format!("{far_side} is not connected")));
         };
-        let reason = tokio::select! {
-            biased;
-            message = connection.messages.next() => match message {
-                Some(Ok(message)) => {
-                    let (message, acker) = message.split();
-                    let topic = topic_of(&message.subject);
-                    return Ok(StreamDelivery { topic, payload: message.payload, ack: StreamAck(acker) });
-                }
-                Some(Err(error)) => format!("gives no messages: {error}"),
-                None => "gives no more messages".to_owned(),
-            },
-            word = connection.words.next() => match word {
-                Word::Ended(reason) => reason,
-                Word::MayNotPublish { subject } => format!("does not let this user publish to {subject}"),
-            },
+        let reason = loop {
+            tokio::select! {
+                biased;
+                message = connection.messages.next() => match message {
+                    Some(Ok(message)) => return Ok(StreamDelivery::of(message)),
+                    Some(Err(error)) => break format!("gives no messages: {error}"),
+                    None => break "gives no more messages".to_owned(),
+                },
+                () = connection.post.work() => {}
+                word = connection.words.next() => match word {
+                    Word::Ended(reason) => break reason,
+                    // Rows are kept all the same; their gateways wait.
+                    Word::MayNotPublish { subject } if connection.post.may_not(&subject) => {}
+                    Word::MayNotPublish { subject } => break format!("does not let this user publish to {subject}"),
+                    Word::MayNotListen { subject } => break format!("does not let this user listen to {subject}"),
+                },
+            }
         };
         Err(self.lose(format!("{far_side} {reason}")))
     }
@@ -275,11 +306,7 @@ impl StreamReceiver {
         let connection = self.connection.as_mut()?;
         // An error stays for `next`, which is polled again.
         match connection.messages.next().now_or_never()?? {
-            Ok(message) => {
-                let (message, acker) = message.split();
-                let topic = topic_of(&message.subject);
-                Some(StreamDelivery { topic, payload: message.payload, ack: StreamAck(acker) })
-            }
+            Ok(message) => Some(StreamDelivery::of(message)),
             Err(error) => {
                 let reason = format!("{} gives no messages: {error}", self.far_side());
                 self.lose(reason);
@@ -293,6 +320,17 @@ impl StreamReceiver {
         if self.answer(ack, AckKind::Ack) {
             self.metrics.acknowledged.inc();
         }
+    }
+
+    /// Says something to a gateway, before anything that is acknowledged after it. If the gateway does not listen it is
+    /// kept for it, later and not waited for: whoever needs to hear it asks again. False if it cannot be said.
+    pub fn say(&mut self, topic: &str, payload: &Bytes) -> bool {
+        let said = self.connection.as_mut().is_some_and(|connection| connection.post.say(topic, payload));
+        if said {
+            self.metrics.sent.inc();
+            self.metrics.sent_bytes.inc_by(payload.len() as u64);
+        }
+        said
     }
 
     /// The message was put aside: nobody is to bring it again.

@@ -7,25 +7,34 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, StatusCode, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use crate::base::{Clock, Digest};
 use crate::uplink::config::{Config, Error};
-use crate::uplink::link::{Answer, LinkState, Lost, Message, StateKeeper, Ticket, Uplink};
+use crate::uplink::link::{
+    Answer, CloudMessage, Ears, HEARD_MESSAGES, LinkState, Lost, Message, StateKeeper, Ticket, Uplink,
+};
 use crate::uplink::metrics::Metrics;
 
 use super::answer::{self, StreamInfo};
 use super::dial::{Dialled, Dialler, Word, Words};
-use super::subject::subject_of;
+use super::ears::{CaughtUp, Ears as Listening, Hearing};
+use super::letters::{Letters, MESSAGE_ID};
+use super::subject::{self, Line, subject_of};
 use crate::uplink::nats_settings::NatsConfig;
 
-/// Repetitions of a message within the stream's window carry the same one.
-const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The server refuses the message if another stream takes the subject.
 const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
-/// Bytes of a message's header beside the stream's name: the first line, two names, the id in hexadecimal, line ends.
-const HEADER_BYTES: usize = 12 + MESSAGE_ID.len() + 2 + 32 + 2 + EXPECTED_STREAM.len() + 2 + 2 + 2;
+/// The sender keeps the message until a receiver confirms it.
+pub(super) const RECEIPT: &str = "Forebay-Receipt";
+/// Bytes of a message's header beside the stream's name: the first line, three names, the id in hexadecimal, a digit, line
+/// ends.
+const HEADER_BYTES: usize =
+    12 + MESSAGE_ID.len() + 2 + 32 + 2 + EXPECTED_STREAM.len() + 2 + 2 + RECEIPT.len() + 2 + 1 + 2 + 2;
+/// Messages of a connection whose repetition is known: more than wait for receipts.
+const KNOWN_IDS: usize = 512;
 /// How long the last words may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -36,6 +45,10 @@ pub struct JetStreamUplink {
     connection: Option<Connection>,
     state: StateKeeper,
     metrics: Metrics,
+    ears: Option<Ears>,
+    hear: mpsc::Sender<CloudMessage>,
+    /// Until somebody takes it.
+    heard: Option<mpsc::Receiver<CloudMessage>>,
 }
 
 struct Connection {
@@ -52,6 +65,13 @@ struct Connection {
     deadline: Pin<Box<Sleep>>,
     max_payload_bytes: usize,
     max_message_bytes: Option<usize>,
+    /// Of the messages that were sent last.
+    ids: VecDeque<String>,
+    letters: Letters,
+    /// Letters on their way to a letterbox.
+    posts: JoinSet<(Ticket, Answer)>,
+    /// What hears; ends with the connection.
+    _tasks: JoinSet<()>,
 }
 
 impl JetStreamUplink {
@@ -63,7 +83,16 @@ impl JetStreamUplink {
         }
         let dialler = Dialler::new(config, clock.clone())?;
         let (nats, metrics) = (dialler.nats(), Metrics::default());
-        Ok(Self { dialler, nats, connection: None, state: StateKeeper::new(clock, metrics.clone()), metrics })
+        let state = StateKeeper::new(clock, metrics.clone());
+        let (hear, heard) = mpsc::channel(HEARD_MESSAGES);
+        Ok(Self { dialler, nats, connection: None, state, metrics, ears: None, hear, heard: Some(heard) })
+    }
+
+    /// Listens to the cloud on every connection from now on.
+    #[must_use]
+    pub fn listening(mut self, ears: Ears) -> Self {
+        self.ears = Some(ears);
+        self
     }
 
     /// The counters.
@@ -100,7 +129,7 @@ impl JetStreamUplink {
         let described = tokio::select! {
             described = client.request(subject, bytes::Bytes::new()) => described,
             word = words.next() => return match word {
-                Word::MayNotPublish { .. } => Ok(None),
+                Word::MayNotPublish { .. } | Word::MayNotListen { .. } => Ok(None),
                 Word::Ended(reason) => Err(reason),
             },
         };
@@ -112,6 +141,30 @@ impl JetStreamUplink {
             serde_json::from_slice::<StreamInfo>(&message.payload).map_err(|error| error.to_string())
         });
         info.and_then(|info| info.check()).map_err(|reason| format!("has no usable stream {stream}: {reason}"))
+    }
+
+    /// Listens, and takes what was kept while nobody listened. That it may not is said in the link's state; rows travel
+    /// all the same.
+    async fn open_ears(&mut self, client: &Client, words: &mut Words) -> Result<JoinSet<()>, String> {
+        let mut tasks = JoinSet::new();
+        let filters = self.ears.as_ref().map(|ears| ears.filters.clone()).filter(|filters| !filters.is_empty());
+        let Some(filters) = filters else { return Ok(tasks) };
+        let hearing = Hearing { hear: self.hear.clone(), metrics: self.metrics.clone() };
+        let mut ears = Listening::open(client, Letters::new(client.clone(), &self.nats), &filters, hearing).await?;
+        let CaughtUp { unread, deaf } = ears.catch_up(words, self.answer_timeout()).await?;
+        self.state.complain("letterbox", unread.map(|reason| format!("the letterbox cannot be read: {reason}")));
+        self.state.complain("subscription", None);
+        if let Some(subject) = deaf {
+            self.cannot_listen(&subject);
+        }
+        ears.listen(&mut tasks);
+        Ok(tasks)
+    }
+
+    fn cannot_listen(&mut self, subject: &str) {
+        let reason = format!("{} does not let this user listen to {subject}", self.far_side());
+        tracing::warn!(reason, "the cloud cannot be heard");
+        self.state.complain("subscription", Some(reason));
     }
 
     fn tell(&mut self, ticket: Ticket, answer: Answer) -> Option<(Ticket, Answer)> {
@@ -158,11 +211,20 @@ impl Uplink for JetStreamUplink {
             Err(error) => return Err(self.lose(format!("{} cannot be asked for answers: {error}", self.far_side()))),
         };
         let max_payload_bytes = client.server_info().max_payload.min(max_message_bytes.unwrap_or(usize::MAX));
+        let tasks = match self.open_ears(&client, &mut words).await {
+            Ok(tasks) => tasks,
+            Err(reason) => return Err(self.lose(format!("{} {reason}", self.far_side()))),
+        };
+        let letters = Letters::new(client.clone(), &self.nats);
         self.connection = Some(Connection {
             client,
             words,
             inbox,
             answers,
+            ids: VecDeque::new(),
+            letters,
+            posts: JoinSet::new(),
+            _tasks: tasks,
             waiting: HashMap::new(),
             known: VecDeque::new(),
             deadline: Box::pin(tokio::time::sleep(self.answer_timeout())),
@@ -177,6 +239,7 @@ impl Uplink for JetStreamUplink {
     fn submit(&mut self, ticket: Ticket, message: Message) -> Result<(), Lost> {
         let (window, max_payload_bytes) = (self.window(), self.max_payload_bytes(&message.topic));
         let (far_side, answer_timeout) = (self.far_side(), self.answer_timeout());
+        let wants_receipt = self.ears.as_ref().is_some_and(|ears| ears.response_topic.is_some());
         let Some(connection) = &mut self.connection else {
             return Err(self.lose(format!("{far_side} is not connected")));
         };
@@ -193,10 +256,43 @@ impl Uplink for JetStreamUplink {
         if connection.waiting.len() >= window {
             return Err(self.lose(format!("more than {window} messages were submitted at once")));
         }
-        let mut headers = HeaderMap::new();
-        headers.insert(MESSAGE_ID, identity(&subject, &payload));
-        headers.insert(EXPECTED_STREAM, self.nats.stream.as_str());
         let payload_bytes = payload.len() as u64;
+        if let Some(line) = Line::of(&topic) {
+            if line.word() == subject::Word::Request {
+                let letters = connection.letters.clone();
+                connection.waiting.insert(ticket, (topic, line.live()));
+                connection.posts.spawn(async move {
+                    let asked = letters.ask_gateway(&line, payload).await;
+                    (ticket, asked.map_or_else(|reason| Answer::Refused { reason }, |()| Answer::Acknowledged))
+                });
+            } else {
+                // Nobody answers it, and whoever misses it asks again.
+                let handed = connection.client.publish(line.live(), payload).now_or_never();
+                if !matches!(handed, Some(Ok(()))) {
+                    return Err(self.lose(format!("{far_side} takes no more messages")));
+                }
+                connection.known.push_back((ticket, Answer::Acknowledged));
+            }
+            self.metrics.sent.inc();
+            self.metrics.sent_bytes.inc_by(payload_bytes);
+            return Ok(());
+        }
+        let mut headers = HeaderMap::new();
+        let id = identity(&subject, &payload);
+        // What a receiver has not confirmed is sent again to be confirmed: the stream must not swallow it as known.
+        if !wants_receipt || !connection.ids.contains(&id) {
+            headers.insert(MESSAGE_ID, id.as_str());
+            if wants_receipt {
+                connection.ids.push_back(id);
+                if connection.ids.len() > KNOWN_IDS {
+                    connection.ids.pop_front();
+                }
+            }
+        }
+        headers.insert(EXPECTED_STREAM, self.nats.stream.as_str());
+        if wants_receipt {
+            headers.insert(RECEIPT, "1");
+        }
         let reply = format!("{}.{ticket}", connection.inbox);
         // The channel behind it holds more than a window: what does not go at once never will.
         let handed =
@@ -222,7 +318,10 @@ impl Uplink for JetStreamUplink {
                 return Err(self.lose(format!("{far_side} is not connected")));
             };
             if let Some(known) = connection.known.pop_front() {
-                self.metrics.refused.inc();
+                match known.1 {
+                    Answer::Acknowledged => self.metrics.acknowledged.inc(),
+                    _ => self.metrics.refused.inc(),
+                };
                 return Ok(known);
             }
             let waits = !connection.waiting.is_empty();
@@ -240,13 +339,24 @@ impl Uplink for JetStreamUplink {
                     }
                     None => return Err(self.lose(format!("{far_side} closed the connection"))),
                 },
+                Some(posted) = connection.posts.join_next(), if !connection.posts.is_empty() => match posted {
+                    Ok((ticket, answer)) => self.tell(ticket, answer),
+                    Err(_) => None,
+                },
                 word = connection.words.next() => match word {
                     Word::Ended(reason) => return Err(self.lose(format!("{far_side} {reason}"))),
                     Word::MayNotPublish { subject } => {
-                        let theirs = connection.waiting.iter().filter(|(_, (_, other))| *other == subject);
+                        let is_theirs = |topic: &str, other: &str| {
+                            other == subject || (subject.starts_with('$') && Line::of(topic).is_some())
+                        };
+                        let theirs = connection.waiting.iter().filter(|(_, (topic, other))| is_theirs(topic, other));
                         let oldest = theirs.map(|(ticket, _)| *ticket).min();
                         let reason = "permissions violation".to_owned();
                         oldest.and_then(|ticket| self.tell(ticket, Answer::Refused { reason }))
+                    }
+                    Word::MayNotListen { subject } => {
+                        self.cannot_listen(&subject);
+                        None
                     }
                 },
                 () = connection.deadline.as_mut(), if waits => {
@@ -268,6 +378,10 @@ impl Uplink for JetStreamUplink {
 
     fn state(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
+    }
+
+    fn cloud_messages(&mut self) -> Option<mpsc::Receiver<CloudMessage>> {
+        self.ears.as_ref().filter(|ears| !ears.filters.is_empty()).and(self.heard.take())
     }
 
     fn complain(&mut self, about: &'static str, complaint: Option<String>) {

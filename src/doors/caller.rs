@@ -1,0 +1,58 @@
+//! Who is calling over HTTP: a bearer key, a user name with a key (what a browser can send), or this machine itself.
+
+use std::net::SocketAddr;
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::access::{Access, Principal};
+
+/// Headers that a reverse proxy adds. Behind one, everybody seems to come from this machine.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+/// The caller behind a request's headers.
+pub(super) fn principal(access: &Access, peer: SocketAddr, headers: &HeaderMap) -> Option<Principal> {
+    match headers.get(header::AUTHORIZATION) {
+        Some(credentials) => match parse(credentials)? {
+            Credentials::Bearer(key) => access.bearer(&key).ok(),
+            Credentials::Basic(name, key) => access.password(&name, key.as_bytes()).ok(),
+        },
+        None if FORWARDED.iter().any(|name| headers.contains_key(*name)) => None,
+        None => access.anonymous(peer).ok(),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Credentials {
+    Bearer(String),
+    Basic(String, String),
+}
+
+fn parse(value: &HeaderValue) -> Option<Credentials> {
+    let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(Credentials::Bearer(rest.trim().to_owned()));
+    }
+    if scheme.eq_ignore_ascii_case("basic") {
+        let pair = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+        let (name, key) = pair.split_once(':')?;
+        return Some(Credentials::Basic(name.to_owned(), key.to_owned()));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_as_bearer_or_basic_and_nothing_else() {
+        let read = |text: &str| parse(&HeaderValue::from_str(text).unwrap());
+        assert_eq!(read("Bearer abc"), Some(Credentials::Bearer("abc".into())));
+        assert_eq!(read("basic cHJlc3M6YTpi"), Some(Credentials::Basic("press".into(), "a:b".into())));
+        for bad in ["", "Bearer", "Digest x", "Basic ***", "Basic cHJlc3M="] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+}

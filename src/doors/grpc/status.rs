@@ -1,0 +1,33 @@
+//! What a caller sees when there is no answer.
+
+use tonic::Status;
+
+use crate::flows::inference::InferError;
+use crate::flows::repository::RepositoryError;
+
+/// A request that cannot be read.
+pub(super) fn bad(message: impl Into<String>) -> Status {
+    Status::invalid_argument(message)
+}
+
+pub(super) fn of_inference(error: &InferError) -> Status {
+    let message = error.to_string();
+    match error {
+        InferError::NoModel(_) => Status::not_found(message),
+        InferError::NotServing { .. } => Status::unavailable(message),
+        InferError::Shape { .. } => Status::invalid_argument(message),
+        InferError::Busy { .. } => Status::resource_exhausted(message),
+        InferError::Deadline { .. } => Status::deadline_exceeded(message),
+        InferError::Failed { .. } => Status::internal(message),
+    }
+}
+
+pub(super) fn of_repository(error: &RepositoryError) -> Status {
+    let message = error.to_string();
+    match error {
+        RepositoryError::Unknown { .. } | RepositoryError::NotThere(_) => Status::not_found(message),
+        RepositoryError::Refused { .. } => Status::invalid_argument(message),
+        RepositoryError::InUse { .. } => Status::failed_precondition(message),
+        RepositoryError::Closing => Status::unavailable(message),
+    }
+}

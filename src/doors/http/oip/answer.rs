@@ -1,0 +1,76 @@
+//! An inference answer over HTTP: JSON, and binary data behind it where the caller wants them.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::BINARY;
+use super::elements::Elements;
+use super::request::Form;
+use crate::flows::inference::{Inferred, NamedTensor};
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    model_name: &'a str,
+    model_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    outputs: Vec<Output<'a>>,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: &'a [usize],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Parameters>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Elements<'a>>,
+}
+
+#[derive(Serialize)]
+struct Parameters {
+    binary_data_size: usize,
+}
+
+/// What the caller gets.
+pub(super) fn answer(inferred: &Inferred, id: Option<&str>, form: &Form) -> Response {
+    let outputs = inferred.outputs.iter().enumerate().map(|(at, output)| describe(output, form.is_binary(at)));
+    let answer = Answer {
+        model_name: &inferred.model,
+        model_version: inferred.version.to_string(),
+        id,
+        outputs: outputs.collect(),
+    };
+    let mut body = serde_json::to_vec(&answer).expect("texts and numbers are always JSON");
+    let mut headers = HeaderMap::new();
+    let tensors = inferred.outputs.iter().enumerate();
+    let binary: Vec<&Bytes> =
+        tensors.filter(|&(at, _)| form.is_binary(at)).map(|(_, output)| output.tensor.bytes()).collect();
+    if binary.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    } else {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(BINARY, HeaderValue::from(body.len()));
+        body.reserve(binary.iter().map(|bytes| bytes.len()).sum());
+        binary.iter().for_each(|bytes| body.extend_from_slice(bytes));
+    }
+    if let Ok(engine) = HeaderValue::from_str(&inferred.engine) {
+        headers.insert("x-forebay-engine", engine);
+    }
+    headers.insert("x-forebay-duration-us", HeaderValue::from(inferred.duration_us));
+    (headers, body).into_response()
+}
+
+fn describe(output: &NamedTensor, binary: bool) -> Output<'_> {
+    let tensor = &output.tensor;
+    Output {
+        name: &output.name,
+        datatype: tensor.datatype().as_str(),
+        shape: tensor.shape(),
+        parameters: binary.then(|| Parameters { binary_data_size: tensor.bytes().len() }),
+        data: (!binary).then_some(Elements(tensor)),
+    }
+}

@@ -1,0 +1,232 @@
+//! What models there are: their tensors, configuration and statistics, and the repository that they come from.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Extension, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{OipProblem, Whole, parse_version};
+use crate::access::Principal;
+use crate::base::Datatype;
+use crate::doors::http::body::read_body;
+use crate::doors::http::door::Door;
+use crate::doors::http::health::status;
+use crate::doors::http::problem::Problem;
+use crate::flows::inference::{ModelMetadata, Served, TensorMetadata};
+use crate::flows::tally::Spent;
+
+pub(super) fn routes() -> Router<Arc<Door>> {
+    Router::new()
+        .route("/v2/models/{model}", get(metadata))
+        .route("/v2/models/{model}/ready", get(model_ready))
+        .route("/v2/models/{model}/config", get(config))
+        .route("/v2/models/{model}/stats", get(statistics))
+        .route("/v2/models/{model}/versions/{version}", get(version_metadata))
+        .route("/v2/models/{model}/versions/{version}/ready", get(version_ready))
+        .route("/v2/models/{model}/versions/{version}/config", get(version_config))
+        .route("/v2/models/{model}/versions/{version}/stats", get(version_statistics))
+        .route("/v2/models/stats", get(all_statistics))
+        .route("/v2/repository/index", post(index))
+        .route("/v2/repository/models/{model}/load", post(load))
+        .route("/v2/repository/models/{model}/unload", post(unload))
+}
+
+type Answer = Result<Response, OipProblem>;
+
+async fn metadata(State(door): Whole, Path(model): Path<String>) -> Answer {
+    Ok(Json(describe(&door.parts.inference.metadata(&model, None)?)).into_response())
+}
+
+async fn version_metadata(State(door): Whole, Path((model, version)): Path<(String, String)>) -> Answer {
+    let version = parse_version(&version)?;
+    Ok(Json(describe(&door.parts.inference.metadata(&model, Some(version))?)).into_response())
+}
+
+async fn model_ready(State(door): Whole, Path(model): Path<String>) -> Answer {
+    readiness(&door, &model, None)
+}
+
+async fn version_ready(State(door): Whole, Path((model, version)): Path<(String, String)>) -> Answer {
+    let version = parse_version(&version)?;
+    readiness(&door, &model, Some(version))
+}
+
+fn readiness(door: &Door, model: &str, version: Option<u32>) -> Answer {
+    let models = door.parts.query.models();
+    let mut known = models.iter().filter(|view| view.name == model && version.is_none_or(|v| view.version == v));
+    let Some(first) = known.next() else { return Err(no_model(model, version).into()) };
+    let serving = first.serving || known.any(|view| view.serving);
+    Ok((status(serving), Json(json!({ "name": model, "ready": serving }))).into_response())
+}
+
+fn no_model(model: &str, version: Option<u32>) -> Problem {
+    let version = version.map(|version| format!(" version {version}")).unwrap_or_default();
+    Problem::new(StatusCode::NOT_FOUND, "no_model", format!("no model {model:?}{version}"))
+        .hint("GET /api/v1/models lists them")
+}
+
+fn describe(model: &ModelMetadata) -> Value {
+    let tensors = |tensors: &[TensorMetadata]| -> Vec<_> {
+        let tensor = |t: &TensorMetadata| json!({ "name": t.name, "datatype": t.datatype.as_str(), "shape": t.shape });
+        tensors.iter().map(tensor).collect()
+    };
+    json!({
+        "name": model.name,
+        "versions": model.versions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "platform": model.platform,
+        "inputs": tensors(&model.inputs),
+        "outputs": tensors(&model.outputs),
+    })
+}
+
+async fn config(State(door): Whole, Path(model): Path<String>) -> Answer {
+    Ok(Json(configuration(&door.parts.inference.metadata(&model, None)?)).into_response())
+}
+
+async fn version_config(State(door): Whole, Path((model, version)): Path<(String, String)>) -> Answer {
+    let version = parse_version(&version)?;
+    Ok(Json(configuration(&door.parts.inference.metadata(&model, Some(version))?)).into_response())
+}
+
+/// Triton's configuration of a model. The batch is a dimension like the others: `max_batch_size` is 0.
+fn configuration(model: &ModelMetadata) -> Value {
+    let kind = |datatype: Datatype| match datatype {
+        Datatype::Bytes => "TYPE_STRING".to_owned(),
+        other => format!("TYPE_{other}"),
+    };
+    let tensors = |tensors: &[TensorMetadata]| -> Vec<_> {
+        let tensor = |t: &TensorMetadata| json!({ "name": t.name, "data_type": kind(t.datatype), "dims": t.shape });
+        tensors.iter().map(tensor).collect()
+    };
+    json!({
+        "name": model.name,
+        "platform": model.platform,
+        "backend": model.engine,
+        "max_batch_size": 0,
+        "input": tensors(&model.inputs),
+        "output": tensors(&model.outputs),
+        "default_model_filename": model.file,
+    })
+}
+
+async fn statistics(State(door): Whole, Path(model): Path<String>) -> Answer {
+    served(&door, Some(&model), None)
+}
+
+async fn version_statistics(State(door): Whole, Path((model, version)): Path<(String, String)>) -> Answer {
+    let version = parse_version(&version)?;
+    served(&door, Some(&model), Some(version))
+}
+
+async fn all_statistics(State(door): Whole) -> Answer {
+    served(&door, None, None)
+}
+
+fn served(door: &Door, model: Option<&str>, version: Option<u32>) -> Answer {
+    let served = door.parts.inference.served(model, version)?;
+    Ok(Json(json!({ "model_stats": served.iter().map(figures).collect::<Vec<_>>() })).into_response())
+}
+
+/// Waiting counts as `queue`; decoding and encoding tensors happen outside of the model and are not counted with it.
+fn figures(served: &Served) -> Value {
+    let counts = &served.counts;
+    let none = Spent { count: counts.success.count, ns: 0 };
+    json!({
+        "name": served.model,
+        "version": served.version.to_string(),
+        "last_inference": counts.last_ms,
+        "inference_count": counts.inferences,
+        "execution_count": counts.executions,
+        "inference_stats": {
+            "success": counts.success,
+            "fail": counts.fail,
+            "queue": counts.queue,
+            "compute_input": none,
+            "compute_infer": counts.compute,
+            "compute_output": none,
+        },
+        "batch_stats": [],
+    })
+}
+
+#[derive(Default, Deserialize)]
+struct IndexRequest {
+    /// Only what serves.
+    #[serde(default)]
+    ready: bool,
+}
+
+/// Triton's clients send no body, an empty one, or JSON without saying so.
+async fn index(State(door): Whole, headers: HeaderMap, body: Body) -> Answer {
+    let body = read_body(body, &headers, door.config.body_max_bytes).await?;
+    let asked: IndexRequest = if body.is_empty() {
+        IndexRequest::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, "bad_request", format!("not an index request: {error}"))
+        })?
+    };
+    let mut models = door.parts.query.models();
+    models.retain(|view| view.serving || !asked.ready);
+    let entry = |view: &crate::flows::models::ModelView| {
+        let mut entry = json!({
+            "name": view.name,
+            "version": view.version.to_string(),
+            "state": if view.serving { "READY" } else { "UNAVAILABLE" },
+        });
+        if let Some(problem) = &view.problem {
+            entry["reason"] = problem.as_str().into();
+        }
+        entry
+    };
+    Ok(Json(models.iter().map(entry).collect::<Vec<_>>()).into_response())
+}
+
+async fn load(
+    State(door): Whole,
+    Extension(who): Extension<Principal>,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    may_manage(&who)?;
+    let body = read_body(body, &headers, door.config.body_max_bytes).await?;
+    no_parameters(&body)?;
+    door.parts.repository.load(&model).await?;
+    Ok(Json(json!({})).into_response())
+}
+
+async fn unload(State(door): Whole, Extension(who): Extension<Principal>, Path(model): Path<String>) -> Answer {
+    may_manage(&who)?;
+    door.parts.repository.unload(&model).await?;
+    Ok(Json(json!({})).into_response())
+}
+
+fn may_manage(who: &Principal) -> Result<(), Problem> {
+    if who.may_manage_models() {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", format!("{} may not load or unload models", who.name()))
+        .hint("give this identity `manage_models = true` in [[access.identity]]"))
+}
+
+/// A configuration or files that came with the request would be a model that nobody signed.
+fn no_parameters(body: &[u8]) -> Result<(), Problem> {
+    let bad = |message: String| Problem::new(StatusCode::BAD_REQUEST, "bad_request", message);
+    if body.is_empty() {
+        return Ok(());
+    }
+    let asked: Value = serde_json::from_slice(body).map_err(|error| bad(format!("not a load request: {error}")))?;
+    let given = asked.get("parameters").and_then(Value::as_object).and_then(|parameters| parameters.keys().next());
+    match given {
+        None => Ok(()),
+        Some(parameter) => Err(bad(format!("parameter {parameter:?} cannot be given with a request"))
+            .hint("a model's manifest and files lie in the models folder")),
+    }
+}

@@ -1,0 +1,287 @@
+//! An inference request over HTTP: JSON, with tensors' elements in it or as binary data behind it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::elements;
+use crate::base::{Datatype, Tensor, shape_of};
+use crate::doors::http::problem::Problem;
+use crate::flows::inference::{NamedTensor, TensorMetadata, Wanted};
+
+const TENSORS_MAX: usize = 64;
+const DIMENSIONS_MAX: usize = 8;
+
+#[derive(Deserialize)]
+struct RawRequest<'a> {
+    id: Option<String>,
+    #[serde(borrow)]
+    inputs: Vec<RawTensor<'a>>,
+    #[serde(default)]
+    outputs: Vec<RawOutput>,
+    #[serde(default)]
+    parameters: RequestParameters,
+}
+
+#[derive(Deserialize)]
+struct RawTensor<'a> {
+    name: String,
+    shape: Vec<i64>,
+    #[serde(borrow)]
+    datatype: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    parameters: InputParameters,
+}
+
+#[derive(Deserialize)]
+struct RawOutput {
+    name: String,
+    #[serde(default)]
+    parameters: OutputParameters,
+}
+
+#[derive(Default, Deserialize)]
+struct RequestParameters {
+    /// All outputs as binary data, unless an output says otherwise.
+    #[serde(default)]
+    binary_data_output: bool,
+    /// Microseconds that the caller waits.
+    timeout: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+struct InputParameters {
+    binary_data_size: Option<u64>,
+    shared_memory_region: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct OutputParameters {
+    binary_data: Option<bool>,
+    classification: Option<usize>,
+    shared_memory_region: Option<String>,
+}
+
+/// How outputs are written.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Form {
+    /// For outputs that say nothing themselves.
+    binary: bool,
+    /// For those that do, by their place among the wanted ones.
+    each: Vec<Option<bool>>,
+}
+
+impl Form {
+    /// Whether the output at this place is binary data.
+    pub(super) fn is_binary(&self, at: usize) -> bool {
+        self.each.get(at).copied().flatten().unwrap_or(self.binary)
+    }
+}
+
+/// One inference request, its tensors ready for the engine.
+#[derive(Debug)]
+pub(super) struct InferRequest {
+    pub(super) id: Option<String>,
+    pub(super) inputs: Vec<NamedTensor>,
+    /// None: all of them.
+    pub(super) outputs: Vec<Wanted>,
+    pub(super) form: Form,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl InferRequest {
+    /// Reads the JSON, and the binary data that came behind it.
+    pub(super) fn parse(json: &[u8], mut binary: Bytes) -> Result<Self, Problem> {
+        let raw: RawRequest<'_> = serde_json::from_slice(json)
+            .map_err(|error| bad(format!("not an inference request: {error}")).hint("see GET /v2/models/{model}"))?;
+        if raw.inputs.is_empty() || raw.inputs.len() > TENSORS_MAX || raw.outputs.len() > TENSORS_MAX {
+            return Err(bad(format!("1 to {TENSORS_MAX} inputs and at most {TENSORS_MAX} outputs, please")));
+        }
+        let inputs = raw.inputs.into_iter().map(|input| read_tensor(input, &mut binary)).collect::<Result<_, _>>()?;
+        if !binary.is_empty() {
+            return Err(bad(format!("{} bytes of binary data belong to no input", binary.len()))
+                .hint("`binary_data_size` of the inputs must add up to what follows the JSON"));
+        }
+        let form = Form {
+            binary: raw.parameters.binary_data_output,
+            each: raw.outputs.iter().map(|output| output.parameters.binary_data).collect(),
+        };
+        let outputs = raw.outputs.into_iter().map(wanted).collect::<Result<_, _>>()?;
+        let timeout = raw.parameters.timeout.filter(|&micros| micros > 0).map(Duration::from_micros);
+        Ok(Self { id: raw.id, inputs, outputs, form, timeout })
+    }
+
+    /// A body that is nothing but the one input's elements, as the header's value 0 announces: the shape is the model's,
+    /// with a batch of one.
+    pub(super) fn raw(body: Bytes, inputs: &[TensorMetadata]) -> Result<Self, Problem> {
+        let [input] = inputs else {
+            return Err(bad(format!("a raw body is one input's elements, this model has {} inputs", inputs.len()))
+                .hint("send the inference request as JSON with binary data behind it"));
+        };
+        let tensor = raw_tensor(input, body).map_err(|what| bad(format!("input {:?}: {what}", input.name)))?;
+        let inputs = vec![NamedTensor { name: input.name.clone(), tensor }];
+        let form = Form { binary: true, each: Vec::new() };
+        Ok(Self { id: None, inputs, outputs: Vec::new(), form, timeout: None })
+    }
+}
+
+fn bad(message: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad_request", message)
+}
+
+fn no_shared_memory(what: &str, name: &str) -> Problem {
+    bad(format!("{what} {name:?}: tensors in shared memory are not supported"))
+        .hint("send them with the request, as binary data")
+}
+
+fn wanted(output: RawOutput) -> Result<Wanted, Problem> {
+    if output.parameters.shared_memory_region.is_some() {
+        return Err(no_shared_memory("output", &output.name));
+    }
+    let classes = output.parameters.classification.filter(|&classes| classes > 0);
+    Ok(Wanted { name: output.name, classes })
+}
+
+fn read_tensor(raw: RawTensor<'_>, binary: &mut Bytes) -> Result<NamedTensor, Problem> {
+    let RawTensor { name, shape, datatype, data, parameters } = raw;
+    let wrong = |what: String| bad(format!("input {name:?}: {what}"));
+    if parameters.shared_memory_region.is_some() {
+        return Err(no_shared_memory("input", &name));
+    }
+    let datatype = Datatype::named(&datatype).ok_or_else(|| {
+        let words = Datatype::ALL.map(Datatype::as_str).join(", ");
+        wrong(format!("no datatype {datatype:?}")).hint(format!("it is one of {words}"))
+    })?;
+    if shape.len() > DIMENSIONS_MAX {
+        return Err(wrong(format!("over {DIMENSIONS_MAX} dimensions")));
+    }
+    let shape = shape_of(&shape).map_err(|error| wrong(error.to_string()))?;
+    let tensor = match (parameters.binary_data_size, data) {
+        (Some(_), Some(_)) => return Err(wrong("it has both `data` and `binary_data_size`".to_owned())),
+        (None, None) => {
+            return Err(wrong("it has no `data`".to_owned()).hint("or say `binary_data_size` in its parameters"));
+        }
+        (Some(size), None) => match usize::try_from(size).ok().filter(|&size| size <= binary.len()) {
+            None => {
+                let left = binary.len();
+                return Err(wrong(format!("binary_data_size is {size}, the body has {left} bytes left for it")));
+            }
+            Some(size) => Tensor::from_bytes(datatype, shape, binary.split_to(size)).map_err(|error| error.to_string()),
+        },
+        (None, Some(data)) => elements::read(datatype, &shape, data),
+    };
+    let tensor = tensor.map_err(wrong)?;
+    Ok(NamedTensor { name, tensor })
+}
+
+fn raw_tensor(input: &TensorMetadata, body: Bytes) -> Result<Tensor, String> {
+    let free = input.shape.iter().enumerate().filter(|&(_, &dim)| dim < 0).map(|(at, _)| at).collect::<Vec<_>>();
+    // A free first dimension is the batch; any other would have to be guessed.
+    if free.iter().any(|&at| at > 0) {
+        return Err(format!("its shape {:?} has sizes that a raw body does not tell", input.shape));
+    }
+    let shape: Vec<i64> = input.shape.iter().map(|&dim| if dim < 0 { 1 } else { dim }).collect();
+    let shape = shape_of(&shape).map_err(|error| error.to_string())?;
+    if input.datatype == Datatype::Bytes {
+        return Tensor::of_texts(shape, [body]).map_err(|error| error.to_string());
+    }
+    Tensor::from_bytes(input.datatype, shape, body).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str, binary: &'static [u8]) -> Result<InferRequest, String> {
+        InferRequest::parse(json.as_bytes(), Bytes::from_static(binary)).map_err(|problem| problem.message)
+    }
+
+    fn numbers(tensor: &Tensor) -> Vec<f64> {
+        tensor.to_numbers().unwrap()
+    }
+
+    #[test]
+    fn binary_data_follow_the_json_in_the_inputs_order() {
+        let json = r#"{"id":"7","inputs":[
+            {"name":"a","shape":[2],"datatype":"INT16","parameters":{"binary_data_size":4}},
+            {"name":"b","shape":[1],"datatype":"FP32","data":[0.5]},
+            {"name":"c","shape":[1,2],"datatype":"BYTES","parameters":{"binary_data_size":9}}],
+            "outputs":[{"name":"y","parameters":{"binary_data":false,"classification":3}},{"name":"z"}],
+            "parameters":{"binary_data_output":true,"timeout":1500}}"#;
+        let request = parse(json, b"\x01\x00\xff\xff\x01\x00\x00\x00x\x00\x00\x00\x00").unwrap();
+        assert_eq!(numbers(&request.inputs[0].tensor), [1.0, -1.0]);
+        assert_eq!(numbers(&request.inputs[1].tensor), [0.5]);
+        assert_eq!(request.inputs[2].tensor.texts().unwrap().collect::<Vec<_>>(), [&b"x"[..], b""]);
+        assert_eq!(request.outputs[0], Wanted { name: "y".to_owned(), classes: Some(3) });
+        assert_eq!(
+            (request.form.is_binary(0), request.form.is_binary(1), request.form.is_binary(2)),
+            (false, true, true)
+        );
+        assert_eq!(request.timeout, Some(Duration::from_micros(1500)));
+        assert_eq!(request.id.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_input_and_both_figures() {
+        let input = |rest: &str| format!(r#"{{"inputs":[{{"name":"x",{rest}}}]}}"#);
+        for (rest, binary, says) in [
+            (r#""shape":[2],"datatype":"FP8","data":[1,2]"#, "", "input \"x\": no datatype \"FP8\""),
+            (r#""shape":[2],"datatype":"FP32""#, "", "input \"x\": it has no `data`"),
+            (r#""shape":[-1],"datatype":"FP32","data":[1]"#, "", "input \"x\": shape [-1] has a negative dimension"),
+            (r#""shape":[9223372036854775807,9],"datatype":"FP32","data":[1]"#, "", "is larger than memory can be"),
+            (r#""shape":[1,1,1,1,1,1,1,1,1],"datatype":"FP32","data":[1]"#, "", "input \"x\": over 8 dimensions"),
+            (
+                r#""shape":[1],"datatype":"INT16","parameters":{"binary_data_size":4}"#,
+                "ab",
+                "input \"x\": binary_data_size is 4, the body has 2 bytes left for it",
+            ),
+            (
+                r#""shape":[2],"datatype":"INT16","parameters":{"binary_data_size":2}"#,
+                "ab",
+                "input \"x\": shape [2] of INT16 has 4 bytes, given 2",
+            ),
+            (
+                r#""shape":[1],"datatype":"INT16","parameters":{"binary_data_size":2}"#,
+                "abc",
+                "1 bytes of binary data belong to no input",
+            ),
+            (
+                r#""shape":[1],"datatype":"INT16","data":[1],"parameters":{"binary_data_size":2}"#,
+                "ab",
+                "it has both `data` and `binary_data_size`",
+            ),
+            (
+                r#""shape":[1],"datatype":"FP32","parameters":{"shared_memory_region":"r"}"#,
+                "",
+                "input \"x\": tensors in shared memory are not supported",
+            ),
+            (r#""shape":[1],"datatype":"FP32","data":[1]}],"inputs":[{"name":"x""#, "", "duplicate field `inputs`"),
+        ] {
+            let error = parse(&input(rest), binary.as_bytes()).unwrap_err();
+            assert!(error.contains(says), "{rest}: {error}");
+        }
+        assert!(parse(r#"{"inputs":[]}"#, b"").is_err());
+    }
+
+    #[test]
+    fn a_raw_body_is_the_one_inputs_elements_with_a_batch_of_one() {
+        let port = |datatype, shape: &[i64]| TensorMetadata { name: "x".to_owned(), datatype, shape: shape.to_vec() };
+        let raw = |ports: &[TensorMetadata], body: &'static [u8]| {
+            InferRequest::raw(Bytes::from_static(body), ports).map_err(|problem| problem.message)
+        };
+        let request = raw(&[port(Datatype::Uint8, &[-1, 3])], b"abc").unwrap();
+        assert_eq!(request.inputs[0].tensor.shape(), [1, 3]);
+        assert!(request.form.is_binary(0));
+        let text = raw(&[port(Datatype::Bytes, &[1])], b"abc").unwrap();
+        assert_eq!(text.inputs[0].tensor.texts().unwrap().collect::<Vec<_>>(), [b"abc"]);
+        assert!(raw(&[port(Datatype::Uint8, &[-1, 4])], b"abc").unwrap_err().contains("has 4 bytes, given 3"));
+        assert!(raw(&[port(Datatype::Uint8, &[3, -1])], b"abc").unwrap_err().contains("does not tell"));
+        assert!(raw(&[port(Datatype::Uint8, &[3]), port(Datatype::Uint8, &[3])], b"abc").is_err());
+    }
+}

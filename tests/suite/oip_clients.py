@@ -1,0 +1,207 @@
+"""NVIDIA's own clients against a gateway that has the models of tests/fixtures: HTTP_ADDRESS GRPC_ADDRESS MODELS_FOLDER."""
+
+import asyncio
+import pathlib
+import queue
+import shutil
+import sys
+import threading
+
+try:
+    import numpy as np
+    import tritonclient.grpc as tg
+    import tritonclient.grpc.aio as tga
+    import tritonclient.http as th
+    from tritonclient.utils import InferenceServerException
+except ImportError as error:
+    sys.exit(f"{error}: python3 -m pip install 'tritonclient[http,grpc]==2.73.0', and name the interpreter in FOREBAY_PYTHON")
+
+http_address, grpc_address, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+A = np.arange(16, dtype=np.int32).reshape(1, 16)
+B = np.full((1, 16), 3, dtype=np.int32)
+
+
+def inputs(kind, a=A, b=B, **how):
+    given = []
+    for name, array in (("INPUT0", a), ("INPUT1", b)):
+        given.append(kind.InferInput(name, list(array.shape), "INT32"))
+        given[-1].set_data_from_numpy(array, **how)
+    return given
+
+
+def check(result, a=A, b=B):
+    np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), a + b)
+    np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), a - b)
+
+
+def refused(says, call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except InferenceServerException as error:
+        assert says in error.message(), f"expected {says!r} in {error.message()!r}"
+    else:
+        raise AssertionError(f"nothing was refused; expected {says!r}")
+
+
+def http_infers():
+    client = th.InferenceServerClient(http_address)
+    outputs = lambda **how: [th.InferRequestedOutput(name, **how) for name in ("OUTPUT0", "OUTPUT1")]
+    for binary_in in (True, False):
+        for wanted in (None, outputs(binary_data=True), outputs(binary_data=False)):
+            result = client.infer("simple", inputs(th, binary_data=binary_in), outputs=wanted, request_id="7")
+            check(result)
+            assert result.get_response()["id"] == "7"
+    large = np.arange(16 * 500, dtype=np.int32).reshape(500, 16)
+    check(client.infer("simple", inputs(th, large, large), model_version="1"), large, large)
+    only = client.infer("simple", inputs(th), outputs=[th.InferRequestedOutput("OUTPUT1")])
+    assert only.as_numpy("OUTPUT0") is None and (only.as_numpy("OUTPUT1") == A - B).all()
+    top = client.infer("simple", inputs(th), outputs=[th.InferRequestedOutput("OUTPUT0", class_count=2)])
+    assert [text.decode() for text in top.as_numpy("OUTPUT0")[0]] == ["18.000000:15", "17.000000:14"]
+    refused("Request for unknown model", client.infer, "absent", inputs(th))
+    refused("input INPUT0 has shape [1, 4], expected [-1, 16]", client.infer, "simple", inputs(th, A[:, :4], B))
+    wrong = th.InferInput("INPUT0", [1, 16], "FP32")
+    wrong.set_data_from_numpy(A.astype(np.float32))
+    refused("input INPUT0 is FP32, expected INT32", client.infer, "simple", [wrong, inputs(th)[1]])
+    refused("no output \"other\"; it has OUTPUT0, OUTPUT1", client.infer, "simple", inputs(th), outputs=[th.InferRequestedOutput("other")])
+    asked = [client.async_infer("simple", inputs(th)) for _ in range(20)]
+    for one in asked:
+        check(one.get_result())
+    client.close()
+
+
+def grpc_infers():
+    client = tg.InferenceServerClient(grpc_address)
+    check(client.infer("simple", inputs(tg), request_id="9"))
+    large = np.arange(16 * 5000, dtype=np.int32).reshape(5000, 16)
+    check(client.infer("simple", inputs(tg, large, large), model_version="1"), large, large)
+    top = client.infer("simple", inputs(tg), outputs=[tg.InferRequestedOutput("OUTPUT0", class_count=2)])
+    assert [text.decode() for text in top.as_numpy("OUTPUT0")[0]] == ["18.000000:15", "17.000000:14"]
+    refused("Request for unknown model", client.infer, "absent", inputs(tg))
+    refused("input INPUT0 has shape [1, 4]", client.infer, "simple", inputs(tg, A[:, :4], B))
+    refused("\"new\" is not a version", client.infer, "simple", inputs(tg), model_version="new")
+    done = queue.Queue()
+    for _ in range(20):
+        client.async_infer("simple", inputs(tg), callback=lambda result, error: done.put((result, error)))
+    for _ in range(20):
+        result, error = done.get(timeout=60)
+        assert error is None, error
+        check(result)
+    client.close()
+
+
+def grpc_streams():
+    """Answers keep the order of the questions; a wrong one is an answer too, and the stream goes on."""
+    client = tg.InferenceServerClient(grpc_address)
+    answers = queue.Queue()
+    client.start_stream(callback=lambda result, error: answers.put((result, error)))
+    for at in range(50):
+        model = "absent" if at == 20 else "simple"
+        client.async_stream_infer(model, inputs(tg, A + at), request_id=str(at))
+    for at in range(50):
+        result, error = answers.get(timeout=60)
+        if at == 20:
+            assert "unknown model" in error.message(), error
+        else:
+            assert error is None, error
+            assert result.get_response().id == str(at)
+            check(result, A + at)
+    client.stop_stream()
+    client.close()
+
+
+async def grpc_asyncio():
+    async with tga.InferenceServerClient(grpc_address) as client:
+        assert await client.is_server_ready()
+        for result in await asyncio.gather(*(client.infer("simple", inputs(tga)) for _ in range(10))):
+            check(result)
+
+
+def descriptions_agree():
+    http, grpc = th.InferenceServerClient(http_address), tg.InferenceServerClient(grpc_address)
+    for client in (http, grpc):
+        assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("simple")
+        assert client.is_model_ready("simple", "1")
+        refused("Request for unknown model", client.get_model_metadata, "absent")
+    assert http.get_server_metadata() == grpc.get_server_metadata(as_json=True)
+    assert "binary_tensor_data" in http.get_server_metadata()["extensions"]
+    ours, theirs = http.get_model_metadata("simple"), grpc.get_model_metadata("simple", as_json=True)
+    assert ours["inputs"][0] == {"name": "INPUT0", "datatype": "INT32", "shape": [-1, 16]}, ours
+    assert [port["name"] for port in theirs["outputs"]] == [port["name"] for port in ours["outputs"]]
+    config = grpc.get_model_config("simple").config
+    assert http.get_model_config("simple")["input"][0]["data_type"] == "TYPE_INT32"
+    assert (config.input[0].data_type, list(config.input[0].dims)) == (8, [-1, 16]), config
+    figures = http.get_inference_statistics("simple", "1")["model_stats"][0]
+    same = grpc.get_inference_statistics("simple").model_stats[0]
+    assert figures["inference_count"] == same.inference_count > 5500, figures
+    assert figures["inference_stats"]["success"]["count"] == same.execution_count
+    assert figures["inference_stats"]["fail"]["count"] >= 3 and same.last_inference > 1_700_000_000_000
+    assert not grpc.get_system_shared_memory_status().regions
+    http.close(), grpc.close()
+
+
+def models_come_and_go():
+    http, grpc = th.InferenceServerClient(http_address), tg.InferenceServerClient(grpc_address)
+    for client, kind in ((http, th), (grpc, tg)):
+        states = lambda: {(m["name"], m["version"]): m["state"] for m in http.get_model_repository_index()}
+        client.unload_model("simple")
+        assert states()["simple", "1"] == "UNAVAILABLE" and not client.is_model_ready("simple")
+        refused("it was unloaded", client.infer, "simple", inputs(kind))
+        client.load_model("simple")
+        check(client.infer("simple", inputs(kind)))
+        # A version that comes is served; one that goes is not there any more.
+        shutil.copytree(folder / "simple" / "1", folder / "simple" / "2")
+        manifest = folder / "simple" / "2" / "manifest.toml"
+        manifest.write_text(manifest.read_text().replace("version = 1", "version = 2"))
+        client.load_model("simple")
+        assert client.infer("simple", inputs(kind)).get_response()["model_version"] == "2" if kind is th else True
+        assert states()["simple", "2"] == "READY"
+        # A bad delivery is refused, and what serves serves on.
+        manifest.write_text(manifest.read_text().replace("INT32", "FP64"))
+        client.load_model("simple")
+        assert states() == {**states(), ("simple", "1"): "READY", ("simple", "2"): "UNAVAILABLE"}
+        shutil.rmtree(folder / "simple" / "2")
+        client.load_model("simple")
+        assert ("simple", "2") not in states()
+        refused("failed to load", client.load_model, "wrong_model_name")
+        refused("failed to load" if kind is tg else "nothing at", client.load_model, "../simple")
+        refused("cannot be given with a request", client.load_model, "simple", config="{}")
+    assert len(grpc.get_model_repository_index().models) == len(http.get_model_repository_index())
+    http.close(), grpc.close()
+
+
+def under_fire():
+    """A model that is loaded and unloaded while it is asked answers or says that it is away, and nothing else."""
+    stop, seen, wrong = threading.Event(), set(), []
+
+    def ask():
+        client = tg.InferenceServerClient(grpc_address)
+        while not stop.is_set():
+            try:
+                check(client.infer("simple", inputs(tg)))
+                seen.add("answered")
+            except InferenceServerException as error:
+                if "it was unloaded" in error.message():
+                    seen.add("away")
+                else:
+                    wrong.append(error.message())
+        client.close()
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    client = th.InferenceServerClient(http_address)
+    rounds = 0
+    while rounds < 30 or (seen != {"answered", "away"} and rounds < 1000):
+        client.unload_model("simple")
+        client.load_model("simple")
+        rounds += 1
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert not wrong and seen == {"answered", "away"}, (wrong[:3], seen)
+    client.close()
+
+
+for part in (http_infers, grpc_infers, grpc_streams, lambda: asyncio.run(grpc_asyncio()), descriptions_agree, models_come_and_go, under_fire):
+    part()
+    print(getattr(part, "__name__", "?"))

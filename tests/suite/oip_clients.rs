@@ -1,0 +1,40 @@
+//! NVIDIA's own clients for the Open Inference Protocol, over HTTP and gRPC, against a real gateway.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::gateway::{Gateway, Setup, free_port, loopback, said};
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let into = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &into);
+        } else {
+            std::fs::copy(entry.path(), into).unwrap();
+        }
+    }
+}
+
+#[test]
+fn tritons_clients_infer_describe_and_manage_models_over_http_and_grpc() {
+    let models = tempfile::tempdir().unwrap();
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models"), models.path());
+    let grpc = loopback(free_port());
+    let gateway = Gateway::with(&Setup {
+        access: "allow_anonymous_loopback = true\nanonymous_manage_models = true",
+        models: Some(models.path()),
+        more: &format!("[grpc]\naddress = \"{grpc}\"\n"),
+        ..Setup::default()
+    });
+    let interpreter = std::env::var("FOREBAY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/oip_clients.py");
+    let mut python = Command::new(&interpreter);
+    python.arg(script).args([gateway.http.to_string(), grpc.to_string()]).arg(models.path());
+    let output =
+        python.output().unwrap_or_else(|error| panic!("{interpreter}: {error}; name a Python 3 in FOREBAY_PYTHON"));
+    let (code, stdout, stderr) = said(output);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+}
