@@ -209,14 +209,17 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let outbox_config = outbox;
     let opening = Arc::clone(&clock);
     let outbox_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-    let (store, opened, outbox) = tokio::task::spawn_blocking(move || {
+    let runtime = tokio::runtime::Handle::current();
+    let (store, opened, outbox, broker) = tokio::task::spawn_blocking(move || {
         let open = || {
             let (store, opened) = Store::open(&store_config, &schemas, Arc::clone(&opening) as _)?;
             opening.raise_floor(opened.last_wall_ms);
             let outbox = Outbox::open(&outbox_config, &store, opened.epoch, Arc::clone(&outbox_clock))?;
-            Ok::<_, anyhow::Error>((store, opened, outbox))
+            let broker = Broker::open(broker.clone(), &store, Arc::clone(&outbox_clock));
+            let broker = runtime.block_on(broker)?;
+            Ok::<_, anyhow::Error>((store, opened, outbox, broker))
         };
-        // Damage may show only when the queue is read; the store has marked the file by then and sets it aside now.
+        // Damage may show only when the queue or the sessions are read; the store has marked the file by then and sets it aside now.
         open().or_else(|error| {
             tracing::error!(error = format!("{error:#}"), "failed to open the queue; trying once more");
             open()
@@ -234,7 +237,6 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             opened.epoch
         ));
     }
-    let (salvage, salvage_says) = Salvage::new(outbox.clone(), store.wrecks());
     let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
     let models = {
         let pool = Arc::clone(&pool);
@@ -244,9 +246,10 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     };
     problems.extend(models.problems().iter().cloned());
 
-    let broker = Broker::open(broker, &store, Arc::clone(&clock)).await?;
+    let (salvage, salvage_says) = Salvage::new(outbox.clone(), broker.clone(), store.wrecks());
     let board = Arc::new(Board::new(stream.iter().map(|stream| stream.name.clone())));
     let history = History::new(history).in_file_of(store.insert_bytes());
+    flows::salvage::take_over(&history, &store).await.context("failed to take over what streams remembered")?;
     let signals = signal::Metrics::default();
     let (tasks, streams_end) = (TaskTracker::new(), CancellationToken::new());
     outbox.summarise_with(Arc::new(InPlaceOfRows::new(&stream)));

@@ -8,7 +8,7 @@ use super::error::Error;
 use super::hub::{Deadline, Hub};
 use super::link::{Leaving, Link};
 use super::rows::{self, SessionRow};
-use super::session::{Closing, Session, Signal, Will};
+use super::session::{Closing, Session, Signal, State, Will};
 
 /// What a CONNECT asks for, after `access` has said who it is.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl Hub {
         if session.row.is_some() {
             let row = {
                 let state = session.state();
-                OwnedRow::of(&session, state.expiry_s, None, state.will.clone())
+                OwnedRow::of(&session, &state, None)
             };
             let kept = self.writer.commit(row.bytes(), move |tx| row.put(tx)).await;
             kept.map_err(|source| Error::Keep { client: hello.client.to_string(), source })?;
@@ -87,7 +87,7 @@ impl Hub {
             return Err(Error::Gone { client: hello.client.to_string() });
         }
         let resumed = old.clone().filter(|old| !hello.clean_start && self.can_resume(old));
-        let session_present = resumed.is_some();
+        let mut session_present = resumed.is_some();
         let replaced = if session_present { None } else { old };
         let session = match resumed {
             Some(session) => session,
@@ -102,6 +102,9 @@ impl Hub {
                 session
             }
         };
+        if hello.clean_start {
+            self.salvaging.wants_no_session(&hello.client);
+        }
         let signal = Arc::new(Signal::default());
         let mut state = session.state();
         let mut will = None;
@@ -109,6 +112,14 @@ impl Hub {
             before.close(Closing::TakenOver);
             // The old connection is lost, the session is not: a will without delay goes out.
             will = state.will.take().filter(|will| will.delay_s == 0);
+        }
+        if std::mem::take(&mut state.incomplete) && session_present {
+            session_present = false;
+            // Its packet ids are new ones from here on.
+            state.incoming.clear();
+            if let Some(row) = session.row {
+                self.write_later(64, move |tx| rows::release_all_incoming(tx, row));
+            }
         }
         state.turn += 1;
         state.expiry_s = expiry_s;
@@ -183,9 +194,9 @@ impl Hub {
         let state = session.state();
         let offline = state.signal.is_none().then(|| {
             let boot_ms = i64::try_from(self.clock.since_boot().as_millis()).unwrap_or(i64::MAX);
-            (self.clock.wall_ms(), boot_ms)
+            (self.clock.wall_ms(), Some(boot_ms))
         });
-        let row = OwnedRow::of(session, state.expiry_s, offline, state.will.clone());
+        let row = OwnedRow::of(session, &state, offline);
         drop(state);
         let session = session.clone();
         self.write_later(row.bytes(), move |tx| if session.state().ended { Ok(()) } else { row.put(tx) });
@@ -225,7 +236,7 @@ impl Hub {
         if let Some(no) = session.row {
             self.write_later(64 + 16 * places.len(), move |tx| {
                 rows::delete_session(tx, no)?;
-                rows::delete_queue(tx, no)?;
+                let _ = rows::delete_queue(tx, no)?;
                 rows::delete_queued(tx, &places)
             });
         }
@@ -240,14 +251,17 @@ struct OwnedRow {
     client: Arc<str>,
     owner: Arc<str>,
     expiry_s: u32,
-    offline: Option<(i64, i64)>,
+    offline: Option<(i64, Option<i64>)>,
     will: Option<Will>,
+    incomplete: bool,
 }
 
 impl OwnedRow {
-    fn of(session: &Session, expiry_s: u32, offline: Option<(i64, i64)>, will: Option<Will>) -> Self {
+    fn of(session: &Session, state: &State, offline: Option<(i64, Option<i64>)>) -> Self {
         let no = session.row.expect("only persistent sessions have rows");
-        Self { no, client: session.client.clone(), owner: session.owner.clone(), expiry_s, offline, will }
+        let (expiry_s, will, incomplete) = (state.expiry_s, state.will.clone(), state.incomplete);
+        let (client, owner) = (session.client.clone(), session.owner.clone());
+        Self { no, client, owner, expiry_s, offline, will, incomplete }
     }
 
     fn bytes(&self) -> usize {
@@ -255,8 +269,8 @@ impl OwnedRow {
     }
 
     fn put(&self, tx: &crate::store::Tx) -> Result<(), crate::store::Error> {
-        let Self { no, client, owner, expiry_s, offline, will } = self;
-        let (no, expiry_s, offline) = (*no, *expiry_s, *offline);
-        rows::put_session(tx, &SessionRow { no, client, owner, expiry_s, offline, will: will.as_ref() })
+        let Self { no, client, owner, expiry_s, offline, will, incomplete } = self;
+        let (no, expiry_s, offline, incomplete) = (*no, *expiry_s, *offline, *incomplete);
+        rows::put_session(tx, &SessionRow { no, client, owner, expiry_s, offline, will: will.as_ref(), incomplete })
     }
 }

@@ -30,6 +30,12 @@ pub enum Error {
         /// The id asked for.
         client: String,
     },
+    /// A file that was set aside.
+    #[error("failed to salvage sessions and messages: {problem}")]
+    Salvage {
+        /// What stands in the way.
+        problem: String,
+    },
     /// The connection was taken over or closed meanwhile.
     #[error("failed to serve client {client:?}: its connection is gone")]
     Gone {

@@ -10,14 +10,17 @@ use tokio::sync::Notify;
 use super::Waiting;
 use super::config::Config;
 use super::error::Error;
+use super::load::{self, Corrupt, Loaded, LoadedSession};
+use super::losses;
 use super::message::Message;
 use super::metrics::Metrics;
-use super::outgoing::QueueLimits;
+use super::outgoing::{QueueLimits, Restored};
 use super::retained::Retained;
 use super::route::Leaf;
-use super::rows::{self, Loaded, LoadedSession};
-use super::session::{Incoming, Session};
-use super::tail::{Page, PageOf};
+use super::rows;
+use super::salvage::Salvaging;
+use super::session::{Incoming, Options, Session};
+use super::tail::{AtStart, Page, PageOf};
 use super::tap::Tap;
 use super::topic::TopicLimits;
 use super::tree::Tree;
@@ -49,7 +52,7 @@ pub(super) struct Hub {
     pub(super) topic_limits: TopicLimits,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) writer: Writer,
-    reader: Reader,
+    pub(super) reader: Reader,
     pub(super) tree: RwLock<Tree<Leaf>>,
     /// Counts changes of the tree.
     pub(super) generation: AtomicU64,
@@ -59,6 +62,7 @@ pub(super) struct Hub {
     pub(super) next_session: AtomicI64,
     pub(super) persistent_bytes: AtomicUsize,
     pub(super) stopping: AtomicBool,
+    pub(super) salvaging: Salvaging,
     pub(super) metrics: Metrics,
     pub(super) chore_added: Notify,
     deadlines: Mutex<Deadlines>,
@@ -76,14 +80,12 @@ impl Hub {
         config: Config,
         writer: Writer,
         reader: &Reader,
+        has_wrecks: bool,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, Error> {
         let load_clock = clock.clone();
-        let loaded = reader.read(move |connection| rows::load(connection, &*load_clock)).await.map_err(Error::Load)?;
+        let loaded = reader.read(move |connection| load::load(connection, &*load_clock)).await.map_err(Error::Load)?;
         let messages = config.queue_messages.min(QUEUE_MESSAGES_MOST);
-        let highest = |numbers: &mut dyn Iterator<Item = u64>| numbers.max().map_or(1, |highest| highest + 1);
-        let numbers = loaded.sessions.iter().map(|session| session.no).chain(loaded.gone.iter().copied());
-        let sessions = highest(&mut numbers.map(i64::cast_unsigned));
         let hub = Arc::new(Self {
             queue_limits: QueueLimits { messages, bytes: config.queue_bytes },
             topic_limits: TopicLimits { levels: config.topic_levels, bytes: config.topic_bytes },
@@ -95,9 +97,10 @@ impl Hub {
             sessions: Mutex::default(),
             retained: Retained::new(config.retained_messages, config.retained_bytes),
             tap: OnceLock::new(),
-            next_session: AtomicI64::new(sessions.cast_signed()),
+            next_session: AtomicI64::new(loaded.highest + 1),
             persistent_bytes: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            salvaging: Salvaging::new(has_wrecks),
             metrics: Metrics::default(),
             chore_added: Notify::new(),
             deadlines: Mutex::default(),
@@ -109,56 +112,102 @@ impl Hub {
         Ok(hub)
     }
 
-    fn restore(self: &Arc<Self>, loaded: Loaded) {
-        let Loaded { sessions, subscriptions, queued, at_start, incoming, retained, corrupt, orphans, gone } = loaded;
-        if corrupt > 0 {
-            self.metrics.corrupt.inc_by(corrupt as u64);
-            tracing::error!(rows = corrupt, "queued or retained messages had a wrong checksum and are not served");
-        }
-        for message in &retained {
+    fn restore(self: &Arc<Self>, mut loaded: Loaded) {
+        for message in &loaded.retained {
             self.retained.set(message);
         }
-        let mut by_row = HashMap::new();
-        for loaded in sessions {
-            let session = self.restored(&loaded);
-            by_row.insert(loaded.no, session.clone());
-            self.sessions().insert(loaded.client, session);
-        }
-        for (row, filter, options) in subscriptions {
-            if let Some(session) = by_row.get(&row) {
-                session.state().subscriptions.insert(filter.clone(), options);
-                self.plant(session, &filter, options);
-            }
-        }
-        for (row, restored) in queued {
-            if let Some(session) = by_row.get(&row) {
-                session.state().queue.restore(vec![restored]);
-            }
-        }
-        for (row, rows) in at_start {
-            if let Some(session) = by_row.get(&row) {
-                let mut state = session.state();
-                state.queue.rests_on_disk(&rows);
-                state.next_place = rows.last_place + 1;
-            }
-        }
-        for (row, packet_id) in incoming {
-            if let Some(session) = by_row.get(&row) {
-                session.state().incoming.insert(packet_id, Incoming::Held);
-            }
-        }
-        for session in by_row.values() {
-            session.state().queue.disconnected();
-            session.state().account(true, &self.persistent_bytes);
-        }
+        let (corrupt, orphans, gone) = (
+            std::mem::take(&mut loaded.corrupt),
+            std::mem::take(&mut loaded.orphans),
+            std::mem::take(&mut loaded.gone),
+        );
+        self.take_sessions(loaded);
         if !orphans.is_empty() {
             self.write_later(64 + orphans.len() * 8, move |tx| rows::delete_queued(tx, &orphans));
         }
-        for session in gone {
-            self.write_later(64, move |tx| rows::delete_queue(tx, session));
-        }
+        self.settle_damage(&corrupt, gone);
         self.count_sessions();
         self.metrics.retained.set(i64::try_from(self.retained.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Rows that the disk has changed go, and the ledger says what that costs.
+    fn settle_damage(self: &Arc<Self>, corrupt: &Corrupt, gone: Vec<i64>) {
+        if corrupt.rows() > 0 {
+            self.metrics.corrupt.inc_by(corrupt.rows() as u64);
+            tracing::error!(
+                sessions = corrupt.sessions,
+                subscriptions = corrupt.subscriptions,
+                held = corrupt.incoming,
+                retained = corrupt.retained.len(),
+                losses = corrupt.lost,
+                "rows of the broker had a wrong checksum and are not served"
+            );
+        }
+        let wall_ms = self.clock.wall_ms();
+        for session in gone {
+            self.write_later(64, move |tx| {
+                let messages = rows::delete_queue(tx, session)? as u64;
+                losses::add(tx, &losses::nameless(session), messages, (wall_ms, wall_ms))
+            });
+        }
+        // Whose subscriptions they were is not known: every client is told that it begins anew, and subscribes again.
+        let is_incomplete = corrupt.subscriptions > 0;
+        if is_incomplete {
+            self.sessions().values().for_each(|session| session.state().incomplete = true);
+        }
+        if corrupt.rows() > 0 {
+            let retained = corrupt.retained.clone();
+            self.write_later(64 + 64 * corrupt.rows(), move |tx| {
+                for row in retained {
+                    tx.execute("DELETE FROM broker_retained WHERE rowid = ?1", [row])?;
+                }
+                losses::sweep_bad(tx)?;
+                rows::sweep_bad(tx, is_incomplete)
+            });
+        }
+    }
+
+    /// Takes up persistent sessions as rows have them. Returns the numbers of those whose clients have one already.
+    pub(super) fn take_sessions(&self, loaded: Loaded) -> Vec<i64> {
+        let Loaded { sessions, subscriptions, queued, at_start, incoming, .. } = loaded;
+        let at_start: HashMap<i64, AtStart> = at_start.into_iter().collect();
+        let mut filters: HashMap<i64, Vec<(Arc<str>, Options)>> = HashMap::new();
+        for (row, filter, options) in subscriptions {
+            filters.entry(row).or_default().push((filter, options));
+        }
+        let mut held: HashMap<i64, Vec<u16>> = HashMap::new();
+        incoming.into_iter().for_each(|(row, packet_id)| held.entry(row).or_default().push(packet_id));
+        let mut old_rows: HashMap<i64, Vec<Restored>> = HashMap::new();
+        queued.into_iter().for_each(|(row, restored)| old_rows.entry(row).or_default().push(restored));
+        let mut unplaced = Vec::new();
+        for loaded in sessions {
+            // Whoever connects meanwhile finds the session whole, or not at all.
+            let mut present = self.sessions();
+            if present.contains_key(&loaded.client) {
+                unplaced.push(loaded.no);
+                continue;
+            }
+            let session = self.restored(&loaded);
+            let filters = filters.remove(&loaded.no).unwrap_or_default();
+            {
+                let mut state = session.state();
+                state.subscriptions.extend(filters.iter().cloned());
+                if let Some(rows) = old_rows.remove(&loaded.no) {
+                    state.queue.restore(rows);
+                }
+                if let Some(rows) = at_start.get(&loaded.no) {
+                    state.queue.rests_on_disk(rows);
+                    state.next_place = rows.last_place + 1;
+                }
+                let held = held.remove(&loaded.no).unwrap_or_default();
+                state.incoming.extend(held.into_iter().map(|packet_id| (packet_id, Incoming::Held)));
+                state.queue.disconnected();
+                state.account(true, &self.persistent_bytes);
+            }
+            filters.iter().for_each(|(filter, options)| self.plant(&session, filter, *options));
+            present.insert(loaded.client, session);
+        }
+        unplaced
     }
 
     fn restored(&self, loaded: &LoadedSession) -> Arc<Session> {
@@ -167,6 +216,7 @@ impl Hub {
         let mut state = session.state();
         state.expiry_s = loaded.expiry_s;
         state.will.clone_from(&loaded.will);
+        state.incomplete = loaded.incomplete;
         state.offline_since = now;
         if let Some(will) = &loaded.will {
             // Its connection ended with the last process.
@@ -250,7 +300,7 @@ impl Hub {
         let (hub, session, reader) = (self.clone(), session.clone(), self.reader.clone());
         let (clock, wanted) = (self.clock.clone(), of.clone());
         let work: Waiting = Box::pin(async move {
-            let read = reader.read(move |connection| rows::load_page(connection, &*clock, row, &wanted)).await;
+            let read = reader.read(move |connection| load::load_page(connection, &*clock, row, &wanted)).await;
             if let Err(error) = &read {
                 tracing::warn!(client = &*session.client, error = %error, "queued messages cannot be read yet");
                 tokio::time::sleep(LOAD_PAUSE).await;
@@ -284,7 +334,11 @@ impl Hub {
                 rows = skipped.len(),
                 "queued messages had a wrong checksum and are not served"
             );
-            self.write_later(64 + skipped.len() * 8, move |tx| rows::delete_queued(tx, &skipped));
+            let (client, wall_ms) = (session.client.clone(), self.clock.wall_ms());
+            self.write_later(128 + skipped.len() * 8, move |tx| {
+                rows::delete_queued(tx, &skipped)?;
+                losses::add(tx, &client, skipped.len() as u64, (wall_ms, wall_ms))
+            });
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub refused: Counter,
     /// Queued and retained messages whose checksum was wrong.
     pub corrupt: Counter,
+    /// Queued and retained messages that came back from a file that was set aside.
+    pub salvaged: Counter,
     /// Clients disconnected because their queue was full.
     pub overflowed: Counter,
     /// Clients connected now.
@@ -51,6 +53,8 @@ impl Metrics {
         counter("broker_dropped_tap_messages", "QoS 0 readings that a busy stream did not take", &self.dropped_tap);
         counter("broker_refused_messages", "QoS 1 and 2 publishes that were refused", &self.refused);
         counter("broker_corrupt_messages", "Queued and retained messages with a wrong checksum", &self.corrupt);
+        let help = "Queued and retained messages that came back from a file that was set aside";
+        counter("broker_salvaged_messages", help, &self.salvaged);
         counter("broker_overflowed_clients", "Clients disconnected at a full queue", &self.overflowed);
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
         gauge("broker_connected_clients", "Clients connected now", &self.connected);

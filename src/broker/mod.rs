@@ -17,16 +17,19 @@ mod custody;
 mod error;
 mod hub;
 mod link;
+mod load;
 mod losses;
 mod message;
 mod metrics;
 mod moment;
 mod outgoing;
+mod parse;
 mod publish;
 mod replies;
 mod retained;
 mod route;
 mod rows;
+mod salvage;
 mod session;
 mod subscribe;
 mod tail;
@@ -35,6 +38,7 @@ mod tap;
 mod tests;
 mod topic;
 mod tree;
+mod wreck;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -47,7 +51,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Clock, Receipt};
-use crate::store::Store;
+use crate::store::{Store, Wreck};
 use hub::Hub;
 
 pub use config::{AtSessionBound, Config};
@@ -62,6 +66,7 @@ pub use publish::Publication;
 pub use replies::{Reply, ReplyKind, Verdict};
 pub use route::Topic;
 pub use rows::SCHEMA;
+pub use salvage::Salvaged;
 pub use session::{Closing, Options, Will};
 pub use subscribe::{Replay, Subscribe, Subscribed};
 pub use tap::{Tap, TapMessage, TapResult, Within};
@@ -87,7 +92,7 @@ impl std::fmt::Debug for Broker {
 impl Broker {
     /// Loads sessions, their queues and retained messages. `store` must have been opened with [`SCHEMA`].
     pub async fn open(config: Config, store: &Store, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let hub = Hub::open(config, store.writer(), &store.reader(), clock).await?;
+        let hub = Hub::open(config, store.writer(), &store.reader(), !store.wrecks().is_empty(), clock).await?;
         Ok(Self { hub })
     }
 
@@ -155,6 +160,17 @@ impl Broker {
     /// Receive Maximum that doors announce and hold clients to.
     pub fn receive_maximum(&self) -> u16 {
         self.hub.config.receive_maximum.max(1)
+    }
+
+    /// Brings back what a file that was set aside holds of sessions, messages for absent clients and retained messages;
+    /// `Ok` also if that was done before. Dropping the future stops it where it is, and a later call goes on.
+    pub async fn salvage(&self, wreck: &Wreck) -> Result<Salvaged, Error> {
+        self.hub.salvage(wreck).await
+    }
+
+    /// There is nothing more to salvage: nobody's wishes need to be remembered for it.
+    pub fn salvage_ends(&self) {
+        self.hub.salvaging.end();
     }
 
     /// The counters.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::base::Clock;
-use crate::store::Error;
+use crate::store::{BOOT_HOLDS, Error};
 
 /// A moment as rows keep it: exact within its boot, by the wall clock beyond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +53,10 @@ impl<'a> Moments<'a> {
         let start_ms = match self.starts_ms.get(&boot_no) {
             Some(start_ms) => *start_ms,
             None => {
-                let sql = "SELECT first_wall_ms - first_boot_ms + offset_ms FROM boot WHERE boot_no = ?1";
-                let found = self.connection.query_row(sql, [boot_no], |row| row.get(0)).optional()?.flatten();
+                let sql = format!(
+                    "SELECT first_wall_ms - first_boot_ms + offset_ms FROM boot WHERE boot_no = ?1 AND {BOOT_HOLDS}"
+                );
+                let found = self.connection.query_row(&sql, [boot_no], |row| row.get(0)).optional()?.flatten();
                 self.starts_ms.insert(boot_no, found);
                 found
             }
@@ -68,11 +70,6 @@ impl<'a> Moments<'a> {
         let left_ms = self.ahead_ms(kept)?.max(0).cast_unsigned();
         Ok(Some(self.clock.since_boot() + Duration::from_millis(left_ms)))
     }
-}
-
-pub(super) fn read_kept(row: &Row<'_>, wall: usize, boot: usize, boot_no: usize) -> rusqlite::Result<Option<Kept>> {
-    let Some(wall_ms) = row.get::<_, Option<i64>>(wall)? else { return Ok(None) };
-    Ok(Some(Kept { wall_ms, boot_ms: row.get(boot)?, boot_no: row.get(boot_no)? }))
 }
 
 pub(super) fn numbers_of(kept: Option<Kept>) -> [i64; 2] {

@@ -74,6 +74,7 @@ impl Hub {
         }
         let mut retained = false;
         if message.retain {
+            self.salvaging.has_spoken(&message.topic);
             if self.retained.set(message) {
                 retained = message.qos > Qos::AtMostOnce;
                 if !retained {

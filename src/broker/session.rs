@@ -149,6 +149,8 @@ pub(super) struct State {
     pub(super) pressed: bool,
     /// The next row's place.
     pub(super) next_place: u64,
+    /// Something of it was lost: its client is told that it begins anew, and what waits still comes.
+    pub(super) incomplete: bool,
     /// Bytes of `queue` that the broker's total knows of.
     accounted: usize,
 }
@@ -183,6 +185,7 @@ impl Session {
             impatient_until: Duration::ZERO,
             pressed: false,
             next_place: row.map_or(0, super::rows::first_place),
+            incomplete: false,
             accounted: 0,
         };
         Self { client, owner, row, online: AtomicBool::new(false), state: Mutex::new(state), room: Notify::new() }

@@ -20,14 +20,18 @@ use super::pace::Claim;
 /// One row: what was spent, and by which clock.
 pub const SYNC_SCHEMA: Schema = Schema {
     room: "sync",
-    steps: &["CREATE TABLE sync_day (
+    steps: &[
+        "CREATE TABLE sync_day (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         counted_ms INTEGER NOT NULL,
         boot_id BLOB NOT NULL,
         boot_ms INTEGER NOT NULL,
         ntp_wall_ms INTEGER,
         hours TEXT NOT NULL
-    ) STRICT"],
+    ) STRICT",
+        "ALTER TABLE sync_day ADD COLUMN crc INTEGER;
+        UPDATE sync_day SET crc = row_crc('sync_day', counted_ms, boot_id, boot_ms, ntp_wall_ms, hours)",
+    ],
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -64,27 +68,48 @@ impl DayRow {
     pub(super) fn write(&self, tx: &Tx<'_>) -> Result<(), store::Error> {
         let hours = serde_json::to_string(&self.hours).expect("numbers become JSON");
         tx.execute(
-            "INSERT OR REPLACE INTO sync_day VALUES (1, ?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO sync_day VALUES (1, ?1, ?2, ?3, ?4, ?5, row_crc('sync_day', ?1, ?2, ?3, ?4, ?5))",
             (self.counted_ms.cast_signed(), self.boot.0, self.boot_ms.cast_signed(), self.ntp_wall_ms, hours),
         )?;
         Ok(())
     }
 
-    pub(super) fn read(tx: &Tx<'_>) -> Result<Option<Self>, store::Error> {
+    /// More than any budget, from now on.
+    fn spent(now: &Stamp) -> Self {
+        let at = Duration::from_millis(now.boot_ms);
+        let bytes = 1 << 60;
+        let hour = Hour(at.as_secs() / HOUR.as_secs(), Spent { bytes, backlog: bytes });
+        let (boot, boot_ms) = (now.boot, now.boot_ms);
+        Self { counted_ms: boot_ms, boot, boot_ms, ntp_wall_ms: None, hours: vec![hour], block: (hour.0, 0) }
+    }
+
+    pub(super) fn read(tx: &Tx<'_>, now: &Stamp) -> Result<Option<Self>, store::Error> {
         let row = tx
-            .prepare_cached("SELECT counted_ms, boot_id, boot_ms, ntp_wall_ms, hours FROM sync_day WHERE id = 1")?
+            .prepare_cached(
+                "SELECT counted_ms, boot_id, boot_ms, ntp_wall_ms, hours,
+                 crc IS row_crc('sync_day', counted_ms, boot_id, boot_ms, ntp_wall_ms, hours)
+                 FROM sync_day WHERE id = 1",
+            )?
             .query_row([], |row| {
+                if !row.get::<_, bool>(5)? {
+                    return Ok(None);
+                }
                 let hours: String = row.get(4)?;
                 let (counted_ms, boot_ms): (i64, i64) = (row.get(0)?, row.get(2)?);
                 let boot = BootId(row.get(1)?);
                 let (counted_ms, boot_ms) = (counted_ms.cast_unsigned(), boot_ms.cast_unsigned());
-                Ok((
+                Ok(Some((
                     Self { counted_ms, boot, boot_ms, ntp_wall_ms: row.get(3)?, hours: Vec::new(), block: (0, 0) },
                     hours,
-                ))
+                )))
             })
             .optional()?;
-        let Some((row, text)) = row else { return Ok(None) };
+        let Some(row) = row else { return Ok(None) };
+        let Some((row, text)) = row else {
+            // What was spent is not known: all of it, now, so that no 24 hours carry more than the budget.
+            tracing::error!("the account of the day's bytes had a wrong checksum; its budget counts as spent");
+            return Ok(Some(Self::spent(now)));
+        };
         let hours = serde_json::from_str(&text)
             .map_err(|error| store::Error::Row { table: "sync_day", what: error.to_string() })?;
         Ok(Some(Self { hours, ..row }))
@@ -327,9 +352,15 @@ mod tests {
         assert!(day.is_covered(1_000_000, Duration::ZERO));
         day.charge(Claim::Backlog, 1_000_000, Duration::ZERO);
         assert!(!day.is_covered(10, Duration::from_secs(H)), "a block is of one hour");
-        let read = store.writer().commit_blocking(DayRow::read).unwrap().unwrap();
+        let read = store.writer().commit_blocking(|tx| DayRow::read(tx, &at(60))).unwrap().unwrap();
         let mut killed = DayBudget::resume(100_000_000, 0, 0, Some(read), &at(60));
         assert_eq!(killed.left(Duration::from_secs(60)), 100_000_000 - 1_000_010, "the block is lost, nothing else");
+        let spoil = |tx: &Tx<'_>| tx.execute("UPDATE sync_day SET counted_ms = counted_ms + 64000000", []);
+        store.writer().commit_blocking(spoil).unwrap();
+        let read = store.writer().commit_blocking(|tx| DayRow::read(tx, &at(60))).unwrap().unwrap();
+        let mut unknown = DayBudget::resume(100_000_000, 0, 0, Some(read), &at(60));
+        assert_eq!(unknown.left(Duration::from_secs(60)), 0, "what the disk has changed is no budget");
+        assert!(unknown.left(Duration::from_secs(60 + 25 * H)) > 0, "and after a day there is one again");
     }
 
     #[derive(Debug, Clone)]

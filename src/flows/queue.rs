@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::base::{Name, Seq};
+use crate::base::{Name, Seq, Stamp};
 use crate::outbox::{self, BatchId, BatchLimits, GapReason, Outbox, Position, StreamHandle, StreamKey};
 use crate::store::{self, Writer};
 
@@ -154,8 +154,8 @@ impl Queue {
     }
 
     /// The day's budget as the last run left it.
-    pub(super) async fn kept(&self) -> Result<Option<DayRow>, outbox::Error> {
-        Ok(self.writer.commit_from_reserve(DayRow::read).await?)
+    pub(super) async fn kept(&self, now: Stamp) -> Result<Option<DayRow>, outbox::Error> {
+        Ok(self.writer.commit_from_reserve(move |tx| DayRow::read(tx, &now)).await?)
     }
 
     /// Writes the day's budget with the next commit that happens anyway. Returns when it is on the disk.

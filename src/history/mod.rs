@@ -17,6 +17,7 @@ mod metrics;
 mod number;
 mod read;
 mod request;
+mod salvage;
 mod walk;
 mod write;
 
@@ -28,6 +29,7 @@ pub use read::{
     readings, rejected, tail, windows,
 };
 pub use request::{Request, request};
+pub use salvage::{Remembered, remembered};
 pub use write::{History, SCHEMA, StreamNo};
 
 use serde::Deserialize;

@@ -6,10 +6,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::checksum::corrupt;
 use crate::store::{Error, Tx};
 
 /// Numbers between two marks. A kill leaves out at most twice as many.
 const BLOCK: u64 = 512;
+/// Above the highest known number of a stream whose mark is not: more than an open summary and the marks ahead hold.
+const JUMP: i64 = 1 << 20;
 
 #[derive(Debug)]
 struct Stream {
@@ -33,6 +36,20 @@ impl Numbers {
         let mut streams = self.lock();
         if streams.contains_key(&no) {
             return Ok(());
+        }
+        // A mark that the disk has changed is not believed: the numbering goes on far above all that is known.
+        let distrusted = tx.execute(
+            "UPDATE history_stream SET (reserved, opened_ms, crc) = (SELECT next, 0,
+             row_crc('history_stream', history_stream.no, name, next, 0) FROM (SELECT ?2 + max(
+               coalesce((SELECT max(seq) FROM history_reading WHERE stream_no = ?1), 0),
+               coalesce((SELECT max(last) FROM history_block WHERE stream_no = ?1), 0),
+               coalesce((SELECT max(last_seq) FROM history_window WHERE stream_no = ?1), 0),
+               coalesce((SELECT max(raised_seq) FROM history_alert WHERE stream_no = ?1), 0)) AS next))
+             WHERE no = ?1 AND crc IS NOT row_crc('history_stream', no, name, reserved, opened_ms)",
+            (no, JUMP),
+        )?;
+        if distrusted > 0 {
+            corrupt();
         }
         // A file that was restored by hand may hold readings above its mark.
         let mark = "SELECT max(reserved, coalesce((SELECT max(seq) FROM history_reading WHERE stream_no = ?1), 0),
@@ -81,7 +98,10 @@ impl Numbers {
 }
 
 fn write_mark(tx: &Tx<'_>, no: i64, reserved: u64) -> Result<(), Error> {
-    tx.execute("UPDATE history_stream SET reserved = ?2 WHERE no = ?1", (no, reserved.cast_signed()))?;
+    tx.execute(
+        "UPDATE history_stream SET reserved = ?2, crc = row_crc('history_stream', no, name, ?2, opened_ms) WHERE no = ?1",
+        (no, reserved.cast_signed()),
+    )?;
     Ok(())
 }
 

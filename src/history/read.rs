@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::block::Head;
-use super::checksum::holds;
+use super::checksum::{corrupt, holds};
 use super::walk::{backward, forward};
 use super::{Alert, Bucket, Reading, Rejected, StreamNo, Window};
 use crate::store::Error;
@@ -170,17 +170,27 @@ pub fn windows(conn: &Connection, stream: StreamNo, limit: usize) -> Result<Vec<
     })?)
 }
 
-const ALERT: &str =
-    "SELECT a.id, s.name, a.severity, a.raised_ms, a.raised_seq, a.cleared_ms, a.peak_score, a.suppressed
-    FROM history_alert a JOIN history_stream s ON s.no = a.stream_no";
+/// An alarm, and whether it and its stream's name are what was written.
+macro_rules! alert {
+    () => {
+        "SELECT a.id, s.name, a.severity, a.raised_ms, a.raised_seq, a.cleared_ms, a.peak_score, a.suppressed,
+         a.crc IS row_crc('history_alert', a.id, a.stream_no, a.severity, a.raised_ms, a.raised_seq, a.cleared_ms,
+         a.peak_score, a.suppressed) AND s.crc IS row_crc('history_stream', s.no, s.name, s.reserved, s.opened_ms)
+         FROM history_alert a JOIN history_stream s ON s.no = a.stream_no"
+    };
+}
+
+const ALERT: &str = alert!();
 
 pub(super) const OPEN_ALERT: &str =
-    "SELECT a.id, s.name, a.severity, a.raised_ms, a.raised_seq, a.cleared_ms, a.peak_score, a.suppressed
-    FROM history_alert a JOIN history_stream s ON s.no = a.stream_no
-    WHERE a.stream_no = ?1 AND a.cleared_ms IS NULL ORDER BY a.id DESC LIMIT 1";
+    concat!(alert!(), " WHERE a.stream_no = ?1 AND a.cleared_ms IS NULL ORDER BY a.id DESC LIMIT 1");
 
-pub(super) fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
-    Ok(Alert {
+pub(super) fn alert(row: &Row<'_>) -> rusqlite::Result<Option<Alert>> {
+    if !row.get::<_, bool>(8)? {
+        corrupt();
+        return Ok(None);
+    }
+    Ok(Some(Alert {
         id: row.get(0)?,
         stream: row.get(1)?,
         severity: row.get(2)?,
@@ -189,26 +199,25 @@ pub(super) fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
         cleared_ms: row.get(5)?,
         peak_score: row.get(6)?,
         suppressed: row.get(7)?,
-    })
+    }))
 }
 
 /// Alarms of one stream or of all, newest first.
 pub fn alerts(conn: &Connection, stream: Option<StreamNo>, limit: usize) -> Result<Vec<Alert>, Error> {
     let sql = format!("{ALERT} WHERE ?1 IS NULL OR a.stream_no = ?1 ORDER BY a.id DESC LIMIT ?2");
     let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![stream.map(|no| no.0), limit as i64], alert)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    whole(statement.query_map(params![stream.map(|no| no.0), limit as i64], alert)?)
 }
 
 /// The alarm that stands on this stream.
 pub fn open_alert(conn: &Connection, stream: StreamNo) -> Result<Option<Alert>, Error> {
-    Ok(conn.prepare_cached(OPEN_ALERT)?.query_row([stream.0], alert).optional()?)
+    Ok(conn.prepare_cached(OPEN_ALERT)?.query_row([stream.0], alert).optional()?.flatten())
 }
 
 /// The alarm of that number, if it is of this stream and still kept.
 pub fn one_alert(conn: &Connection, stream: StreamNo, id: i64) -> Result<Option<Alert>, Error> {
     let sql = format!("{ALERT} WHERE a.stream_no = ?1 AND a.id = ?2");
-    Ok(conn.prepare_cached(&sql)?.query_row(params![stream.0, id], alert).optional()?)
+    Ok(conn.prepare_cached(&sql)?.query_row(params![stream.0, id], alert).optional()?.flatten())
 }
 
 /// What the stream remembered last. Nothing, if its checksum is wrong: a stream that begins anew is better than one that
@@ -223,7 +232,9 @@ pub fn memory(conn: &Connection, stream: StreamNo) -> Result<Option<Vec<u8>>, Er
 pub fn rejected(conn: &Connection, limit: usize) -> Result<Vec<Rejected>, Error> {
     let mut statement = conn.prepare_cached(
         "SELECT s.name, r.wall_ms, r.reason, r.payload FROM history_rejected r
-         JOIN history_stream s ON s.no = r.stream_no ORDER BY r.id DESC LIMIT ?1",
+         JOIN history_stream s ON s.no = r.stream_no
+         WHERE r.crc IS row_crc('history_rejected', r.stream_no, r.wall_ms, r.reason, r.payload)
+         AND s.crc IS row_crc('history_stream', s.no, s.name, s.reserved, s.opened_ms) ORDER BY r.id DESC LIMIT ?1",
     )?;
     let rows = statement.query_map([limit as i64], |row| {
         Ok(Rejected { stream: row.get(0)?, wall_ms: row.get(1)?, reason: row.get(2)?, payload: row.get(3)? })

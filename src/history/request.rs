@@ -30,8 +30,10 @@ pub struct Request {
     pub alarm: Option<i64>,
 }
 
+/// A request that the disk has changed is none: it is made and fulfilled again.
 const REQUEST: &str = "SELECT id, first_seq, last_seq, next_seq, readings, parts, truncated, alarm FROM history_request
-     WHERE stream_no = ?1 AND id = ?2";
+     WHERE stream_no = ?1 AND id = ?2 AND crc IS row_crc('history_request', stream_no, id, first_seq, last_seq, next_seq,
+     readings, parts, truncated, alarm)";
 
 fn row(row: &Row<'_>) -> rusqlite::Result<Request> {
     Ok(Request {
@@ -60,8 +62,10 @@ impl History {
     /// Writes down how far a request is, a new one included.
     pub fn note_request(&self, tx: &Tx, stream: StreamNo, request: &Request) -> Result<(), Error> {
         let known = tx.execute(
-            "UPDATE history_request SET next_seq = ?3, readings = ?4, parts = ?5, truncated = ?6
-             WHERE stream_no = ?1 AND id = ?2",
+            "UPDATE history_request SET next_seq = ?3, readings = ?4, parts = ?5, truncated = ?6,
+             crc = row_crc('history_request', stream_no, id, first_seq, last_seq, ?3, ?4, ?5, ?6, alarm)
+             WHERE stream_no = ?1 AND id = ?2 AND crc IS row_crc('history_request', stream_no, id, first_seq, last_seq,
+             next_seq, readings, parts, truncated, alarm)",
             params![
                 stream.0,
                 request.id,
@@ -75,8 +79,10 @@ impl History {
             return Ok(());
         }
         tx.execute(
-            "INSERT INTO history_request (stream_no, id, first_seq, last_seq, next_seq, readings, parts, truncated, alarm)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT OR REPLACE INTO history_request
+             (stream_no, id, first_seq, last_seq, next_seq, readings, parts, truncated, alarm, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
+             row_crc('history_request', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9))",
             params![
                 stream.0,
                 request.id,

@@ -71,8 +71,30 @@ pub const SCHEMA: Schema = Schema {
             raw_bytes INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL
         );
         CREATE INDEX history_block_by_stream ON history_block (stream_no, last, count, bytes, min_ms, max_ms);
+    ", "
+        -- The rows that are there are what they are; from here on each says so.
+        ALTER TABLE history_stream ADD COLUMN crc INTEGER;
+        UPDATE history_stream SET crc = row_crc('history_stream', no, name, reserved, opened_ms);
+        ALTER TABLE history_alert ADD COLUMN crc INTEGER;
+        UPDATE history_alert SET crc = row_crc('history_alert', id, stream_no, severity, raised_ms, raised_seq, cleared_ms,
+            peak_score, suppressed);
+        ALTER TABLE history_rejected ADD COLUMN crc INTEGER;
+        UPDATE history_rejected SET crc = row_crc('history_rejected', stream_no, wall_ms, reason, payload);
+        ALTER TABLE history_request ADD COLUMN crc INTEGER;
+        UPDATE history_request SET crc = row_crc('history_request', stream_no, id, first_seq, last_seq, next_seq, readings,
+            parts, truncated, alarm);
     "],
 };
+
+/// The condition that an alarm is what was written.
+const ALERT_HOLDS: &str = "crc IS row_crc('history_alert', id, stream_no, severity, raised_ms, raised_seq, cleared_ms,
+    peak_score, suppressed)";
+
+/// Number, stream, severity, time and number of the reading that raised it, time at which it was cleared, worst number,
+/// whether it was suppressed.
+pub(super) const PUT_ALERT: &str = "INSERT INTO history_alert
+    (id, stream_no, severity, raised_ms, raised_seq, cleared_ms, peak_score, suppressed, crc)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, row_crc('history_alert', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8))";
 
 /// A stream's number in these tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,8 +144,20 @@ impl History {
 
     /// The number of the stream called `name`, given once and kept. Takes up the numbering of its readings.
     pub fn stream(&self, tx: &Tx, name: &str) -> Result<StreamNo, Error> {
-        tx.execute("INSERT OR IGNORE INTO history_stream (name) VALUES (?1)", [name])?;
-        let no = tx.query_row("SELECT no FROM history_stream WHERE name = ?1", [name], |row| row.get(0))?;
+        let known = "SELECT no FROM history_stream WHERE name = ?1";
+        let no = match tx.prepare_cached(known)?.query_row([name], |row| row.get(0)).optional()? {
+            Some(no) => no,
+            None => {
+                let next = "SELECT coalesce(max(no), 0) + 1 FROM history_stream";
+                let no = tx.query_row(next, [], |row| row.get(0))?;
+                tx.execute(
+                    "INSERT INTO history_stream (no, name, crc)
+                     VALUES (?1, ?2, row_crc('history_stream', ?1, ?2, 0, 0))",
+                    params![no, name],
+                )?;
+                no
+            }
+        };
         self.numbers.resume(tx, no)?;
         Ok(StreamNo(no))
     }
@@ -137,13 +171,22 @@ impl History {
     /// transaction fails. `reading.seq` is not read. The reading is written at the end of the transaction.
     pub fn append(&self, tx: &Tx, stream: StreamNo, reading: &Reading) -> Result<u64, Error> {
         let seq = self.numbers.issue(tx, stream.0)?;
-        self.incoming.take(tx, stream.0, Reading { seq, ..reading.clone() });
+        self.put(tx, stream, seq, reading);
         Ok(seq)
+    }
+
+    /// A reading under its number.
+    pub(super) fn put(&self, tx: &Tx, stream: StreamNo, seq: u64, reading: &Reading) {
+        self.incoming.take(tx, stream.0, Reading { seq, ..reading.clone() });
     }
 
     /// A summary window began with a reading at this time of the box's clock, ms since 1970.
     pub fn open_window(&self, tx: &Tx, stream: StreamNo, wall_ms: i64) -> Result<(), Error> {
-        tx.execute("UPDATE history_stream SET opened_ms = ?2 WHERE no = ?1", params![stream.0, wall_ms])?;
+        tx.execute(
+            "UPDATE history_stream SET opened_ms = ?2, crc = row_crc('history_stream', no, name, reserved, ?2)
+             WHERE no = ?1",
+            params![stream.0, wall_ms],
+        )?;
         Ok(())
     }
 
@@ -185,19 +228,23 @@ impl History {
 
     /// A new alarm; returns its number. `alert.id` is not read.
     pub fn raise(&self, tx: &Tx, stream: StreamNo, alert: &Alert) -> Result<i64, Error> {
+        // Never one that was told before.
+        let next = "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'history_alert'), 0),
+            coalesce((SELECT max(id) FROM history_alert), 0)) + 1";
+        let id: i64 = tx.query_row(next, [], |row| row.get(0))?;
         tx.execute(
-            "INSERT INTO history_alert (stream_no, severity, raised_ms, raised_seq, peak_score, suppressed)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            PUT_ALERT,
             params![
+                id,
                 stream.0,
                 alert.severity,
                 alert.raised_ms,
                 alert.raised_seq as i64,
+                None::<i64>,
                 alert.peak_score,
                 alert.suppressed
             ],
         )?;
-        let id = tx.query_row("SELECT last_insert_rowid()", [], |row| row.get::<_, i64>(0))?;
         tx.execute("DELETE FROM history_alert WHERE id <= ?1", [id.saturating_sub(self.config.alerts as i64)])?;
         Ok(id)
     }
@@ -212,8 +259,11 @@ impl History {
         cleared_ms: Option<i64>,
     ) -> Result<(), Error> {
         tx.execute(
-            "UPDATE history_alert SET severity = ?2, peak_score = ?3, cleared_ms = ?4
-             WHERE stream_no = ?1 AND cleared_ms IS NULL",
+            &format!(
+                "UPDATE history_alert SET severity = ?2, peak_score = ?3, cleared_ms = ?4, crc = row_crc('history_alert',
+                 id, stream_no, ?2, raised_ms, raised_seq, ?4, ?3, suppressed)
+                 WHERE stream_no = ?1 AND cleared_ms IS NULL AND {ALERT_HOLDS}"
+            ),
             params![stream.0, severity, worst, cleared_ms],
         )?;
         Ok(())
@@ -221,14 +271,21 @@ impl History {
 
     /// The alarm that stands on this stream was suppressed and is told from now on.
     pub fn release_alert(&self, tx: &Tx, stream: StreamNo) -> Result<(), Error> {
-        tx.execute("UPDATE history_alert SET suppressed = 0 WHERE stream_no = ?1 AND cleared_ms IS NULL", [stream.0])?;
+        tx.execute(
+            &format!(
+                "UPDATE history_alert SET suppressed = 0, crc = row_crc('history_alert', id, stream_no, severity,
+                 raised_ms, raised_seq, cleared_ms, peak_score, 0)
+                 WHERE stream_no = ?1 AND cleared_ms IS NULL AND {ALERT_HOLDS}"
+            ),
+            [stream.0],
+        )?;
         Ok(())
     }
 
     /// The alarm that stands on this stream, as this transaction sees it.
     pub fn standing(&self, tx: &Tx, stream: StreamNo) -> Result<Option<Alert>, Error> {
         let found = tx.prepare_cached(OPEN_ALERT)?.query_row([stream.0], alert).optional()?;
-        Ok(found)
+        Ok(found.flatten())
     }
 
     /// What the stream must remember over a restart.
@@ -244,7 +301,8 @@ impl History {
     pub fn reject(&self, tx: &Tx, stream: StreamNo, rejected: &Rejected) -> Result<(), Error> {
         let payload = &rejected.payload[..rejected.payload.len().min(MAX_REJECTED_BYTES)];
         tx.execute(
-            "INSERT INTO history_rejected (stream_no, wall_ms, reason, payload) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO history_rejected (stream_no, wall_ms, reason, payload, crc)
+             VALUES (?1, ?2, ?3, ?4, row_crc('history_rejected', ?1, ?2, ?3, ?4))",
             params![stream.0, rejected.wall_ms, rejected.reason, payload],
         )?;
         tx.execute("DELETE FROM history_rejected WHERE id <= last_insert_rowid() - ?1", [self.config.rejected as i64])?;

@@ -6,6 +6,7 @@ use super::batch::{Batch, BatchId};
 use super::error::Error;
 use super::pick::{Candidate, gap_of};
 use super::queue::Outbox;
+use super::rows::gap_holds;
 use super::stream::Class;
 use crate::store;
 
@@ -40,10 +41,12 @@ fn first_loss(
     connection: &Connection,
     candidates: Vec<Candidate>,
 ) -> Result<Option<(Candidate, super::batch::Gap)>, store::Error> {
-    let mut statement = connection.prepare_cached(
+    let mut statement = connection.prepare_cached(concat!(
         "SELECT first, last, count, reason, wall_ms FROM outbox_gap
-         WHERE stream_no = ?1 AND last >= ?2 AND first <= ?3 AND count > 0 ORDER BY first LIMIT 1",
-    )?;
+         WHERE stream_no = ?1 AND last >= ?2 AND first <= ?3 AND count > 0 AND ",
+        gap_holds!(),
+        " ORDER BY first LIMIT 1"
+    ))?;
     for candidate in candidates {
         let part = (candidate.stream.no, candidate.from.cast_signed(), candidate.last.cast_signed());
         let gap = statement.query_row(part, |row| Ok(gap_of(row, &candidate))).optional()?;

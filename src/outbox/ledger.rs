@@ -1,8 +1,10 @@
 //! Rows of the loss ledger, and what a start reads and has to enter into it.
 
 use rusqlite::OptionalExtension;
+use rusqlite::types::ValueRef;
 
 use super::batch::GapReason;
+use super::rows::{self, gap_holds, stream_holds};
 use super::size;
 use super::state::Stream;
 use super::stream::StreamKey;
@@ -21,9 +23,15 @@ pub(super) fn enter(
 ) -> Result<i64, Error> {
     let (mut first, mut last, mut count) = (numbers.0.cast_signed(), numbers.1.cast_signed(), count.cast_signed());
     let mut grown = 1;
-    let before = "SELECT first, last, count FROM outbox_gap WHERE stream_no = ?1 AND reason = ?3
-         AND first = (SELECT max(first) FROM outbox_gap WHERE stream_no = ?1 AND first < ?2) AND last = ?2 - 1";
-    let after = "SELECT first, last, count FROM outbox_gap WHERE stream_no = ?1 AND first = ?2 + 1 AND reason = ?3";
+    let before = concat!(
+        "SELECT first, last, count FROM outbox_gap WHERE stream_no = ?1 AND reason = ?3
+         AND first = (SELECT max(first) FROM outbox_gap WHERE stream_no = ?1 AND first < ?2) AND last = ?2 - 1 AND ",
+        gap_holds!()
+    );
+    let after = concat!(
+        "SELECT first, last, count FROM outbox_gap WHERE stream_no = ?1 AND first = ?2 + 1 AND reason = ?3 AND ",
+        gap_holds!()
+    );
     for (sql, end) in [(before, first), (after, last)] {
         let neighbour: Option<(i64, i64, i64)> = tx
             .prepare_cached(sql)?
@@ -35,10 +43,7 @@ pub(super) fn enter(
             grown -= 1;
         }
     }
-    tx.execute(
-        "INSERT OR REPLACE INTO outbox_gap VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        (stream_no, first, last, count, reason.as_str(), wall_ms),
-    )?;
+    tx.execute(rows::PUT_GAP, (stream_no, first, last, count, reason.as_str(), wall_ms))?;
     Ok(grown)
 }
 
@@ -49,11 +54,12 @@ pub(super) fn withdraw(tx: &Tx<'_>, stream_no: i64, first: u64, last: u64) -> Re
     let mut met = Vec::new();
     {
         // Entries do not overlap, so only the last that begins before `first` can reach it.
-        let mut statement = tx.prepare_cached(
+        let mut statement = tx.prepare_cached(concat!(
             "SELECT first, last, count, reason, wall_ms FROM outbox_gap WHERE stream_no = ?1 AND first <= ?3
              AND first >= coalesce((SELECT max(first) FROM outbox_gap WHERE stream_no = ?1 AND first <= ?2), 0)
-             AND last >= ?2",
-        )?;
+             AND last >= ?2 AND ",
+            gap_holds!()
+        ))?;
         let mut rows = statement.query((stream_no, first.cast_signed(), last.cast_signed()))?;
         while let Some(row) = rows.next()? {
             let numbers = (row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned());
@@ -69,7 +75,7 @@ pub(super) fn withdraw(tx: &Tx<'_>, stream_no: i64, first: u64, last: u64) -> Re
                 // Nearly always every number of an entry was a row, or none was.
                 let lost = count.min(right - left + 1).cast_signed();
                 tx.execute(
-                    "INSERT INTO outbox_gap VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    rows::PUT_GAP,
                     (stream_no, left.cast_signed(), right.cast_signed(), lost, &reason, wall_ms),
                 )?;
                 grown += 1;
@@ -84,8 +90,11 @@ pub(super) type Entry = (u64, u64, u64);
 
 /// The two oldest entries of a stream.
 pub(super) fn two_oldest(tx: &Tx<'_>, stream_no: i64) -> Result<Option<[Entry; 2]>, Error> {
-    let mut statement =
-        tx.prepare_cached("SELECT first, last, count FROM outbox_gap WHERE stream_no = ?1 ORDER BY first LIMIT 2")?;
+    let mut statement = tx.prepare_cached(concat!(
+        "SELECT first, last, count FROM outbox_gap WHERE stream_no = ?1 AND ",
+        gap_holds!(),
+        " ORDER BY first LIMIT 2"
+    ))?;
     let entries = statement.query_map([stream_no], |row| {
         let number = |at| Ok::<_, rusqlite::Error>(row.get::<_, i64>(at)?.cast_unsigned());
         Ok((number(0)?, number(1)?, number(2)?))
@@ -97,14 +106,29 @@ pub(super) fn two_oldest(tx: &Tx<'_>, stream_no: i64) -> Result<Option<[Entry; 2
 /// Reads every stream, burns what an earlier process had reserved and not given back, and reserves anew.
 pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec<Stream>, Error> {
     let mut found = Vec::new();
+    let bad = rows::sweep_bad(tx)?;
+    if bad > 0 {
+        tracing::error!(
+            rows = bad,
+            "rows of the queue's books had a wrong checksum; numbers that only they spoke of are declared lost"
+        );
+    }
     {
         // What is still being salvaged is taken up by the salvage.
-        let mut statement = tx.prepare_cached(
-            "SELECT stream_no, class, name, reserved, settled, bytes, counted, flat_until, flat_bytes
-             FROM outbox_stream WHERE salvage IS NULL ORDER BY stream_no",
-        )?;
+        let mut statement = tx.prepare_cached(concat!(
+            "SELECT stream_no, class, name, reserved, settled, bytes, counted, flat_until, flat_bytes, salvage, ",
+            stream_holds!(),
+            " FROM outbox_stream ORDER BY stream_no"
+        ))?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
+            if !row.get::<_, bool>(10)? {
+                // Which numbers were issued and which arrived stands nowhere else.
+                return Err(Error::Row { table: "outbox_stream", what: "a wrong checksum".to_owned() });
+            }
+            if row.get_ref(9)? != ValueRef::Null {
+                continue;
+            }
             let (class, name): (String, String) = (row.get(1)?, row.get(2)?);
             let key = StreamKey::from_stored(&class, &name)
                 .ok_or_else(|| Error::Row { table: "outbox_stream", what: format!("{class} {name}") })?;
@@ -150,18 +174,7 @@ pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec
         if stream.rows == 0 {
             stream.bytes = 0;
         }
-        tx.execute(
-            "UPDATE outbox_stream SET reserved = ?2, bytes = ?3, counted = ?4, flat_until = ?5, flat_bytes = ?6
-             WHERE stream_no = ?1",
-            (
-                no,
-                stream.reserved.cast_signed(),
-                stream.bytes.cast_signed(),
-                stream.last.cast_signed(),
-                stream.flat_until.cast_signed(),
-                stream.flat_bytes.cast_signed(),
-            ),
-        )?;
+        rows::put_stream(tx, &stream, stream.last)?;
         streams.push(stream);
     }
     Ok(streams)
@@ -169,6 +182,7 @@ pub(super) fn resume(tx: &Tx<'_>, reserve_rows: u64, wall_ms: i64) -> Result<Vec
 
 /// Entries of a stream's ledger: few, by its bound.
 fn entries(tx: &Tx<'_>, no: i64) -> Result<u64, Error> {
+    // What is bad is swept.
     let entries: i64 = tx.query_row("SELECT count(*) FROM outbox_gap WHERE stream_no = ?1", [no], |row| row.get(0))?;
     Ok(entries.cast_unsigned())
 }

@@ -38,6 +38,7 @@ mod packs;
 mod pick;
 mod queue;
 mod quota;
+mod rows;
 mod salvage;
 mod size;
 mod state;

@@ -8,10 +8,11 @@ use super::batch::{Batch, BatchId, BatchLimits, Gap, GapReason, Row};
 use super::error::Error;
 use super::packs::{self, Found};
 use super::queue::{Outbox, Stored};
+use super::rows::{acked_holds, gap_holds, stream_holds};
 use super::size::{integer, remove};
 use super::stream::{Class, StreamHandle, StreamKey};
 use crate::base::{BootId, ClockState, Seq, Stamp};
-use crate::store;
+use crate::store::{self, BOOT_HOLDS};
 
 /// Set right and read again at most this often in one call.
 const TRIES: usize = 8;
@@ -138,8 +139,10 @@ impl Outbox {
 /// a hole takes the acknowledged ranges above it away, and without them its numbers would look like vanished rows.
 fn unsettled(connection: &Connection, mut candidate: Candidate) -> Result<Option<Candidate>, store::Error> {
     let settled: i64 = connection
-        .prepare_cached("SELECT settled FROM outbox_stream WHERE stream_no = ?1")?
-        .query_row([candidate.stream.no], |row| row.get(0))?;
+        .prepare_cached(concat!("SELECT settled FROM outbox_stream WHERE stream_no = ?1 AND ", stream_holds!()))?
+        .query_row([candidate.stream.no], |row| row.get(0))
+        .optional()?
+        .ok_or_else(|| store::Error::Row { table: "outbox_stream", what: "a wrong checksum".to_owned() })?;
     candidate.from = candidate.from.max(settled.cast_unsigned() + 1);
     Ok((candidate.from <= candidate.last).then_some(candidate))
 }
@@ -209,15 +212,23 @@ fn read_stream(connection: &Connection, candidate: &Candidate, limits: BatchLimi
     let most = limits.rows.max(1);
     let mut gaps = ranges(
         connection,
-        "SELECT first, last, count, reason, wall_ms FROM outbox_gap
-         WHERE stream_no = ?1 AND last >= ?2 AND first <= ?3 ORDER BY first LIMIT ?4",
+        concat!(
+            "SELECT first, last, count, reason, wall_ms FROM outbox_gap
+             WHERE stream_no = ?1 AND last >= ?2 AND first <= ?3 AND ",
+            gap_holds!(),
+            " ORDER BY first LIMIT ?4"
+        ),
         candidate,
         most + 1,
     )?;
     let mut acked = ranges(
         connection,
-        "SELECT first, last, 0, 'restart', 0 FROM outbox_acked
-         WHERE stream_no = ?1 AND last >= ?2 AND first <= ?3 ORDER BY first LIMIT ?4",
+        concat!(
+            "SELECT first, last, 0, 'restart', 0 FROM outbox_acked
+             WHERE stream_no = ?1 AND last >= ?2 AND first <= ?3 AND ",
+            acked_holds!(),
+            " ORDER BY first LIMIT ?4"
+        ),
         candidate,
         most + 1,
     )?;
@@ -344,12 +355,14 @@ const STEP_MS: i64 = 1000;
 
 impl Boot {
     fn read(connection: &Connection, no: i64) -> Result<Self, store::Error> {
-        let sql = "SELECT boot_id, offset_ms, first_wall_ms - first_boot_ms FROM boot WHERE boot_no = ?1";
+        let sql = format!(
+            "SELECT boot_id, offset_ms, first_wall_ms - first_boot_ms FROM boot WHERE boot_no = ?1 AND {BOOT_HOLDS}"
+        );
         let read = |row: &rusqlite::Row<'_>| {
             Ok(Self { no, id: BootId(row.get(0)?), offset_ms: row.get(1)?, start_ms: row.get(2)? })
         };
         let unknown = Self { no, id: BootId([0; 16]), offset_ms: None, start_ms: 0 };
-        Ok(connection.prepare_cached(sql)?.query_row([no], read).optional()?.unwrap_or(unknown))
+        Ok(connection.prepare_cached(&sql)?.query_row([no], read).optional()?.unwrap_or(unknown))
     }
 
     /// The offset of a row: somebody may have set the clock in between, and the time since boot does not mind.

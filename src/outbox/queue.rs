@@ -12,6 +12,7 @@ use super::error::Error;
 use super::ledger;
 use super::metrics::Metrics;
 use super::quota::Quota;
+use super::rows::{self, StreamRow, acked_holds};
 use super::size::{remove, stored_bytes};
 use super::state::{State, Stream, Streams};
 use super::stream::{Class, StreamHandle, StreamKey};
@@ -117,6 +118,20 @@ pub const SCHEMA: Schema = Schema {
         ALTER TABLE outbox_pack ADD COLUMN block_no INTEGER;
         ALTER TABLE outbox_pack ADD COLUMN bytes INTEGER;
     ",
+        // The rows that are there are what they are; from here on each says so.
+        "
+        ALTER TABLE outbox_stream ADD COLUMN crc INTEGER;
+        UPDATE outbox_stream SET crc = row_crc('outbox_stream', stream_no, class, name, reserved, settled, bytes, counted,
+            flat_until, flat_bytes, epoch, salvage);
+        ALTER TABLE outbox_gap ADD COLUMN crc INTEGER;
+        UPDATE outbox_gap SET crc = row_crc('outbox_gap', stream_no, first, last, count, reason, wall_ms);
+        ALTER TABLE outbox_acked ADD COLUMN crc INTEGER;
+        UPDATE outbox_acked SET crc = row_crc('outbox_acked', stream_no, first, last);
+        ALTER TABLE outbox_uptime ADD COLUMN crc INTEGER;
+        UPDATE outbox_uptime SET crc = row_crc('outbox_uptime', boot_no, before_ms, seen_ms);
+        ALTER TABLE outbox_salvage ADD COLUMN crc INTEGER;
+        UPDATE outbox_salvage SET crc = row_crc('outbox_salvage', file, next_page, tries, rows, lost, lowest_no, done);
+    ",
     ],
 };
 
@@ -210,13 +225,17 @@ impl Outbox {
         let reserved = 2 * self.config.reserve_rows;
         let (class, name) = (key.class.as_str(), key.name.to_string());
         let no = self.writer.commit_blocking(move |tx| {
-            tx.execute(
-                "INSERT OR IGNORE INTO outbox_stream (class, name, reserved, settled, counted) VALUES (?1, ?2, ?3, 0, 0)",
-                (class, &name, reserved.cast_signed()),
-            )?;
-            tx.query_row("SELECT stream_no FROM outbox_stream WHERE class = ?1 AND name = ?2", (class, &name), |row| {
-                row.get(0)
-            })
+            let sql = "SELECT stream_no FROM outbox_stream WHERE class = ?1 AND name = ?2";
+            let known = tx.prepare_cached(sql)?.query_row((class, &name), |row| row.get(0)).optional()?;
+            if let Some(no) = known {
+                return Ok(no);
+            }
+            let no = tx
+                .query_row("SELECT max(coalesce(max(stream_no), 0), 0) + 1 FROM outbox_stream", [], |row| row.get(0))?;
+            let reserved = reserved.cast_signed();
+            let row = StreamRow { no, class, name: &name, reserved, counted: Some(0), ..StreamRow::default() };
+            row.put(tx)?;
+            Ok(no)
         })?;
         let mut streams = self.state.lock();
         // Somebody else may have registered it meanwhile.
@@ -248,19 +267,28 @@ impl Outbox {
         if batch.first.0 > settled + 1 {
             // Fresh rows that overtake a backlog follow each other: one range grows instead of one more a batch.
             let grown = tx.execute(
-                "UPDATE outbox_acked SET last = max(last, ?3) WHERE stream_no = ?1 AND last >= ?2 - 1 AND first =
-                 (SELECT max(first) FROM outbox_acked WHERE stream_no = ?1 AND first <= ?2)",
+                concat!(
+                    "UPDATE outbox_acked SET last = max(last, ?3),
+                     crc = row_crc('outbox_acked', stream_no, first, max(last, ?3))
+                     WHERE stream_no = ?1 AND last >= ?2 - 1 AND first =
+                     (SELECT max(first) FROM outbox_acked WHERE stream_no = ?1 AND first <= ?2) AND ",
+                    acked_holds!()
+                ),
                 (no, first, last),
             )?;
             if grown == 0 {
-                tx.execute("INSERT INTO outbox_acked VALUES (?1, ?2, ?3)", (no, first, last))?;
+                tx.execute(rows::PUT_ACKED, (no, first, last))?;
             }
             return Ok(());
         }
         let mut settled = settled.max(batch.last.0);
         // What was acknowledged early may follow without a break now.
         while let Some((next_first, next_last)) = tx
-            .prepare_cached("SELECT first, last FROM outbox_acked WHERE stream_no = ?1 ORDER BY first LIMIT 1")?
+            .prepare_cached(concat!(
+                "SELECT first, last FROM outbox_acked WHERE stream_no = ?1 AND ",
+                acked_holds!(),
+                " ORDER BY first LIMIT 1"
+            ))?
             .query_row([no], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
             .optional()?
         {

@@ -21,10 +21,11 @@ use super::block::{BlockRow, Packed};
 use super::error::Error;
 use super::ledger;
 use super::queue::{Outbox, Stored};
+use super::rows::{PUT_ACKED, StreamRow, gap_holds, salvage_holds};
 use super::size::stored_bytes;
 use super::state::Stream;
 use super::wreck::{Book, Entry, OldBoot, OldStream, joined, missing, unnamed_boot};
-use crate::store::{self, CommitError, Pages, Tx, Value, Wreck};
+use crate::store::{self, BOOT_HOLDS, CommitError, INSERT_BOOT, Pages, Tx, Value, Wreck};
 
 /// Pages between two looks at whether there is enough for a commit.
 const SCAN_PAGES: u64 = 8;
@@ -54,6 +55,8 @@ pub struct Salvaged {
     pub rows: u64,
     /// Numbers entered into the ledger as `quarantined`.
     pub lost: u64,
+    /// Nothing of it is lost.
+    pub is_whole: bool,
 }
 
 /// A row as found in a page.
@@ -82,12 +85,13 @@ struct Places {
 }
 
 impl Outbox {
-    /// Salvages one file that was set aside; `Ok` also if that was done before. The file is removed if nothing of it is
-    /// lost. Dropping the future stops it where it is, and a later call goes on.
+    /// Salvages one file that was set aside; `Ok` also if that was done before. Dropping the future stops it where it is, and a later call goes on.
     pub async fn salvage(&self, wreck: &Wreck) -> Result<Salvaged, Error> {
         let progress = self.begin(wreck).await?;
         if progress.done {
-            return Ok(Salvaged { streams: 0, rows: progress.rows, lost: progress.lost });
+            let (rows, lost) = (progress.rows, progress.lost);
+            // Whether rows of unknown streams were met is not remembered: the file stays.
+            return Ok(Salvaged { streams: 0, rows, lost, is_whole: false });
         }
         let book = {
             let (wreck, own) = (wreck.clone(), self.epoch);
@@ -102,7 +106,7 @@ impl Outbox {
             let file = wreck.name();
             tracing::error!(file, rows = unknown, "rows of a set aside file belong to no stream that is known");
         }
-        let mut salvaged = Salvaged { streams: 0, rows, lost: progress.lost };
+        let mut salvaged = Salvaged { streams: 0, rows, lost: progress.lost, is_whole: false };
         for (at, no, old) in places.streams.values() {
             salvaged.streams += 1;
             salvaged.lost += self.account(*at, *no, old).await?;
@@ -111,14 +115,16 @@ impl Outbox {
         self.patiently(move || {
             let file = file.clone();
             move |tx: &Tx<'_>| {
-                let sql = "UPDATE outbox_salvage SET done = 1, lost = ?2 WHERE file = ?1";
+                let sql = concat!(
+                    "UPDATE outbox_salvage SET done = 1, lost = ?2,
+                     crc = row_crc('outbox_salvage', file, next_page, tries, rows, ?2, lowest_no, 1) WHERE file = ?1 AND ",
+                    salvage_holds!()
+                );
                 tx.execute(sql, (&file, lost.cast_signed())).map(drop)
             }
         })
         .await?;
-        if salvaged.lost == 0 && unknown == 0 && salvaged.streams > 0 {
-            wreck.remove();
-        }
+        salvaged.is_whole = salvaged.lost == 0 && unknown == 0 && salvaged.streams > 0;
         Ok(salvaged)
     }
 
@@ -127,7 +133,14 @@ impl Outbox {
         self.patiently(move || {
             let file = file.clone();
             move |tx: &Tx<'_>| {
-                tx.execute("INSERT OR IGNORE INTO outbox_salvage VALUES (?1, 0, 0, 0, 0, 0, 0)", [&file])?;
+                // Without a word that can be trusted it begins anew, which brings nothing twice.
+                let bad = concat!("DELETE FROM outbox_salvage WHERE file = ?1 AND NOT (", salvage_holds!(), ")");
+                tx.execute(bad, [&file])?;
+                tx.execute(
+                    "INSERT OR IGNORE INTO outbox_salvage
+                     VALUES (?1, 0, 0, 0, 0, 0, 0, row_crc('outbox_salvage', ?1, 0, 0, 0, 0, 0, 0))",
+                    [&file],
+                )?;
                 let read = |row: &rusqlite::Row<'_>| {
                     Ok(Progress {
                         next_page: row.get::<_, i64>(0)?.cast_unsigned(),
@@ -140,7 +153,15 @@ impl Outbox {
                 let sql = "SELECT next_page, tries, rows, lost, done FROM outbox_salvage WHERE file = ?1";
                 let progress = tx.query_row(sql, [&file], read)?;
                 if !progress.done {
-                    tx.execute("UPDATE outbox_salvage SET tries = tries + 1 WHERE file = ?1", [&file])?;
+                    tx.execute(
+                        concat!(
+                            "UPDATE outbox_salvage SET tries = tries + 1,
+                             crc = row_crc('outbox_salvage', file, next_page, tries + 1, rows, lost, lowest_no, done)
+                             WHERE file = ?1 AND ",
+                            salvage_holds!()
+                        ),
+                        [&file],
+                    )?;
                 }
                 Ok(progress)
             }
@@ -165,7 +186,8 @@ impl Outbox {
             let Some(&no) = numbers.get(&old.no) else { continue };
             let known = streams.all.iter().position(|stream| stream.no == no);
             let at = known.unwrap_or_else(|| {
-                streams.all.push(Stream::resting(no, old.key.clone(), old.settled, old.reserved));
+                let file = wreck.name();
+                streams.all.push(Stream::resting(no, old.key.clone(), old.settled, old.reserved, &file));
                 streams.all.len() - 1
             });
             places.streams.insert(old.no, (at, no, old.clone()));
@@ -270,7 +292,12 @@ impl Outbox {
                         }
                     }
                     tx.execute(
-                        "UPDATE outbox_salvage SET next_page = ?2, rows = rows + ?3 WHERE file = ?1",
+                        concat!(
+                            "UPDATE outbox_salvage SET next_page = ?2, rows = rows + ?3,
+                             crc = row_crc('outbox_salvage', file, ?2, tries, rows + ?3, lost, lowest_no, done)
+                             WHERE file = ?1 AND ",
+                            salvage_holds!()
+                        ),
                         (&file, came.cast_signed(), new),
                     )?;
                     Ok(new.cast_unsigned())
@@ -324,11 +351,22 @@ impl Outbox {
         self.patiently(move || {
             let state = Arc::clone(&state);
             move |tx: &Tx<'_>| {
-                tx.execute(
-                    "UPDATE outbox_stream SET salvage = NULL, reserved = ?2, bytes = ?3, counted = ?2
-                     WHERE stream_no = ?1",
-                    (no, reserved.cast_signed(), bytes.cast_signed()),
-                )?;
+                let (key, settled) = {
+                    let streams = state.lock();
+                    (streams.all[at].key.clone(), streams.all[at].settled_now())
+                };
+                let row = StreamRow {
+                    no,
+                    class: key.class.as_str(),
+                    name: &key.stored_name(),
+                    reserved: reserved.cast_signed(),
+                    settled: settled.cast_signed(),
+                    bytes: bytes.cast_signed(),
+                    counted: Some(reserved.cast_signed()),
+                    epoch: key.epoch.map(|epoch| epoch.0.cast_signed()),
+                    ..StreamRow::default()
+                };
+                row.put(tx)?;
                 tx.after(move |committed| {
                     if committed {
                         let mut streams = state.lock();
@@ -477,31 +515,37 @@ fn place(tx: &Tx<'_>, file: &str, book: &Book) -> Result<(HashMap<i64, i64>, Has
             None => {
                 // Numbers below zero, and never one twice: a row's checksum covers it, also in a page that is free now.
                 let lowest: i64 = tx.query_row(
-                    "SELECT min(coalesce((SELECT min(stream_no) FROM outbox_stream), 0),
-                                coalesce((SELECT min(lowest_no) FROM outbox_salvage), 0), 0)",
+                    concat!(
+                        "SELECT min(coalesce((SELECT min(stream_no) FROM outbox_stream), 0),
+                                    coalesce((SELECT min(lowest_no) FROM outbox_salvage WHERE ",
+                        salvage_holds!(),
+                        "), 0), 0)"
+                    ),
                     [],
                     |row| row.get(0),
                 )?;
                 let no = lowest - 1;
+                let row = StreamRow {
+                    no,
+                    class: key.0,
+                    name: key.1,
+                    reserved: old.reserved.cast_signed(),
+                    settled: old.settled.cast_signed(),
+                    epoch: old.key.epoch.map(|epoch| epoch.0.cast_signed()),
+                    salvage: Some(file),
+                    ..StreamRow::default()
+                };
+                row.put(tx)?;
                 tx.execute(
-                    "INSERT INTO outbox_stream (stream_no, class, name, reserved, settled, epoch, salvage)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    (
-                        no,
-                        key.0,
-                        key.1,
-                        old.reserved.cast_signed(),
-                        old.settled.cast_signed(),
-                        old.key.epoch.map(|epoch| epoch.0.cast_signed()),
-                        file,
+                    concat!(
+                        "UPDATE outbox_salvage SET lowest_no = ?2,
+                         crc = row_crc('outbox_salvage', file, next_page, tries, rows, lost, ?2, done) WHERE file = ?1 AND ",
+                        salvage_holds!()
                     ),
+                    (file, no),
                 )?;
-                tx.execute("UPDATE outbox_salvage SET lowest_no = ?2 WHERE file = ?1", (file, no))?;
                 for (first, last) in &old.acked {
-                    tx.execute(
-                        "INSERT OR IGNORE INTO outbox_acked VALUES (?1, ?2, ?3)",
-                        (no, first.cast_signed(), last.cast_signed()),
-                    )?;
+                    tx.execute(PUT_ACKED, (no, first.cast_signed(), last.cast_signed()))?;
                 }
                 streams.insert(old.no, no);
             }
@@ -518,17 +562,16 @@ fn place(tx: &Tx<'_>, file: &str, book: &Book) -> Result<(HashMap<i64, i64>, Has
 /// Numbers below zero, so that an old boot is never taken for the current one.
 fn place_boot(tx: &Tx<'_>, boot: &OldBoot) -> Result<i64, store::Error> {
     let known = tx
-        .prepare_cached("SELECT boot_no FROM boot WHERE boot_no < 0 AND boot_id = ?1 AND first_boot_ms = ?2")?
+        .prepare_cached(&format!(
+            "SELECT boot_no FROM boot WHERE boot_no < 0 AND boot_id = ?1 AND first_boot_ms = ?2 AND {BOOT_HOLDS}"
+        ))?
         .query_row((boot.id, boot.first_boot_ms), |row| row.get(0))
         .optional()?;
     if let Some(no) = known {
         return Ok(no);
     }
     let no: i64 = tx.query_row("SELECT min(coalesce(min(boot_no), 0), 0) - 1 FROM boot", [], |row| row.get(0))?;
-    tx.execute(
-        "INSERT INTO boot VALUES (?1, ?2, ?3, ?4, ?5)",
-        (no, boot.id, boot.first_wall_ms, boot.first_boot_ms, boot.offset_ms),
-    )?;
+    tx.execute(INSERT_BOOT, (no, boot.id, boot.first_wall_ms, boot.first_boot_ms, boot.offset_ms))?;
     Ok(no)
 }
 
@@ -544,8 +587,11 @@ fn numbers(connection: &Connection, no: i64, from: u64) -> Result<Vec<(u64, u64)
 
 /// What an earlier try, or an eviction meanwhile, entered already.
 fn known_ranges(connection: &Connection, no: i64) -> Result<Vec<(u64, u64)>, store::Error> {
-    let mut statement =
-        connection.prepare_cached("SELECT first, last FROM outbox_gap WHERE stream_no = ?1 ORDER BY first LIMIT ?2")?;
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT first, last FROM outbox_gap WHERE stream_no = ?1 AND ",
+        gap_holds!(),
+        " ORDER BY first LIMIT ?2"
+    ))?;
     let rows = statement.query_map((no, RANGES), |row| {
         Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
     })?;

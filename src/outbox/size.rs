@@ -183,7 +183,8 @@ mod tests {
     /// Pages of a queue of blocks of this size.
     fn measured_blocks(body_bytes: usize, streams: i64) -> f64 {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
-        for step in crate::outbox::SCHEMA.steps {
+        // The tables' own; later steps only sign what is there.
+        for step in &crate::outbox::SCHEMA.steps[..5] {
             connection.execute_batch(step).unwrap();
         }
         let pages = || connection.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).unwrap();

@@ -13,6 +13,7 @@ use super::evict::{self, Room};
 use super::ledger;
 use super::metrics::Metrics;
 use super::quota::Quota;
+use super::rows;
 use super::stream::{Class, StreamKey};
 use super::summarise::Summarise;
 use super::uptime::Uptime;
@@ -45,6 +46,8 @@ pub(super) struct Stream {
     pub(super) packed_until: u64,
     /// First number issued in a failed commit and not in the ledger yet; the range ends just below `next`.
     pub(super) burned: Option<u64>,
+    /// The file that it is being salvaged from.
+    pub(super) salvage: Option<Arc<str>>,
     pub(super) staged: Staged,
 }
 
@@ -95,17 +98,19 @@ impl Stream {
             entries: 0,
             packed_until: 0,
             burned: None,
+            salvage: None,
             staged: Staged::default(),
         }
     }
 
     /// A stream of an old epoch, whose rows are still being salvaged: nothing of it is sent.
-    pub(super) fn resting(no: i64, key: StreamKey, settled: u64, reserved: u64) -> Self {
-        Self { next: reserved + 1, ..Self::new(no, key, settled, reserved) }
+    pub(super) fn resting(no: i64, key: StreamKey, settled: u64, reserved: u64, file: &str) -> Self {
+        Self { next: reserved + 1, salvage: Some(file.into()), ..Self::new(no, key, settled, reserved) }
     }
 
     /// Every number up to `reserved` is a row or in the ledger now; `rows` of them are rows, which take `bytes`.
     pub(super) fn begin_sending(&mut self, reserved: u64, rows: u64, bytes: u64) {
+        self.salvage = None;
         (self.next, self.reserved, self.last) = (reserved + 1, reserved, reserved);
         (self.rows, self.bytes) = (rows, bytes);
     }
@@ -162,16 +167,7 @@ impl Stream {
             || staged.settled.is_some()
             || staged.removed + staged.vanished + staged.packed > 0;
         if counted {
-            tx.execute(
-                "UPDATE outbox_stream SET reserved = ?2, settled = ?3, bytes = ?4, counted = ?5 WHERE stream_no = ?1",
-                (
-                    self.no,
-                    self.reserved_now().cast_signed(),
-                    self.settled_now().cast_signed(),
-                    self.bytes_now().cast_signed(),
-                    (self.next - 1).cast_signed(),
-                ),
-            )?;
+            rows::put_stream(tx, self, self.next - 1)?;
         }
         Ok(())
     }

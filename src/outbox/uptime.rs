@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::evict::Age;
+use super::rows::PUT_UPTIME;
 use crate::store::{Error, Tx};
 
 /// How often the time since boot is written, in transactions that happen anyway.
@@ -27,6 +28,7 @@ impl Uptime {
         let mut boots = Vec::new();
         let mut total_ms = 0;
         {
+            // Bad rows are swept: a boot's uptime before it is also that of the one before it and in it.
             let mut statement =
                 tx.prepare_cached("SELECT boot_no, before_ms, seen_ms FROM outbox_uptime ORDER BY boot_no")?;
             let mut rows = statement.query([])?;
@@ -41,7 +43,7 @@ impl Uptime {
         if boots.last().is_none_or(|(last, _)| *last < boot_no) {
             boots.push((boot_no, total_ms));
             let row = (boot_no, total_ms.cast_signed(), since_boot_ms.cast_signed());
-            tx.execute("INSERT INTO outbox_uptime VALUES (?1, ?2, ?3)", row)?;
+            tx.execute(PUT_UPTIME, row)?;
             tx.execute("DELETE FROM outbox_uptime WHERE boot_no <= ?1", [boot_no - MAX_BOOTS])?;
         }
         Ok(Self { boots, persisted_ms: since_boot_ms })
@@ -51,8 +53,9 @@ impl Uptime {
     pub(super) fn note(&mut self, tx: &Tx<'_>, since_boot_ms: u64) -> Result<(), Error> {
         if since_boot_ms >= self.persisted_ms + PERSIST_MS {
             self.persisted_ms = since_boot_ms;
-            let row = (tx.boot_no(), since_boot_ms.cast_signed());
-            tx.execute("UPDATE outbox_uptime SET seen_ms = max(seen_ms, ?2) WHERE boot_no = ?1", row)?;
+            if let Some((boot_no, before_ms)) = self.boots.last() {
+                tx.execute(PUT_UPTIME, (boot_no, before_ms.cast_signed(), since_boot_ms.cast_signed()))?;
+            }
         }
         Ok(())
     }
@@ -74,7 +77,12 @@ impl Uptime {
 
     /// Uptime at which a row was made, in milliseconds.
     pub(super) fn of(&self, (boot_no, boot_ms): Age) -> u64 {
-        let known = self.boots.binary_search_by_key(&boot_no, |(no, _)| *no);
-        known.map_or(0, |at| self.boots[at].1 + boot_ms.max(0).cast_unsigned())
+        match self.boots.binary_search_by_key(&boot_no, |(no, _)| *no) {
+            Ok(at) => self.boots[at].1 + boot_ms.max(0).cast_unsigned(),
+            // Older than all that is remembered.
+            Err(0) => 0,
+            // The row of its boot was bad: as young as it can be.
+            Err(at) => self.boots.get(at).map_or(u64::MAX, |(_, before_ms)| *before_ms),
+        }
     }
 }

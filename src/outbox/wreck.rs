@@ -8,9 +8,10 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::batch::GapReason;
 use super::error::Error;
+use super::rows::{acked_holds, gap_holds, stream_holds};
 use super::stream::StreamKey;
 use crate::base::{Digest, Epoch};
-use crate::store::{Pages, Record, Wreck};
+use crate::store::{BOOT_HOLDS, Pages, Record, Value, Wreck, record_holds};
 
 /// Streams, boots and ranges of one book: more are the work of chance.
 const MOST: usize = 1 << 16;
@@ -192,16 +193,31 @@ fn old_stream(no: i64, words: (&str, &str), numbers: (i64, i64), epoch: Epoch) -
     (settled <= reserved).then_some(stream)
 }
 
+/// Columns before the checksum.
+const STREAM_COLUMNS: usize = 11;
+const BOOT_COLUMNS: usize = 5;
+const GAP_COLUMNS: usize = 6;
+
+/// False if the record has a checksum that is wrong. In a file of an earlier release it has none.
+fn holds_if_signed(table: &str, rowid: Option<i64>, values: &[Value<'_>], columns: usize) -> bool {
+    values.len() <= columns || record_holds(table, rowid, values, columns)
+}
+
 fn stream_of(record: &Record<'_>, epoch: Epoch) -> Option<OldStream> {
     let [key, class, name, reserved, settled, ..] = record.values else { return None };
-    if *key != crate::store::Value::Null {
+    if *key != Value::Null || !holds_if_signed("outbox_stream", Some(record.rowid), record.values, STREAM_COLUMNS) {
         return None;
     }
     old_stream(record.rowid, (class.text()?, name.text()?), (reserved.int()?, settled.int()?), epoch)
 }
 
 fn boot_of(record: &Record<'_>) -> Option<(i64, OldBoot)> {
-    let [crate::store::Value::Null, id, first_wall_ms, first_boot_ms, offset_ms] = record.values else { return None };
+    let [Value::Null, id, first_wall_ms, first_boot_ms, offset_ms, ..] = record.values else { return None };
+    if record.values.len() > BOOT_COLUMNS + 1
+        || !holds_if_signed("boot", Some(record.rowid), record.values, BOOT_COLUMNS)
+    {
+        return None;
+    }
     let boot = OldBoot {
         id: id.blob()?.try_into().ok()?,
         first_wall_ms: first_wall_ms.int()?,
@@ -212,7 +228,10 @@ fn boot_of(record: &Record<'_>) -> Option<(i64, OldBoot)> {
 }
 
 fn gap_of(record: &Record<'_>) -> Option<(i64, Entry)> {
-    let [no, first, last, count, reason, wall_ms] = record.values else { return None };
+    let [no, first, last, count, reason, wall_ms, ..] = record.values else { return None };
+    if record.values.len() > GAP_COLUMNS + 1 || !holds_if_signed("outbox_gap", None, record.values, GAP_COLUMNS) {
+        return None;
+    }
     let entry = Entry {
         first: positive(first.int()?)?,
         last: positive(last.int()?)?,
@@ -224,22 +243,39 @@ fn gap_of(record: &Record<'_>) -> Option<(i64, Entry)> {
 }
 
 fn old_epoch(connection: &Connection) -> Option<Epoch> {
-    let sql = "SELECT value FROM meta WHERE key = 'epoch'";
-    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).ok().map(|epoch| Epoch(epoch.cast_unsigned()))
+    let holds = if is_signed(connection, "meta") { "crc IS row_crc('meta', key, value)" } else { "1" };
+    let sql = format!("SELECT value FROM meta WHERE key = 'epoch' AND {holds}");
+    connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).ok().map(|epoch| Epoch(epoch.cast_unsigned()))
 }
 
 fn text<'a>(value: ValueRef<'a>) -> Option<&'a str> {
     value.as_str().ok()
 }
 
+/// True if rows of the table have checksums: in a file of an earlier release they have none.
+fn is_signed(connection: &Connection, table: &str) -> bool {
+    let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = 'crc'";
+    connection.query_row(sql, [table], |row| row.get::<_, i64>(0)).is_ok_and(|columns| columns > 0)
+}
+
+/// `holds`, if rows of the table have checksums.
+fn if_signed<'a>(connection: &Connection, table: &str, holds: &'a str) -> &'a str {
+    if is_signed(connection, table) { holds } else { "1" }
+}
+
 /// None if the table cannot be read to its end.
 fn old_streams(connection: &Connection, epoch: Option<Epoch>) -> Option<Vec<OldStream>> {
-    let sql = "SELECT stream_no, class, name, reserved, settled FROM outbox_stream LIMIT ?1";
-    let mut statement = connection.prepare(sql).ok()?;
+    // A stream that cannot be trusted is looked for in the pages.
+    let holds = if_signed(connection, "outbox_stream", stream_holds!());
+    let sql = format!("SELECT stream_no, class, name, reserved, settled, {holds} FROM outbox_stream LIMIT ?1");
+    let mut statement = connection.prepare(&sql).ok()?;
     let mut rows = statement.query([MOST as i64]).ok()?;
     let mut streams = Vec::new();
     while let Some(row) = rows.next().ok()? {
         let int = |at| row.get::<_, i64>(at).ok();
+        if int(5)? == 0 {
+            return None;
+        }
         let words = (text(row.get_ref(1).ok()?)?, text(row.get_ref(2).ok()?)?);
         streams.push(old_stream(int(0)?, words, (int(3)?, int(4)?), epoch?)?);
     }
@@ -247,8 +283,10 @@ fn old_streams(connection: &Connection, epoch: Option<Epoch>) -> Option<Vec<OldS
 }
 
 fn old_boots(connection: &Connection) -> Option<BTreeMap<i64, OldBoot>> {
-    let sql = "SELECT boot_no, boot_id, first_wall_ms, first_boot_ms, offset_ms FROM boot LIMIT ?1";
-    let mut statement = connection.prepare(sql).ok()?;
+    let holds = if_signed(connection, "boot", BOOT_HOLDS);
+    let sql =
+        format!("SELECT boot_no, boot_id, first_wall_ms, first_boot_ms, offset_ms FROM boot WHERE {holds} LIMIT ?1");
+    let mut statement = connection.prepare(&sql).ok()?;
     let mut rows = statement.query([MOST as i64]).ok()?;
     let mut boots = BTreeMap::new();
     while let Some(row) = rows.next().ok()? {
@@ -266,10 +304,12 @@ fn old_boots(connection: &Connection) -> Option<BTreeMap<i64, OldBoot>> {
 /// The highest number that any table knows, found at the right edge of each tree.
 fn highest(connection: &Connection, no: i64) -> Option<u64> {
     let mut highest = 0;
+    let (gap, acked) =
+        (if_signed(connection, "outbox_gap", gap_holds!()), if_signed(connection, "outbox_acked", acked_holds!()));
     for sql in [
         "SELECT seq FROM outbox_row WHERE stream_no = ?1 ORDER BY seq DESC LIMIT 1",
-        "SELECT last FROM outbox_gap WHERE stream_no = ?1 ORDER BY first DESC LIMIT 1",
-        "SELECT last FROM outbox_acked WHERE stream_no = ?1 ORDER BY first DESC LIMIT 1",
+        &format!("SELECT last FROM outbox_gap WHERE stream_no = ?1 AND {gap} ORDER BY first DESC LIMIT 1"),
+        &format!("SELECT last FROM outbox_acked WHERE stream_no = ?1 AND {acked} ORDER BY first DESC LIMIT 1"),
     ] {
         let last: Option<i64> = connection.query_row(sql, [no], |row| row.get(0)).optional().ok()?;
         highest = highest.max(positive(last.unwrap_or(0))?);
@@ -285,8 +325,9 @@ fn highest(connection: &Connection, no: i64) -> Option<u64> {
 }
 
 fn acked(connection: &Connection, stream: &OldStream) -> Vec<(u64, u64)> {
-    let sql = "SELECT first, last FROM outbox_acked WHERE stream_no = ?1 ORDER BY first LIMIT ?2";
-    let Ok(mut statement) = connection.prepare(sql) else { return Vec::new() };
+    let holds = if_signed(connection, "outbox_acked", acked_holds!());
+    let sql = format!("SELECT first, last FROM outbox_acked WHERE stream_no = ?1 AND {holds} ORDER BY first LIMIT ?2");
+    let Ok(mut statement) = connection.prepare(&sql) else { return Vec::new() };
     let Ok(rows) = statement.query_map((stream.no, MOST as i64), |row| Ok((row.get(0)?, row.get(1)?))) else {
         return Vec::new();
     };
@@ -303,8 +344,11 @@ fn acked(connection: &Connection, stream: &OldStream) -> Vec<(u64, u64)> {
 }
 
 fn gaps(connection: &Connection, stream: &OldStream) -> Option<Vec<Entry>> {
-    let sql = "SELECT first, last, count, reason, wall_ms FROM outbox_gap WHERE stream_no = ?1 ORDER BY first LIMIT ?2";
-    let mut statement = connection.prepare(sql).ok()?;
+    let holds = if_signed(connection, "outbox_gap", gap_holds!());
+    let sql = format!(
+        "SELECT first, last, count, reason, wall_ms FROM outbox_gap WHERE stream_no = ?1 AND {holds} ORDER BY first LIMIT ?2"
+    );
+    let mut statement = connection.prepare(&sql).ok()?;
     let mut rows = statement.query((stream.no, MOST as i64)).ok()?;
     let mut gaps = Vec::new();
     while let Some(row) = rows.next().ok()? {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::error::Error;
+use super::schema::BOOT_HOLDS;
 use super::tx::Tx;
 use super::vfs::Disk;
 use crate::base::{Clock, ClockState, Epoch};
@@ -18,6 +19,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// An idle store persists the wall clock this many times less often than a busy one, which gets it for nothing.
 const IDLE_FACTOR: u64 = 10;
 
+/// Number, id, wall clock and time since boot of its first stamp, offset.
+pub const INSERT_BOOT: &str = "INSERT INTO boot VALUES (?1, ?2, ?3, ?4, ?5, row_crc('boot', ?1, ?2, ?3, ?4, ?5))";
+
 /// The epoch of this file. A file without one is new: it gets one above every epoch that the side file remembers and
 /// not below the wall clock, so that a wiped folder does not repeat an epoch either.
 pub(super) fn settle_epoch(
@@ -27,9 +31,13 @@ pub(super) fn settle_epoch(
     clock: &dyn Clock,
 ) -> Result<(Epoch, bool), Error> {
     let remembered = std::fs::read_to_string(side).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
-    let kept: Option<i64> =
-        connection.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0)).optional()?;
-    if let Some(kept) = kept {
+    let sql = "SELECT value, crc IS row_crc('meta', 'epoch', value) FROM meta WHERE key = 'epoch'";
+    let kept: Option<(i64, bool)> = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    if let Some((kept, holds)) = kept {
+        if !holds {
+            // Rows under a wrong epoch would be somebody else's.
+            return Err(Error::Row { table: "meta", what: "an epoch with a wrong checksum".to_owned() });
+        }
         let epoch = kept.cast_unsigned();
         if remembered < epoch {
             disk.replace_file(side, format!("{epoch}\n").as_bytes())?;
@@ -39,14 +47,15 @@ pub(super) fn settle_epoch(
     let epoch = (remembered + 1).max(u64::try_from(clock.wall_ms()).unwrap_or(0));
     // The side file first: an epoch that a file may have used must never be chosen again.
     disk.replace_file(side, format!("{epoch}\n").as_bytes())?;
-    connection.execute("INSERT INTO meta VALUES ('epoch', ?1)", [epoch.cast_signed()])?;
+    let sql = "INSERT INTO meta VALUES ('epoch', ?1, row_crc('meta', 'epoch', ?1))";
+    connection.execute(sql, [epoch.cast_signed()])?;
     Ok((Epoch(epoch), true))
 }
 
-/// The last wall clock that is known to have passed, milliseconds since 1970; 0 if unknown.
+/// The last wall clock that is known to have passed, milliseconds since 1970; 0 if unknown, or if its row is bad.
 pub(super) fn last_wall_ms(connection: &Connection) -> Result<i64, Error> {
-    let found = connection.query_row("SELECT value FROM meta WHERE key = 'last_wall_ms'", [], |row| row.get(0));
-    Ok(found.optional()?.unwrap_or(0))
+    let sql = "SELECT value FROM meta WHERE key = 'last_wall_ms' AND crc IS row_crc('meta', 'last_wall_ms', value)";
+    Ok(connection.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
 /// What the store remembers about the current boot.
@@ -77,25 +86,28 @@ impl Boot {
         let stamp = clock.stamp();
         let boot_ms = i64::try_from(stamp.boot_ms).unwrap_or(i64::MAX);
         let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let bad = tx.execute(&format!("DELETE FROM boot WHERE NOT ({BOOT_HOLDS})"), [])?;
+        if bad > 0 {
+            tracing::error!(
+                rows = bad,
+                "boots had a wrong checksum and are forgotten: times of their rows stay as they were taken"
+            );
+        }
         // Without /proc every boot has the same id; a time since boot that steps back still tells two apart.
-        let same: Option<(i64, bool)> = tx
-            .query_row(
-                "SELECT boot_no, offset_ms IS NOT NULL FROM boot
-                 WHERE boot_no = (SELECT max(boot_no) FROM boot) AND boot_no > 0 AND boot_id = ?1 AND first_boot_ms <= ?2",
-                (stamp.boot.0, boot_ms),
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .optional()?;
+        let sql = format!(
+            "SELECT boot_no, offset_ms IS NOT NULL FROM boot
+             WHERE boot_no = (SELECT max(boot_no) FROM boot) AND boot_no > 0 AND boot_id = ?1 AND first_boot_ms <= ?2
+             AND {BOOT_HOLDS}"
+        );
+        let same: Option<(i64, bool)> =
+            tx.query_row(&sql, (stamp.boot.0, boot_ms), |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         let (no, offset_known) = if let Some(same) = same {
             same
         } else {
             let offset_ms = (stamp.state == ClockState::Ntp).then_some(0_i64);
-            tx.execute(
-                "INSERT INTO boot (boot_no, boot_id, first_wall_ms, first_boot_ms, offset_ms)
-                 VALUES ((SELECT max(0, coalesce(max(boot_no), 0)) + 1 FROM boot), ?1, ?2, ?3, ?4)",
-                (stamp.boot.0, stamp.wall_ms, boot_ms, offset_ms),
-            )?;
-            let no = tx.last_insert_rowid();
+            let no: i64 =
+                tx.query_row("SELECT max(0, coalesce(max(boot_no), 0)) + 1 FROM boot", [], |row| row.get(0))?;
+            tx.execute(INSERT_BOOT, (no, stamp.boot.0, stamp.wall_ms, boot_ms, offset_ms))?;
             tx.execute("DELETE FROM boot WHERE boot_no <= ?1", [no - MAX_BOOTS])?;
             (no, offset_ms.is_some())
         };
@@ -117,9 +129,12 @@ impl Boot {
             let start_ms = self.clock.wall_ms() - i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
             // Salvaged rows of this boot have a row of their own here, with the belief of their file.
             tx.execute(
-                "UPDATE boot SET offset_ms = ?3 - (first_wall_ms - first_boot_ms)
-                 WHERE boot_id = (SELECT boot_id FROM boot WHERE boot_no = ?1) AND offset_ms IS NULL
-                 AND (boot_no = ?1 OR (boot_no < 0 AND first_boot_ms <= ?2))",
+                &format!(
+                    "UPDATE boot SET offset_ms = ?3 - (first_wall_ms - first_boot_ms), crc = row_crc('boot', boot_no,
+                     boot_id, first_wall_ms, first_boot_ms, ?3 - (first_wall_ms - first_boot_ms))
+                     WHERE boot_id = (SELECT boot_id FROM boot WHERE boot_no = ?1) AND offset_ms IS NULL
+                     AND (boot_no = ?1 OR (boot_no < 0 AND first_boot_ms <= ?2)) AND {BOOT_HOLDS}"
+                ),
                 (self.no, i64::try_from(now.as_millis()).unwrap_or(i64::MAX), start_ms),
             )?;
             noted.offset = true;
@@ -139,7 +154,8 @@ impl Boot {
     fn persist_wall(&self, tx: &Tx<'_>) -> Result<i64, Error> {
         let wall_ms = self.clock.wall_ms();
         tx.execute(
-            "INSERT INTO meta VALUES ('last_wall_ms', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            "INSERT INTO meta VALUES ('last_wall_ms', ?1, row_crc('meta', 'last_wall_ms', ?1))
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value, crc = excluded.crc",
             [wall_ms],
         )?;
         Ok(wall_ms)

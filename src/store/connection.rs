@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::checksum;
 use super::config::{Config, PAGE_BYTES};
 use super::error::Error;
 use super::vfs::Disk;
@@ -83,6 +84,7 @@ fn open(disk: &Disk, path: &Path, flags: OpenFlags) -> Result<Connection, Error>
 fn settle(connection: &Connection, disk: &Disk, busy_ms: u64, cache_kib: i64) -> Result<(), Error> {
     // Closing the last connection would copy the log back and give it up, whatever the checkpointer knows about the disk.
     leave_log_at_close(connection, true)?;
+    checksum::register(connection)?;
     connection.busy_timeout(std::time::Duration::from_millis(busy_ms))?;
     connection.pragma_update(None, "synchronous", disk.synchronous().as_str())?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -91,4 +93,13 @@ fn settle(connection: &Connection, disk: &Disk, busy_ms: u64, cache_kib: i64) ->
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.pragma_update(None, "trusted_schema", false)?;
     Ok(())
+}
+
+/// A database of its own, for tests of what a connection can do.
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "this is the way the ban points to")]
+pub(super) fn in_memory() -> Connection {
+    let connection = Connection::open_in_memory().expect("memory is there");
+    checksum::register(&connection).expect("a new connection takes a function");
+    connection
 }

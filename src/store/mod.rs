@@ -16,6 +16,7 @@
 
 mod boot;
 mod checkpoint;
+mod checksum;
 mod config;
 mod connection;
 mod error;
@@ -34,6 +35,8 @@ mod tx;
 mod vfs;
 mod writer;
 
+pub use boot::INSERT_BOOT;
+pub use checksum::{record_holds, row_crc};
 pub use config::Config;
 pub use error::{Closed, CommitError, Error, Full};
 pub use health::Health;
@@ -41,7 +44,7 @@ pub use metrics::Metrics;
 pub use open::{Opened, Store};
 pub use reader::Reader;
 pub use salvage::{Pages, Record, Scanned, Value, Wreck};
-pub use schema::Schema;
+pub use schema::{BOOT_HOLDS, Schema};
 pub use submit::Writer;
 pub use tx::Tx;
 pub use vfs::{Call, Disk, Event, Fault, Faults, Harm, Synchronous, Trace, Watch};

@@ -4,12 +4,13 @@
 //! The format is SQLite's own, <https://www.sqlite.org/fileformat2.html>: pages, cells, records, overflow chains, log
 //! frames. Nothing read here is trusted: whoever takes a record checks its checksum. The file is never written to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::config::PAGE_BYTES;
 use super::connection::open_wreck;
@@ -50,6 +51,19 @@ pub enum Value<'a> {
     Text(&'a [u8]),
     /// Bytes.
     Blob(&'a [u8]),
+}
+
+impl<'a> Value<'a> {
+    /// A column of a row that SQLite read.
+    pub fn of(value: ValueRef<'a>) -> Self {
+        match value {
+            ValueRef::Null => Self::Null,
+            ValueRef::Integer(value) => Self::Int(value),
+            ValueRef::Real(value) => Self::Real(value),
+            ValueRef::Text(bytes) => Self::Text(bytes),
+            ValueRef::Blob(bytes) => Self::Blob(bytes),
+        }
+    }
 }
 
 impl Value<'_> {
@@ -108,6 +122,14 @@ impl Wreck {
         Pages::open(&self.path)
     }
 
+    /// The same, without pages that SQLite had given up or replaced: what they hold was deleted or is older than what
+    /// another page holds. Without the file's header nobody knows which pages were given up.
+    pub fn current_pages(&self) -> Result<Pages, Error> {
+        let mut pages = Pages::open(&self.path)?;
+        pages.stale = Some(pages.free_pages());
+        Ok(pages)
+    }
+
     /// Removes the file with everything beside it. What is gone already is fine.
     pub fn remove(&self) {
         quarantine::remove(&self.path);
@@ -120,6 +142,8 @@ pub struct Pages {
     file: File,
     file_pages: u64,
     log: Option<Log>,
+    /// Only pages that are in use, and these are not.
+    stale: Option<HashSet<u32>>,
 }
 
 #[derive(Debug)]
@@ -189,7 +213,30 @@ impl Pages {
         let fail = |source| Error::File { step: "read", path: path.to_owned(), source };
         let file = File::open(path).map_err(fail)?;
         let file_pages = file.metadata().map_err(fail)?.len().div_ceil(PAGE_BYTES);
-        Ok(Self { file, file_pages, log: Log::open(&quarantine::beside(path, "-wal")) })
+        Ok(Self { file, file_pages, log: Log::open(&quarantine::beside(path, "-wal")), stale: None })
+    }
+
+    /// Pages on the list of free ones, as far as it can be read.
+    fn free_pages(&self) -> HashSet<u32> {
+        let mut free = HashSet::new();
+        let mut page = vec![0; PAGE];
+        if !self.read_page(1, &mut page) || !page.starts_with(b"SQLite format 3\0") {
+            return free;
+        }
+        let mut trunk = be32(&page[32..]);
+        while trunk != 0 && free.insert(trunk) && self.read_page(trunk, &mut page) {
+            trunk = be32(&page);
+            let leaves = (be32(&page[4..]) as usize).min(PAGE / 4 - 2);
+            free.extend((0..leaves).map(|at| be32(&page[8 + 4 * at..])));
+        }
+        free
+    }
+
+    /// True if the page at this place is to be passed over.
+    fn is_stale(&self, number: u32, frame: Option<u64>) -> bool {
+        let Some(stale) = &self.stale else { return false };
+        let newest = self.log.as_ref().and_then(|log| log.newest.get(&number)).copied();
+        stale.contains(&number) || newest != frame
     }
 
     /// How many there are.
@@ -216,6 +263,9 @@ impl Pages {
         if at < self.file_pages {
             // The last page of a truncated file: what is missing reads as zeros.
             into.fill(0);
+            if self.is_stale(u32::try_from(at + 1).unwrap_or(u32::MAX), None) {
+                return Some(0);
+            }
             let mut done = 0;
             while done < into.len() {
                 match self.file.read_at(&mut into[done..], at * PAGE_BYTES + done as u64) {
@@ -230,6 +280,10 @@ impl Pages {
         let (log, frame) = (self.log.as_ref()?, at - self.file_pages);
         let header = log.frame_header(frame);
         match header {
+            Some((number, _)) if self.is_stale(number, Some(frame)) => {
+                into.fill(0);
+                Some(0)
+            }
             Some((number, _)) if log.read(frame, into) => Some(if number == 1 { 100 } else { 0 }),
             Some(_) => None,
             // An earlier life of the log: copied to the file long ago. Nothing to see.

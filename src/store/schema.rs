@@ -16,7 +16,8 @@ pub struct Schema {
 /// The store's own tables.
 pub(super) const OWN: Schema = Schema {
     room: "store",
-    steps: &["
+    steps: &[
+        "
         CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE boot (
             boot_no INTEGER PRIMARY KEY,
@@ -25,8 +26,18 @@ pub(super) const OWN: Schema = Schema {
             first_boot_ms INTEGER NOT NULL,
             offset_ms INTEGER
         );
-    "],
+    ",
+        "
+        ALTER TABLE meta ADD COLUMN crc INTEGER;
+        UPDATE meta SET crc = row_crc('meta', key, value);
+        ALTER TABLE boot ADD COLUMN crc INTEGER;
+        UPDATE boot SET crc = row_crc('boot', boot_no, boot_id, first_wall_ms, first_boot_ms, offset_ms);
+    ",
+    ],
 };
+
+/// The condition that a row of `boot` is what was written.
+pub const BOOT_HOLDS: &str = "crc IS row_crc('boot', boot_no, boot_id, first_wall_ms, first_boot_ms, offset_ms)";
 
 /// Brings every room to its newest version, in one transaction: after a crash all steps are done or none.
 pub(super) fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result<(), Error> {
@@ -34,6 +45,18 @@ pub(super) fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result
     tx.execute_batch(
         "CREATE TABLE IF NOT EXISTS schema_version (room TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID",
     )?;
+    let columns = "SELECT count(*) FROM pragma_table_info('schema_version')";
+    if tx.query_row(columns, [], |row| row.get::<_, i64>(0))? == 2 {
+        tx.execute_batch(
+            "ALTER TABLE schema_version ADD COLUMN crc INTEGER;
+             UPDATE schema_version SET crc = row_crc('schema_version', room, version)",
+        )?;
+    }
+    // A version that nobody wrote must not look like a newer program's.
+    let bad = "SELECT count(*) FROM schema_version WHERE crc IS NOT row_crc('schema_version', room, version)";
+    if tx.query_row(bad, [], |row| row.get::<_, i64>(0))? > 0 {
+        return Err(Error::Row { table: "schema_version", what: "a wrong checksum".to_owned() });
+    }
     for schema in std::iter::once(&OWN).chain(schemas) {
         let found: i64 = tx
             .query_row("SELECT version FROM schema_version WHERE room = ?1", [schema.room], |row| row.get(0))
@@ -51,7 +74,8 @@ pub(super) fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result
             tx.execute_batch(step)?;
         }
         tx.execute(
-            "INSERT INTO schema_version VALUES (?1, ?2) ON CONFLICT (room) DO UPDATE SET version = excluded.version",
+            "INSERT INTO schema_version VALUES (?1, ?2, row_crc('schema_version', ?1, ?2))
+             ON CONFLICT (room) DO UPDATE SET version = excluded.version, crc = excluded.crc",
             (schema.room, i64::try_from(known).unwrap_or(i64::MAX)),
         )?;
     }

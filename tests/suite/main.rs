@@ -5,6 +5,7 @@
 mod arrows;
 mod bit_flips;
 mod chaos;
+mod checksums;
 mod classical;
 mod clock_jumps;
 mod collecting;

@@ -129,7 +129,11 @@ async fn next_start(folder: &Path) -> (BTreeMap<(u64, Class), Heard>, Vec<Salvag
     let mut salvaged = Vec::new();
     for wreck in store.wrecks() {
         // A wreck without a known stream or epoch has nothing to say.
-        salvaged.extend(outbox.salvage(&wreck).await.ok());
+        let outcome = outbox.salvage(&wreck).await.ok();
+        if outcome.is_some_and(|salvaged| salvaged.is_whole) {
+            wreck.remove();
+        }
+        salvaged.extend(outcome);
     }
     let heard = drain(&store, &outbox).await;
     outbox.close().unwrap();

@@ -51,7 +51,9 @@ async fn fill(folder: &Path, rows: i64) {
             (rows, no),
         )?;
         tx.execute(
-            "UPDATE outbox_stream SET reserved = ?1, counted = ?1, bytes = 114 * ?1 WHERE stream_no = ?2",
+            "UPDATE outbox_stream SET reserved = ?1, counted = ?1, bytes = 114 * ?1,
+             crc = row_crc('outbox_stream', stream_no, class, name, ?1, settled, 114 * ?1, ?1, flat_until, flat_bytes,
+             epoch, salvage) WHERE stream_no = ?2",
             (rows, no),
         )?;
         tx.execute(

@@ -1,6 +1,7 @@
 //! The broker without sockets: real store, a clock that moves when told to.
 
 mod custody;
+mod salvage;
 mod sessions;
 mod spreading;
 

@@ -54,7 +54,9 @@ pub(super) fn denied(why: Denied) -> ReasonCode {
 
 pub(super) fn connect_error(error: &Error) -> ReasonCode {
     match error {
-        Error::Keep { .. } | Error::Load(_) | Error::Gone { .. } => ReasonCode::ServerUnavailable,
+        Error::Keep { .. } | Error::Load(_) | Error::Gone { .. } | Error::Salvage { .. } => {
+            ReasonCode::ServerUnavailable
+        }
         Error::Sessions { .. } => ReasonCode::QuotaExceeded,
         Error::Owner { .. } => ReasonCode::ClientIdentifierNotValid,
     }

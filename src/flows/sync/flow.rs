@@ -216,7 +216,7 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
     /// Knows the day's budget, then opens the link.
     async fn open(&mut self, backoff: &mut Backoff) -> Result<(), Ended> {
         if let (Some(bytes_per_day), None) = (self.config.bytes_per_day, &self.pace.day) {
-            let row = self.queue.kept().await?;
+            let row = self.queue.kept(self.clock.stamp()).await?;
             let (share, debt) = (self.config.live_share_percent, self.config.alarm_debt_bytes);
             self.pace.day = Some(DayBudget::resume(bytes_per_day, share, debt, row, &self.clock.stamp()));
         }
