@@ -100,7 +100,7 @@ impl Tensor {
         {
             return Err(TensorError::NotBool { at, value: bytes[at] });
         }
-        let bytes = if bytes.as_ptr().addr() % size == 0 { bytes } else { aligned(&bytes) };
+        let bytes = if bytes.as_ptr().addr().is_multiple_of(size) { bytes } else { aligned(&bytes) };
         Ok(Self { datatype, shape: shape.into(), bytes })
     }
 

@@ -170,7 +170,7 @@ impl Inference {
             Ok(outputs) => {
                 let compute = Duration::from_micros(outputs.duration_us);
                 loaded.tally.answered(batch, took(), compute, self.clock.wall_ms());
-                answer(&loaded, outputs, &picks)
+                answer(&loaded, &outputs, &picks)
             }
             Err(error) => {
                 loaded.tally.failed(took(), self.clock.wall_ms());
@@ -237,7 +237,11 @@ fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Option<usize>
     wanted.iter().map(pick).collect()
 }
 
-fn answer(loaded: &Loaded, outputs: engine::Outputs, picks: &[(usize, Option<usize>)]) -> Result<Inferred, InferError> {
+fn answer(
+    loaded: &Loaded,
+    outputs: &engine::Outputs,
+    picks: &[(usize, Option<usize>)],
+) -> Result<Inferred, InferError> {
     let about = &loaded.manifest.model;
     let named = |&(at, classes): &(usize, Option<usize>)| {
         let engine::NamedTensor { name, tensor } = outputs.tensors[at].clone();

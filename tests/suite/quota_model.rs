@@ -164,6 +164,16 @@ impl Bench {
         Self { folder, clock, config, store, outbox, streams }
     }
 
+    /// What single rows and ranges of blocks count with, all of them read.
+    async fn stored_bytes(&self) -> u64 {
+        let sum = |connection: &rusqlite::Connection| {
+            let sql = "SELECT (SELECT coalesce(sum(45 + length(body) + length(body) / 10), 0) FROM outbox_row)
+                       + (SELECT coalesce(sum(bytes), 0) FROM outbox_pack)";
+            Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        };
+        self.store.reader().read(sum).await.unwrap().cast_unsigned()
+    }
+
     fn restart(self) -> Self {
         let Self { folder, clock, config, store, outbox, .. } = self;
         outbox.close().unwrap();
@@ -240,9 +250,10 @@ impl Model {
         }
     }
 
-    fn check(&self, bench: &Bench) {
+    async fn check(&self, bench: &Bench) {
         let usage = bench.outbox.usage();
         let whole: u64 = usage.iter().map(|class| class.bytes).sum();
+        assert_eq!(whole, bench.stored_bytes().await, "the account is that of the tables: {usage:?}");
         // A payload larger than what alarms leave passes alone.
         assert!(whole <= MAX_BYTES + 8 * ROW_BYTES, "{usage:?}");
         for class in usage {
@@ -272,7 +283,7 @@ async fn run(config: Config, steps: Vec<Step>) {
                     for (at, seq, body) in bench.append(&[stream; 4], false, &mut made).await {
                         model.acknowledged.insert((at, seq), body);
                     }
-                    model.check(&bench);
+                    model.check(&bench).await;
                 }
             }
             Step::Send { losses } => {
@@ -306,7 +317,7 @@ async fn run(config: Config, steps: Vec<Step>) {
                 bench = bench.kill();
             }
         }
-        model.check(&bench);
+        model.check(&bench).await;
     }
     bench = bench.restart();
     while let Some(batch) = bench.outbox.next_batch(&LIMITS, &[]).await.unwrap() {

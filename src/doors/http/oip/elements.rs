@@ -339,7 +339,7 @@ mod tests {
             (Datatype::Uint64, "[0,18446744073709551615]"),
             (Datatype::Fp16, "[0.5,-65504.0]"),
             (Datatype::Fp32, "[0.5,-1.25]"),
-            (Datatype::Fp64, "[0.1,-1e300]"),
+            (Datatype::Fp64, "[0.1,-1e+300]"),
             (Datatype::Bytes, "[\"low\",\"h\u{f6}ch \\\"quoted\\\"\"]"),
         ] {
             let tensor = parse(datatype, &[2], data).unwrap();
