@@ -90,13 +90,13 @@ fn cast_to(from: &Tensor, to: Datatype) -> Result<Tensor, String> {
         Datatype::Bytes => match from.datatype() {
             // A float's digits are each engine's own: better none than others than in training.
             Datatype::Fp16 | Datatype::Fp32 | Datatype::Fp64 => Err("casts floats to texts".to_owned()),
-            Datatype::Uint64 => texts(from, each_as!(from, u64)),
-            _ => texts(from, each_as!(from, i64)),
+            Datatype::Uint64 => texts(from, &each_as!(from, u64)),
+            _ => texts(from, &each_as!(from, i64)),
         },
     }
 }
 
-fn texts<T: ToString>(from: &Tensor, numbers: Vec<T>) -> Result<Tensor, String> {
+fn texts<T: ToString>(from: &Tensor, numbers: &[T]) -> Result<Tensor, String> {
     let texts = numbers.iter().map(ToString::to_string);
     Tensor::of_texts(from.shape(), texts).map_err(|error| error.to_string())
 }

@@ -214,7 +214,7 @@ fn linear(
     names: Tensor,
     transform: Transform,
 ) -> Result<Operator, String> {
-    if coefficients.is_empty() || coefficients.len() % classes != 0 {
+    if coefficients.is_empty() || !coefficients.len().is_multiple_of(classes) {
         return Err(format!("{} coefficients for {classes} classes", coefficients.len()));
     }
     let features = coefficients.len() / classes;
@@ -255,7 +255,7 @@ fn probabilities(pairs: &[f32], sigmoids: &[(f32, f32)], probabilities: &mut [f3
     for i in 0..k {
         for j in i + 1..k {
             let Some((score, (a, b))) = pair.next() else { return };
-            let p = (1.0 - logistic(score * a + b)).max(NEAR).min(1.0 - NEAR);
+            let p = (1.0 - logistic(score * a + b)).clamp(NEAR, 1.0 - NEAR);
             beats[i * k + j] = p;
             beats[j * k + i] = 1.0 - p;
         }

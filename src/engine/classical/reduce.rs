@@ -51,7 +51,7 @@ fn reduce<T: Reducible>(x: &Tensor, axes: &[usize], way: Way) -> Result<(Shape, 
     let elements = x.as_slice::<T>().unwrap_or_default();
     let (shape, places) = places(x.shape(), axes);
     let count: usize = shape.iter().product();
-    let each = if count == 0 { 0 } else { elements.len() / count };
+    let each = elements.len().checked_div(count).unwrap_or(0);
     if each == 0 && count > 0 && matches!(way, Way::Max | Way::Min | Way::Mean) {
         return Err(format!("nothing to reduce in shape {:?}", x.shape()));
     }

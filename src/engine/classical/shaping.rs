@@ -127,7 +127,7 @@ pub(super) fn reshape(attributes: &Attributes<'_>) -> Result<Operator, String> {
         }
         if let Some(at) = open {
             let known = room_for(&shape)?;
-            shape[at] = if known == 0 { 0 } else { x.elements() / known };
+            shape[at] = x.elements().checked_div(known).unwrap_or(0);
         }
         one(reshaped(x, &shape)?)
     }))

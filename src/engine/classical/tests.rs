@@ -52,7 +52,7 @@ fn stump(change: impl Fn(&mut Vec<(&'static str, Given)>)) -> Message {
     node("TreeEnsembleRegressor", &["x"], &["y"], &given)
 }
 
-fn with(name: &'static str, value: Given) -> Vec<Message> {
+fn with(name: &'static str, value: &Given) -> Vec<Message> {
     vec![stump(|given| {
         given.retain(|(known, _)| *known != name);
         given.push((name, value.clone()));
@@ -111,7 +111,7 @@ fn lists_that_are_no_trees_are_refused_with_the_node() {
         ("post_transform", Given::Text("CUBE"), "post_transform \"CUBE\" is none of ONNX's"),
         ("base_values", floats(&[1.0, 2.0]), "base_values has 2 entries for 1 outputs"),
     ] {
-        let error = refused(with(name, value));
+        let error = refused(with(name, &value));
         assert!(error.contains("TreeEnsembleRegressor") && error.contains(expected), "{name}: {error}");
     }
 }

@@ -5,59 +5,59 @@ use super::{Error, Limits};
 
 /// `ModelProto`.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Model<'a> {
+pub(in crate::engine) struct Model<'a> {
     /// Domain and version; the domain of ONNX itself is empty.
-    pub(in super::super) opsets: Vec<(&'a str, i64)>,
-    pub(in super::super) producer: &'a str,
-    pub(in super::super) graph: Graph<'a>,
+    pub(in crate::engine) opsets: Vec<(&'a str, i64)>,
+    pub(in crate::engine) producer: &'a str,
+    pub(in crate::engine) graph: Graph<'a>,
     /// Names of functions that the file brings along: an operator of these is a graph of its own.
-    pub(in super::super) functions: usize,
+    pub(in crate::engine) functions: usize,
 }
 
 /// `GraphProto`.
 #[derive(Debug, Clone, Default)]
-pub(in super::super) struct Graph<'a> {
-    pub(in super::super) nodes: Vec<Node<'a>>,
-    pub(in super::super) initialisers: Vec<TensorData<'a>>,
-    pub(in super::super) inputs: Vec<Value<'a>>,
-    pub(in super::super) outputs: Vec<Value<'a>>,
+pub(in crate::engine) struct Graph<'a> {
+    pub(in crate::engine) nodes: Vec<Node<'a>>,
+    pub(in crate::engine) initialisers: Vec<TensorData<'a>>,
+    pub(in crate::engine) inputs: Vec<Value<'a>>,
+    pub(in crate::engine) outputs: Vec<Value<'a>>,
 }
 
 /// `NodeProto`.
 #[derive(Debug, Clone, Default)]
-pub(in super::super) struct Node<'a> {
-    pub(in super::super) name: &'a str,
-    pub(in super::super) domain: &'a str,
-    pub(in super::super) operator: &'a str,
-    pub(in super::super) inputs: Vec<&'a str>,
-    pub(in super::super) outputs: Vec<&'a str>,
+pub(in crate::engine) struct Node<'a> {
+    pub(in crate::engine) name: &'a str,
+    pub(in crate::engine) domain: &'a str,
+    pub(in crate::engine) operator: &'a str,
+    pub(in crate::engine) inputs: Vec<&'a str>,
+    pub(in crate::engine) outputs: Vec<&'a str>,
     /// Decoded when they are asked for: those of a tree are most of a file.
-    pub(in super::super) attributes: Vec<(&'a str, Attribute<'a>)>,
+    pub(in crate::engine) attributes: Vec<(&'a str, Attribute<'a>)>,
 }
 
 /// `AttributeProto`, its value not yet decoded.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Attribute<'a>(Reader<'a>);
+pub(in crate::engine) struct Attribute<'a>(Reader<'a>);
 
 /// `TensorProto`, its elements not yet decoded.
 #[derive(Debug, Clone)]
-pub(in super::super) struct TensorData<'a> {
-    pub(in super::super) name: &'a str,
-    pub(in super::super) dims: Vec<i64>,
-    pub(in super::super) elem_type: i64,
+pub(in crate::engine) struct TensorData<'a> {
+    pub(in crate::engine) name: &'a str,
+    pub(in crate::engine) dims: Vec<i64>,
+    pub(in crate::engine) elem_type: i64,
     pub(super) fields: Reader<'a>,
 }
 
 /// `ValueInfoProto`.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Value<'a> {
-    pub(in super::super) name: &'a str,
-    pub(in super::super) kind: ValueKind<'a>,
+pub(in crate::engine) struct Value<'a> {
+    pub(in crate::engine) name: &'a str,
+    pub(in crate::engine) kind: ValueKind<'a>,
 }
 
 /// `TypeProto`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(in super::super) enum ValueKind<'a> {
+pub(in crate::engine) enum ValueKind<'a> {
     Tensor {
         elem_type: i64,
         /// None where the file says nothing of it, not even how many dimensions.
@@ -72,7 +72,7 @@ pub(in super::super) enum ValueKind<'a> {
 
 /// `TensorShapeProto.Dimension`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in super::super) enum Dim<'a> {
+pub(in crate::engine) enum Dim<'a> {
     Fixed(i64),
     Named(&'a str),
     Free,
@@ -99,7 +99,7 @@ fn fields<'a>(
 
 impl<'a> Model<'a> {
     /// Reads a file, in time and memory proportional to its length.
-    pub(in super::super) fn read(bytes: &'a [u8]) -> Result<Self, Error> {
+    pub(in crate::engine) fn read(bytes: &'a [u8]) -> Result<Self, Error> {
         let mut model = Self { opsets: Vec::new(), producer: "", graph: Graph::default(), functions: 0 };
         let mut graph = None;
         fields(Reader::new(bytes), |number, field, within| {
@@ -182,7 +182,7 @@ impl<'a> Node<'a> {
     }
 
     /// `domain.Operator`, without a domain for ONNX's own.
-    pub(in super::super) fn title(&self) -> String {
+    pub(in crate::engine) fn title(&self) -> String {
         if self.domain.is_empty() { self.operator.to_owned() } else { format!("{}.{}", self.domain, self.operator) }
     }
 }
@@ -203,35 +203,35 @@ impl<'a> Attribute<'a> {
         Ok(last)
     }
 
-    pub(in super::super) fn float(self) -> Result<Option<f32>, Error> {
+    pub(in crate::engine) fn float(self) -> Result<Option<f32>, Error> {
         self.last(2, Field::float)
     }
 
-    pub(in super::super) fn whole(self) -> Result<Option<i64>, Error> {
+    pub(in crate::engine) fn whole(self) -> Result<Option<i64>, Error> {
         self.last(3, Field::whole)
     }
 
-    pub(in super::super) fn text(self) -> Result<Option<&'a str>, Error> {
+    pub(in crate::engine) fn text(self) -> Result<Option<&'a str>, Error> {
         self.last(4, |field, within| field.message(within)?.text())
     }
 
-    pub(in super::super) fn tensor(self) -> Result<Option<TensorData<'a>>, Error> {
+    pub(in crate::engine) fn tensor(self) -> Result<Option<TensorData<'a>>, Error> {
         self.last(5, |field, within| TensorData::read(field.message(within)?))
     }
 
-    pub(in super::super) fn floats(self) -> Result<Vec<f32>, Error> {
+    pub(in crate::engine) fn floats(self) -> Result<Vec<f32>, Error> {
         let mut values = Vec::new();
         fields(self.0, |number, field, within| if number == 7 { field.floats(within, &mut values) } else { Ok(()) })?;
         Ok(values)
     }
 
-    pub(in super::super) fn wholes(self) -> Result<Vec<i64>, Error> {
+    pub(in crate::engine) fn wholes(self) -> Result<Vec<i64>, Error> {
         let mut values = Vec::new();
         fields(self.0, |number, field, within| if number == 8 { field.wholes(within, &mut values) } else { Ok(()) })?;
         Ok(values)
     }
 
-    pub(in super::super) fn texts(self) -> Result<Vec<&'a [u8]>, Error> {
+    pub(in crate::engine) fn texts(self) -> Result<Vec<&'a [u8]>, Error> {
         let mut values = Vec::new();
         fields(self.0, |number, field, within| {
             if number == 9 {
@@ -243,7 +243,7 @@ impl<'a> Attribute<'a> {
     }
 
     /// Graphs within, such as a loop's body.
-    pub(in super::super) fn graphs(self) -> Result<Vec<Graph<'a>>, Error> {
+    pub(in crate::engine) fn graphs(self) -> Result<Vec<Graph<'a>>, Error> {
         let mut graphs = Vec::new();
         fields(self.0, |number, field, within| {
             if number == 6 || number == 11 {

@@ -4,7 +4,7 @@ use crate::base::Datatype;
 
 /// A message's bytes.
 #[derive(Debug, Clone, Default)]
-pub(in super::super) struct Message(pub(in super::super) Vec<u8>);
+pub(in crate::engine) struct Message(pub(in crate::engine) Vec<u8>);
 
 impl Message {
     fn varint(&mut self, mut value: u64) {
@@ -15,31 +15,32 @@ impl Message {
         self.0.push(value as u8);
     }
 
-    pub(in super::super) fn whole(mut self, number: u64, value: i64) -> Self {
+    pub(in crate::engine) fn whole(mut self, number: u64, value: i64) -> Self {
         self.varint(number << 3);
         self.varint(value.cast_unsigned());
         self
     }
 
-    pub(in super::super) fn bytes(mut self, number: u64, value: &[u8]) -> Self {
+    pub(in crate::engine) fn bytes(mut self, number: u64, value: &[u8]) -> Self {
         self.varint(number << 3 | 2);
         self.varint(value.len() as u64);
         self.0.extend_from_slice(value);
         self
     }
 
-    pub(in super::super) fn message(self, number: u64, value: Self) -> Self {
+    #[allow(clippy::needless_pass_by_value, reason = "messages are built from the inside out")]
+    pub(in crate::engine) fn message(self, number: u64, value: Self) -> Self {
         self.bytes(number, &value.0)
     }
 
-    pub(in super::super) fn text(self, number: u64, value: &str) -> Self {
+    pub(in crate::engine) fn text(self, number: u64, value: &str) -> Self {
         self.bytes(number, value.as_bytes())
     }
 }
 
 /// An attribute's value.
 #[derive(Debug, Clone)]
-pub(in super::super) enum Given {
+pub(in crate::engine) enum Given {
     Whole(i64),
     Text(&'static str),
     Wholes(Vec<i64>),
@@ -49,7 +50,7 @@ pub(in super::super) enum Given {
 }
 
 /// A node of `ai.onnx.ml`, called by its operator.
-pub(in super::super) fn node(operator: &str, inputs: &[&str], outputs: &[&str], given: &[(&str, Given)]) -> Message {
+pub(in crate::engine) fn node(operator: &str, inputs: &[&str], outputs: &[&str], given: &[(&str, Given)]) -> Message {
     let mut node = Message::default().text(3, operator).text(4, operator).text(7, "ai.onnx.ml");
     for input in inputs {
         node = node.text(1, input);
@@ -84,7 +85,7 @@ pub(in super::super) fn node(operator: &str, inputs: &[&str], outputs: &[&str], 
 }
 
 /// An input or output; dimensions below 0 are called `batch`.
-pub(in super::super) fn value(name: &str, datatype: Datatype, dims: &[i64]) -> Message {
+pub(in crate::engine) fn value(name: &str, datatype: Datatype, dims: &[i64]) -> Message {
     let elem_type = (0..32).find(|&number| super::elem_datatype(number) == Some(datatype)).unwrap();
     let mut shape = Message::default();
     for &dim in dims {
@@ -96,7 +97,7 @@ pub(in super::super) fn value(name: &str, datatype: Datatype, dims: &[i64]) -> M
 }
 
 /// A file with these nodes.
-pub(in super::super) fn model(nodes: Vec<Message>, inputs: Vec<Message>, outputs: Vec<Message>) -> Vec<u8> {
+pub(in crate::engine) fn model(nodes: Vec<Message>, inputs: Vec<Message>, outputs: Vec<Message>) -> Vec<u8> {
     let mut graph = Message::default();
     for node in nodes {
         graph = graph.message(1, node);

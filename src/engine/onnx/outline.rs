@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::super::error::Error as EngineError;
-use super::super::spec::{LoadSpec, TensorSpec};
 use super::file::Dim;
 use super::{Error, Graph, Limits, Model, Value, ValueKind};
 use crate::base::Datatype;
+use crate::engine::error::Error as EngineError;
+use crate::engine::spec::{LoadSpec, TensorSpec};
 
 /// What an ONNX file says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +50,7 @@ pub enum Dimension {
 }
 
 /// The protocol's word for a `TensorProto.DataType`.
-pub(in super::super) fn elem_datatype(elem_type: i64) -> Option<Datatype> {
+pub(in crate::engine) fn elem_datatype(elem_type: i64) -> Option<Datatype> {
     Some(match elem_type {
         1 => Datatype::Fp32,
         2 => Datatype::Uint8,
@@ -148,7 +148,7 @@ impl Port {
 /// Whether the declaration agrees with the file: every input with its type and shape, and outputs that the file has. A
 /// fixed dimension may be declared where the file leaves it free, not the other way round. An output's shape is not
 /// compared: exporters write too much freedom and too little there, and what comes out is checked.
-pub(in super::super) fn check_declared(spec: &LoadSpec, outline: &Outline) -> Result<(), EngineError> {
+pub(in crate::engine) fn check_declared(spec: &LoadSpec, outline: &Outline) -> Result<(), EngineError> {
     let differs = |what: String, expected: String, given: String| {
         Err(EngineError::Declared { model: spec.title(), what, expected, given })
     };
@@ -180,8 +180,8 @@ pub(in super::super) fn check_declared(spec: &LoadSpec, outline: &Outline) -> Re
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Given, Message, model, node, value};
     use super::*;
+    use crate::engine::onnx::fixture::{Given, Message, model, node, value};
 
     fn scaled(extra: Vec<Message>) -> Vec<u8> {
         let mut nodes = vec![node("Scaler", &["x"], &["y"], &[("offset", Given::Floats(vec![1.0]))])];

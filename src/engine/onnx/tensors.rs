@@ -11,7 +11,7 @@ use crate::base::{Datatype, Tensor, TensorError, shape_of};
 const RAW: u64 = 9;
 
 /// The tensor that `data` declares. The elements must be there: a shape alone reserves nothing.
-pub(in super::super) fn decode(data: &TensorData<'_>) -> Result<Tensor, Error> {
+pub(in crate::engine) fn decode(data: &TensorData<'_>) -> Result<Tensor, Error> {
     let broken = |what: String| Error::Tensor { tensor: data.name.to_owned(), what };
     let datatype = elem_datatype(data.elem_type)
         .ok_or_else(|| broken(format!("its element type {} is none that can be computed", data.elem_type)))?;

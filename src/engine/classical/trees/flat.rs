@@ -77,20 +77,15 @@ struct Node<T> {
 }
 
 /// What leaves add.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 enum Leaves<T> {
     /// One weight to one target, which stands in the node.
+    #[default]
     Single,
     /// A weight to every target, a line of them for each leaf.
     Dense { weights: Vec<T>, targets: usize },
     /// Any: `starts` has one entry more than there are leaves.
     Listed { starts: Vec<u32>, weights: Vec<(u32, T)>, targets: usize },
-}
-
-impl<T> Default for Leaves<T> {
-    fn default() -> Self {
-        Self::Single
-    }
 }
 
 #[derive(Debug, Clone, Default)]
