@@ -272,7 +272,11 @@ mod tests {
         let begin = {
             let history = history.clone();
             move |tx: &Tx<'_>| {
-                tx.execute("INSERT INTO history_stream (no, name) VALUES (1, 'press')", [])?;
+                tx.execute(
+                    "INSERT INTO history_stream (no, name, crc)
+                     VALUES (1, 'press', row_crc('history_stream', 1, 'press', 0, 0))",
+                    [],
+                )?;
                 // Those of an older release, one of them from before there were checksums.
                 for (seq, crc) in [(1, Some(1)), (2, None)] {
                     tx.execute(

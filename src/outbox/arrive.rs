@@ -261,7 +261,11 @@ mod tests {
             }
             let bytes: i64 = tx.query_row("SELECT length(body) FROM outbox_pack", [], |row| row.get(0))?;
             let bytes = stored_bytes(bytes.cast_unsigned()).cast_signed();
-            tx.execute("UPDATE outbox_stream SET bytes = ?1, counted = 50", [bytes])
+            tx.execute(
+                "UPDATE outbox_stream SET bytes = ?1, counted = 50, crc = row_crc('outbox_stream', stream_no, class, name,
+                 reserved, settled, ?1, 50, flat_until, flat_bytes, epoch, salvage)",
+                [bytes],
+            )
         };
         bench.store.writer().commit(0, as_before).await.unwrap();
         drop(bench);

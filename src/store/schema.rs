@@ -57,6 +57,12 @@ pub(super) fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result
     if tx.query_row(bad, [], |row| row.get::<_, i64>(0))? > 0 {
         return Err(Error::Row { table: "schema_version", what: "a wrong checksum".to_owned() });
     }
+    // The tables' own names and columns are rows of the file like any others.
+    let kept: Option<i64> =
+        tx.query_row("SELECT version FROM schema_version WHERE room = ?1", [TABLES], |row| row.get(0)).optional()?;
+    if kept.is_some_and(|kept| tables(&tx).is_ok_and(|tables| tables != kept)) {
+        return Err(Error::Row { table: "sqlite_schema", what: "a wrong checksum".to_owned() });
+    }
     for schema in std::iter::once(&OWN).chain(schemas) {
         let found: i64 = tx
             .query_row("SELECT version FROM schema_version WHERE room = ?1", [schema.room], |row| row.get(0))
@@ -79,6 +85,23 @@ pub(super) fn migrate(connection: &mut Connection, schemas: &[Schema]) -> Result
             (schema.room, i64::try_from(known).unwrap_or(i64::MAX)),
         )?;
     }
+    let now = tables(&tx)?;
+    if kept != Some(now) {
+        tx.execute(
+            "INSERT OR REPLACE INTO schema_version VALUES (?1, ?2, row_crc('schema_version', ?1, ?2))",
+            (TABLES, now),
+        )?;
+    }
     tx.commit()?;
     Ok(())
+}
+
+/// The name under which the checksum of all tables' definitions is kept; no room's.
+const TABLES: &str = "(tables)";
+
+/// Over the definitions of all tables. Indexes may be added by whoever looks into a file.
+fn tables(connection: &Connection) -> Result<i64, Error> {
+    let sql = "SELECT coalesce(sum(row_crc('sqlite_schema', name, tbl_name, sql)), 0) FROM sqlite_schema
+               WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
 }
