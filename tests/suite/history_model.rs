@@ -150,7 +150,11 @@ async fn run(steps: Vec<Step>, old: u64) {
                 (stream.0, seq.cast_signed()),
             )?;
         }
-        tx.execute("UPDATE history_stream SET reserved = ?1", [old.cast_signed()]).map(drop)
+        tx.execute(
+            "UPDATE history_stream SET reserved = ?1, crc = row_crc('history_stream', no, name, ?1, opened_ms)",
+            [old.cast_signed()],
+        )
+        .map(drop)
     };
     bench.store.writer().commit(1, fill).await.unwrap();
     let mut bench = {

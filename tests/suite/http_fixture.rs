@@ -155,7 +155,7 @@ fn stream(name: &str, queue_payloads: usize) -> sense::Config {
 
 fn write_models(folder: &Path) {
     // The second one's input is larger than any engine is given.
-    for (name, width) in [("machine-temperature", 4), ("press-vibration", 4_000_000_000_u64)] {
+    for (name, datatype, width) in [("machine-temperature", "FP32", 4), ("press-vibration", "FP64", 16_000_000)] {
         let place = folder.join(name).join("1");
         std::fs::create_dir_all(&place).unwrap();
         std::fs::write(place.join("model"), name).unwrap();
@@ -170,7 +170,7 @@ fn write_models(folder: &Path) {
             license = "Apache-2.0 OR MIT"
             [[input]]
             name = "window"
-            datatype = "FP32"
+            datatype = "{datatype}"
             shape = [1, {width}]
             [[output]]
             name = "score"

@@ -265,13 +265,13 @@ async fn whatever_became_of_the_file_what_is_left_reaches_its_clients_and_the_re
         ("the log is gone", |_, log| log.clear()),
         ("one page in three is zeros", |database, log| {
             database.chunks_mut(PAGE).skip(1).step_by(3).for_each(|page| page.fill(0));
-            log[32..].chunks_mut(24 + PAGE).skip(1).step_by(3).for_each(|frame| frame[24..].fill(0));
+            log[32..].chunks_exact_mut(24 + PAGE).skip(1).step_by(3).for_each(|frame| frame[24..].fill(0));
         }),
         ("one bit in each page", |database, log| {
             for (number, page) in database.chunks_mut(PAGE).enumerate() {
                 page[(number * 911) % PAGE] ^= 1 << (number % 8);
             }
-            for (number, frame) in log[32..].chunks_mut(24 + PAGE).enumerate() {
+            for (number, frame) in log[32..].chunks_exact_mut(24 + PAGE).enumerate() {
                 frame[24 + (number * 677) % PAGE] ^= 1 << (number % 8);
             }
         }),
