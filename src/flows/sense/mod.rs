@@ -290,7 +290,8 @@ async fn build(
     }
     let rule = rule_of(config, thresholds)?;
     let (name, history) = (config.name.to_string(), parts.history.clone());
-    let no = parts.writer.commit(64, move |tx| history.stream(tx, &name)).await?;
+    // A full file opens, too.
+    let no = parts.writer.commit_from_reserve(move |tx| history.stream(tx, &name)).await?;
     let outbox = parts.outbox.clone();
     let key = |class| StreamKey::new(config.name.clone(), class);
     let mut keys = vec![key(Class::Summary), key(Class::Alarm)];
