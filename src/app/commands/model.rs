@@ -122,7 +122,8 @@ pub(crate) fn inspect(file: &Path) -> Result<ExitCode> {
         "" => format!("ai.onnx {version}"),
         domain => format!("{domain} {version}"),
     });
-    say(format_args!("# made by {}; operator sets: {}", outline.producer, versions.collect::<Vec<_>>().join(", ")));
+    let made_by = if outline.producer.is_empty() { "an unnamed program" } else { &outline.producer };
+    say(format_args!("# made by {made_by}; operator sets: {}", versions.collect::<Vec<_>>().join(", ")));
     let operators = outline.operators.iter().map(|(title, count)| format!("{count} {title}"));
     say(format_args!("# operators: {}", operators.collect::<Vec<_>>().join(", ")));
     let spec = LoadSpec {
