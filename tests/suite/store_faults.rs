@@ -8,6 +8,8 @@ use std::sync::Arc;
 use forebay::base::{Clock, ManualClock, Name};
 use forebay::outbox::{self, BatchLimits, Class, Envelope, Outbox, StreamKey};
 use forebay::store::{Config, Health, Schema, Store, Tx};
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
 
 use crate::log_file;
 
@@ -115,10 +117,13 @@ async fn a_full_file_opens_resumes_its_queue_takes_nothing_and_drains() {
         let outbox = Outbox::open(&limits, &store, opened.epoch, Arc::<ManualClock>::clone(&clock)).unwrap();
         let stream = outbox.stream(key.clone()).unwrap();
         let writer = store.writer();
-        let append = || {
+        // What compresses would be a small block each, and take minutes to fill the file.
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut append = || {
             let (outbox, stamp) = (outbox.clone(), clock.stamp());
-            let work =
-                move |tx: &Tx<'_>| outbox.append(tx, &stream, &Envelope { body: vec![7; 8000], stamp }).map(drop);
+            let mut body = vec![0; 8000];
+            rng.fill_bytes(&mut body);
+            let work = move |tx: &Tx<'_>| outbox.append(tx, &stream, &Envelope { body, stamp }).map(drop);
             writer.commit(8000, work)
         };
         let before = acknowledged;
