@@ -51,24 +51,27 @@ pub struct Repository {
     models: Arc<Models>,
     pool: Arc<Pool>,
     catalog: Arc<catalog::Config>,
-    /// One change at a time.
-    changing: Mutex<()>,
+    /// One change at a time. A load holds it to its end, also when its caller has gone.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Repository {
     /// Over the models that were loaded at the start.
     pub fn new(models: Arc<Models>, pool: Arc<Pool>, catalog: catalog::Config) -> Self {
-        Self { models, pool, catalog: Arc::new(catalog), changing: Mutex::new(()) }
+        Self { models, pool, catalog: Arc::new(catalog), changing: Arc::default() }
     }
 
     /// Loads what is new or has changed in a model's folder and puts it in place when all of it is there; until then the
     /// versions that serve go on. Versions that are not in the folder any more go. A stream keeps the version that it
     /// began with until the next start.
     pub async fn load(&self, model: &str) -> Result<(), RepositoryError> {
-        let _changing = self.changing.lock().await;
+        let changing = Arc::clone(&self.changing).lock_owned().await;
         let (models, pool, catalog) = (Arc::clone(&self.models), Arc::clone(&self.pool), Arc::clone(&self.catalog));
         let model = model.to_owned();
-        let loading = tokio::task::spawn_blocking(move || load(&models, &pool, &catalog, &model));
+        let loading = tokio::task::spawn_blocking(move || {
+            let _changing = changing;
+            load(&models, &pool, &catalog, &model)
+        });
         loading.await.map_err(|_| RepositoryError::Closing)?
     }
 
@@ -89,6 +92,9 @@ impl Repository {
 
 fn load(models: &Models, pool: &Pool, config: &catalog::Config, name: &str) -> Result<(), RepositoryError> {
     let found = Catalog::scan_model(config, name);
+    for problem in found.problems() {
+        tracing::error!(problem = %problem, "a model folder is not usable");
+    }
     let problems = found.problems().iter().map(|problem| format!("; {problem}")).collect::<String>();
     let Some(newest) = found.model(name, None) else {
         let folder = config.folder.display().to_string();
