@@ -244,6 +244,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         let loading = move || Models::load(&Catalog::scan(&catalog), &pool);
         Arc::new(tokio::task::spawn_blocking(loading).await.context("failed to load the models")?)
     };
+    memory::give_back_startup_code();
     problems.extend(models.problems().iter().cloned());
 
     let (salvage, salvage_says) = Salvage::new(outbox.clone(), broker.clone(), store.wrecks());
