@@ -1,7 +1,8 @@
 //! A write-ahead log whose header is gone: has the database what it held?
 //!
 //! When a log starts over, everything in it has been copied and synced, and its new header is the first thing that is
-//! written. A power cut in that moment loses nothing, and may leave anything where the header was. A header that rotted
+//! written. A power cut in that moment loses nothing, and may leave anything where the header was, and where a fresh log's
+//! room was made ready. A header that rotted
 //! later looks the same, and there the commits behind it are lost to SQLite. So the log's pages are held against the
 //! database's: what is the same in both cannot be lost.
 
@@ -75,6 +76,7 @@ impl Run {
         let mut pages = HashMap::new();
         let mut salt = None;
         let mut sum = None;
+        let mut is_one = false;
         for at in 0.. {
             if log.read_exact_at(&mut frame, place(at, page_bytes)).is_err() {
                 break;
@@ -91,6 +93,7 @@ impl Run {
                     says == checksum(checksum(sum, &frame[..8], BIG), &frame[FRAME_HEADER_BYTES..], BIG)
                 }),
             };
+            is_one |= is_good && salt.is_some();
             salt = Some(own);
             sum = is_good.then_some(says);
             if is_good {
@@ -101,6 +104,10 @@ impl Run {
                 (false, true) => run.commits_behind += 1,
                 (_, false) => {}
             }
+        }
+        // One frame that nothing bears out: rubbish, or a single commit, which may be torn like any last one.
+        if !is_one {
+            run.committed.clear();
         }
         run
     }
