@@ -46,6 +46,8 @@ impl fmt::Display for Problem {
 pub struct Catalog {
     /// Versions in ascending order, at least one each.
     models: BTreeMap<Name, Vec<Arc<Model>>>,
+    /// Version folders that are no usable model, with what is wrong.
+    broken: BTreeMap<Name, BTreeMap<u32, String>>,
     problems: Vec<Problem>,
 }
 
@@ -99,7 +101,10 @@ impl Catalog {
             match version_number(&file_name(&path)) {
                 Some(version) => match read_model(config, root, &path, &name, version) {
                     Ok(model) => versions.push(Arc::new(model)),
-                    Err(problem) => self.problems.push(*problem),
+                    Err(problem) => {
+                        self.broken.entry(name.clone()).or_default().insert(version, problem.to_string());
+                        self.problems.push(*problem);
+                    }
                 },
                 // A folder of notes or data beside the versions is nobody's mistake.
                 None if !manifest.exists() => {}
@@ -157,6 +162,11 @@ impl Catalog {
     /// Every version of every model, by name and ascending version.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.models.values().flatten()
+    }
+
+    /// Version folders that are no usable model, by name and version, with what is wrong.
+    pub fn broken(&self) -> &BTreeMap<Name, BTreeMap<u32, String>> {
+        &self.broken
     }
 
     /// What is broken, in the order of the folders.
@@ -250,7 +260,7 @@ mod tests {
         }
 
         fn scan(&self) -> Catalog {
-            Catalog::scan(&Config { folder: self.0.path().to_owned(), model_bytes_max: 1000 })
+            Catalog::scan(&Config { folder: self.0.path().to_owned(), model_bytes_max: 1000, ..Config::default() })
         }
 
         /// The only problem, as it prints, without the temporary folder.

@@ -217,7 +217,13 @@ impl Setup {
             folder.path().join("models")
         });
         let catalog = catalog::Config { folder: models, ..catalog::Config::default() };
-        let models = Arc::new(Models::load(&Catalog::scan(&catalog), &pool));
+        let models = Arc::new(Models::load(
+            &Catalog::scan(&catalog),
+            &catalog,
+            &config.state_dir,
+            &pool,
+            Arc::clone(&clock),
+        ));
 
         let streams: Vec<_> = self.streams.iter().map(|name| stream(name, self.queue_payloads)).collect();
         let board = Arc::new(Board::new(streams.iter().map(|stream| stream.name.clone())));
@@ -279,7 +285,7 @@ impl Setup {
             intake: Arc::new(Intake::new(sense)),
             raw: Arc::new(raw),
             inference: Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock))),
-            repository: Arc::new(Repository::new(models, Arc::clone(&pool), catalog)),
+            repository: Arc::new(Repository::new(models, catalog)),
             access: Arc::new(Access::new(&self.access).unwrap()),
             registry: Arc::new(Mutex::new(registry)),
             metrics,
