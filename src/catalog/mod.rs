@@ -1,6 +1,7 @@
 //! Models on this box: manifests, versions, digests.
 //!
-//! A model is a folder `<name>/<version>/` with a `manifest.toml` and one model file beside it. [`Catalog::scan`] reads
+//! A model is a folder `<name>/<version>/` with a `manifest.toml` and one model file beside it, or an artifact with the
+//! same two files in an OCI layout below the models folder. [`Catalog::scan`] reads
 //! them all; what is broken becomes a [`Problem`] that says where and what to do, and the others are there all the same.
 //! The newest version is served unless another is asked for, by number or by an [alias](Aliases). A model's bytes are handed out only after their SHA-256
 //! agreed with the manifest.
@@ -14,6 +15,7 @@ mod config;
 mod golden;
 mod manifest;
 mod model;
+mod oci;
 mod parse;
 mod scan;
 mod serving;

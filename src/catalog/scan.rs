@@ -10,11 +10,12 @@ use std::sync::Arc;
 use super::config::Config;
 use super::manifest::Manifest;
 use super::model::{Error, Model, open_regular, resolve, verify};
+use super::oci;
 use super::parse::ManifestError;
 use crate::base::Name;
 
 const MANIFEST: &str = "manifest.toml";
-const MAX_MANIFEST_BYTES: u64 = 1024 * 1024;
+pub(super) const MAX_MANIFEST_BYTES: u64 = 1024 * 1024;
 const MAX_MODELS: usize = 1024;
 const MAX_VERSIONS: usize = 256;
 
@@ -65,9 +66,10 @@ impl Catalog {
             }
         };
         let Some(entries) = catalog.folders(&root, MAX_MODELS) else { return catalog };
-        for path in entries {
-            catalog.add_model(config, &root, &path);
+        for path in entries.iter().filter(|path| !oci::is_layout(path)) {
+            catalog.add_model(config, &root, path);
         }
+        catalog.add_layouts(config, &root, None);
         catalog
     }
 
@@ -77,11 +79,38 @@ impl Catalog {
         // A name is one folder's: it cannot lead elsewhere.
         if let (Ok(name), Ok(root)) = (Name::new(name), config.folder.canonicalize()) {
             let path = root.join(name.as_str());
-            if path.is_dir() {
+            if path.is_dir() && !oci::is_layout(&path) {
                 catalog.add_model(config, &root, &path);
             }
+            catalog.add_layouts(config, &root, Some(&name));
         }
         catalog
+    }
+
+    /// Models in layouts come behind those in folders.
+    fn add_layouts(&mut self, config: &Config, root: &Path, only: Option<&Name>) {
+        for layout in oci::layouts(root) {
+            let found = oci::read(config, root, &layout, only);
+            self.problems.extend(found.problems);
+            for (name, version, what) in found.broken {
+                self.broken.entry(name).or_default().insert(version, format!("{}: {what}", layout.display()));
+            }
+            for model in found.models {
+                let (name, version) = (model.manifest.model.name.clone(), model.manifest.model.version);
+                let versions = self.models.entry(name.clone()).or_default();
+                match versions.binary_search_by_key(&version, |model| model.manifest.model.version) {
+                    Err(at) if versions.len() < MAX_VERSIONS => versions.insert(at, Arc::new(model)),
+                    Err(_) => {
+                        let what = format!("{name} has over {MAX_VERSIONS} versions, the others are left out");
+                        self.problem(&layout, what, "move some elsewhere");
+                    }
+                    Ok(_) => {
+                        let what = format!("{name} version {version} is there already");
+                        self.problem(&layout, what, "give one of the two another version");
+                    }
+                }
+            }
+        }
     }
 
     fn add_model(&mut self, config: &Config, root: &Path, path: &Path) {

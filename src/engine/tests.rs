@@ -21,9 +21,9 @@ use crate::base::{Datatype, ManualClock, Name, Tensor};
 enum Habit {
     /// Nothing.
     Plain,
-    /// A row takes a microsecond, a run ten more.
+    /// A row takes a millisecond, a run ten more.
     CheaperTogether,
-    /// A row takes a microsecond.
+    /// A row takes a millisecond.
     NoCheaper,
     /// Every row's sum has the first row's added to it: it looks beyond its row.
     Mixes,
@@ -96,8 +96,8 @@ impl Session for RowsSession {
         let rows = inputs[0].tensor.shape()[0];
         self.0.runs.lock().unwrap().push(rows);
         self.0.clock.advance(match self.0.habit {
-            Habit::CheaperTogether => Duration::from_micros(10 + rows as u64),
-            Habit::NoCheaper => Duration::from_micros(rows as u64),
+            Habit::CheaperTogether => Duration::from_millis(10 + rows as u64),
+            Habit::NoCheaper => Duration::from_millis(rows as u64),
             Habit::Plain | Habit::Mixes => Duration::ZERO,
         });
         self.0.computing.fetch_sub(1, Ordering::SeqCst);
@@ -331,8 +331,8 @@ async fn a_model_at_its_limit_leaves_the_threads_to_others() {
 #[test]
 fn batches_are_on_where_a_row_gets_a_quarter_cheaper_and_stays_the_same() {
     for (habit, when, says, rows) in [
-        (Habit::CheaperTogether, When::Pays, "on: a row takes 11 us alone and 2.3 us among 8", 8),
-        (Habit::NoCheaper, When::Pays, "off: a row takes 1 us alone and 1 us among 4", 1),
+        (Habit::CheaperTogether, When::Pays, "on: a row takes 11000 us alone and 2250 us among 8", 8),
+        (Habit::NoCheaper, When::Pays, "off: a row takes 1000 us alone and 1000 us among 4", 1),
         (Habit::NoCheaper, When::Always, "on: as wanted", 8),
         (Habit::Mixes, When::Pays, "off: a row alone and the same row in a batch differ", 1),
         (Habit::Mixes, When::Always, "off: a row alone and the same row in a batch differ", 1),

@@ -184,6 +184,9 @@ fn write_models(folder: &Path) {
             method = "zscore"
             mean = 70.0
             std = 5.0
+            # A gate that a test opens is before every run.
+            [serving]
+            warm_up_runs = 0
             "#,
             Digest::of(name.as_bytes())
         );
