@@ -17,7 +17,7 @@ const WORTH: f64 = 0.75;
 /// Runs of each size; the fastest counts, since whatever else the box does only adds.
 const RUNS: usize = 3;
 /// A model that takes longer than this alone is not measured.
-const SLOW: Duration = Duration::from_millis(50);
+const SLOW: Duration = Duration::from_millis(20);
 /// Largest difference of a row alone and in a batch, where the manifest wants batches, of the larger of 1 and the value.
 const ROUNDING: f64 = 1e-4;
 
