@@ -96,8 +96,10 @@ impl Resources {
     /// Of the emptiest battery of the box itself, if it is being used up.
     fn battery_percent(&self) -> Option<f64> {
         let supplies = entries(&self.sys.join("class/power_supply"), "");
-        let is = |supply: &Path, file: &str, word: &str| read(&supply.join(file)).is_some_and(|text| text.trim() == word);
-        let batteries = supplies.iter().filter(|supply| is(supply, "type", "Battery") && !is(supply, "scope", "Device"));
+        let is =
+            |supply: &Path, file: &str, word: &str| read(&supply.join(file)).is_some_and(|text| text.trim() == word);
+        let batteries =
+            supplies.iter().filter(|supply| is(supply, "type", "Battery") && !is(supply, "scope", "Device"));
         let used = batteries.filter(|battery| is(battery, "status", "Discharging"));
         used.filter_map(|battery| number(&battery.join("capacity"))).min_by(f64::total_cmp)
     }

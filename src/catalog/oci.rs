@@ -95,7 +95,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn problem(&mut self, what: String) {
-        let advice = "make the layout anew, with the model's files as single layers; docs/models.md says how".to_owned();
+        let advice =
+            "make the layout anew, with the model's files as single layers; docs/models.md says how".to_owned();
         self.found.problems.push(Problem { path: self.folder.to_owned(), position: None, what, advice });
     }
 
@@ -118,7 +119,11 @@ impl Reader<'_> {
                 return Err(format!("it has over {ARTIFACTS_MAX} artifacts, the others are left out"));
             }
             // One that is broken leaves the others served.
-            let read = if descriptor.media_type == IMAGE_INDEX { self.inner(&descriptor, depth) } else { self.artifact(&descriptor) };
+            let read = if descriptor.media_type == IMAGE_INDEX {
+                self.inner(&descriptor, depth)
+            } else {
+                self.artifact(&descriptor)
+            };
             if let Err(what) = read {
                 self.problem(format!("{}: {what}", short(&descriptor.digest)));
             }
@@ -138,7 +143,9 @@ impl Reader<'_> {
         let artifact: Artifact = self.json(&self.blob(descriptor, JSON_BYTES_MAX)?, "an artifact's manifest")?;
         if artifact.schema_version != 2 || artifact.layers.len() > LAYERS_MAX {
             let (schema, layers) = (artifact.schema_version, artifact.layers.len());
-            return Err(format!("it has schemaVersion {schema} and {layers} layers, known is 2 with at most {LAYERS_MAX}"));
+            return Err(format!(
+                "it has schemaVersion {schema} and {layers} layers, known is 2 with at most {LAYERS_MAX}"
+            ));
         }
         let mut files: BTreeMap<&str, &Descriptor> = BTreeMap::new();
         for layer in &artifact.layers {
@@ -149,7 +156,10 @@ impl Reader<'_> {
         }
         let Some(layer) = files.get(MANIFEST) else {
             let names = files.keys().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-            return Err(format!("no layer is called {MANIFEST}; there is {}", if names.is_empty() { "none with a name" } else { &names }));
+            return Err(format!(
+                "no layer is called {MANIFEST}; there is {}",
+                if names.is_empty() { "none with a name" } else { &names }
+            ));
         };
         let manifest = self.manifest(layer)?;
         let about = &manifest.model;
@@ -160,7 +170,9 @@ impl Reader<'_> {
         let read = match files.get(about.file.as_str()) {
             None => Err(format!("no layer is called {:?}, the model's file", about.file)),
             Some(layer) if unpacked(&layer.media_type) => self.model_file(layer, about.sha256),
-            Some(layer) => Err(format!("layer {:?} is {}, and only plain files are read", about.file, layer.media_type)),
+            Some(layer) => {
+                Err(format!("layer {:?} is {}, and only plain files are read", about.file, layer.media_type))
+            }
         };
         match read {
             Ok((file, size_bytes)) => {
@@ -355,7 +367,8 @@ mod tests {
     fn an_index_within_an_index_is_read_and_one_that_goes_on_is_not() {
         let made = Made::new();
         let index = |of: serde_json::Value| {
-            let mut index = made.blob(&serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [of] })).unwrap(), None);
+            let mut index =
+                made.blob(&serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [of] })).unwrap(), None);
             index["mediaType"] = IMAGE_INDEX.into();
             index
         };
@@ -405,7 +418,8 @@ mod tests {
             let descriptor = json!({ "digest": digest, "size": 7 });
             assert!(made.problem(descriptor).contains("is no digest"), "{digest}");
         }
-        let title = made.blob(manifest("press", 1, b"x").replace("model.onnx", "../../secret").as_bytes(), Some(MANIFEST));
+        let title =
+            made.blob(manifest("press", 1, b"x").replace("model.onnx", "../../secret").as_bytes(), Some(MANIFEST));
         let layers = [title, made.blob(b"x", Some("../../secret"))];
         assert!(made.problem(made.artifact(&layers)).contains("plain name"));
         let outside = tempfile::tempdir().unwrap();

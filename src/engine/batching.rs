@@ -87,12 +87,7 @@ fn texts_to(rest: &mut Bytes, texts: usize) -> Option<Bytes> {
 }
 
 /// Whether this model's requests are joined, and the reason, for people.
-pub(super) fn decide(
-    model: &Loaded,
-    spec: &LoadSpec,
-    wanted: &Batching,
-    clock: &dyn Clock,
-) -> (Option<Joins>, String) {
+pub(super) fn decide(model: &Loaded, spec: &LoadSpec, wanted: &Batching, clock: &dyn Clock) -> (Option<Joins>, String) {
     let on = |rows_max, why: String| (Some(Joins { rows_max, delay: wanted.delay }), why);
     let off = |why: &str| (None, format!("off: {why}"));
     if wanted.when == When::Never || wanted.rows_max < 2 {
@@ -134,7 +129,11 @@ enum Measured {
     Differs,
     Slow(Duration),
     /// The size in which a row is cheapest.
-    Costs { alone: Duration, rows: usize, each: Duration },
+    Costs {
+        alone: Duration,
+        rows: usize,
+        each: Duration,
+    },
 }
 
 /// None if a run fails.

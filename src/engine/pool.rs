@@ -117,9 +117,9 @@ impl Pool {
     /// the pool's threads.
     pub fn load_as(&self, spec: &LoadSpec, serving: &Serving) -> Result<Handle, Error> {
         let _loading = self.shared.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted = self.may_load(&spec.title()).and_then(|()| {
-            self.shared.memory.reserve(&spec.title(), needs_bytes(spec, serving.memory_bytes))
-        });
+        let admitted = self
+            .may_load(&spec.title())
+            .and_then(|()| self.shared.memory.reserve(&spec.title(), needs_bytes(spec, serving.memory_bytes)));
         let room = admitted.inspect_err(|error| self.shared.metrics.failed(error))?;
         let mut model = self.load_first(spec)?;
         self.prepare(&mut model, spec, serving, room);
@@ -301,7 +301,13 @@ impl Pool {
             self.shared.queue.limit(allowed, refused);
             self.shared.metrics.threads_allowed.set(i64::try_from(allowed).unwrap_or(i64::MAX));
             self.shared.metrics.level.set(now as i64);
-            tracing::warn!(level = now.as_str(), before = before.as_str(), threads = allowed, reasons, "service of models");
+            tracing::warn!(
+                level = now.as_str(),
+                before = before.as_str(),
+                threads = allowed,
+                reasons,
+                "service of models"
+            );
         }
         now != before
     }

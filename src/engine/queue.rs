@@ -124,7 +124,9 @@ impl Waiting {
         let rows_max = job.model.joins.map_or(1, |joins| joins.rows_max);
         let (mut places, mut rows, mut bytes) = (vec![(level, at)], job.rows.unwrap_or(rows_max), job.bytes);
         let all = self.levels.iter().enumerate();
-        for (place, other) in all.flat_map(|(level, jobs)| jobs.iter().enumerate().map(move |(at, job)| ((level, at), job))) {
+        for (place, other) in
+            all.flat_map(|(level, jobs)| jobs.iter().enumerate().map(move |(at, job)| ((level, at), job)))
+        {
             if rows >= rows_max {
                 break;
             }
@@ -223,7 +225,8 @@ impl State {
                         break;
                     }
                     let model = &job.model;
-                    let waits = self.places(model) > free || model.is_occupied() || unripe.contains(&Arc::as_ptr(model));
+                    let waits =
+                        self.places(model) > free || model.is_occupied() || unripe.contains(&Arc::as_ptr(model));
                     if waits {
                         at += 1;
                         continue;

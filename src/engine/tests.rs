@@ -112,11 +112,8 @@ impl Session for RowsSession {
 }
 
 fn spec(name: &str) -> LoadSpec {
-    let port = |name: &str, shape: &[i64]| TensorSpec {
-        name: name.into(),
-        datatype: Datatype::Fp32,
-        shape: shape.to_vec(),
-    };
+    let port =
+        |name: &str, shape: &[i64]| TensorSpec { name: name.into(), datatype: Datatype::Fp32, shape: shape.to_vec() };
     LoadSpec {
         name: Name::new(name).unwrap(),
         version: 1,

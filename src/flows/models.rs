@@ -154,8 +154,9 @@ impl Models {
         }
         for name in config.models.keys() {
             let lost = models.aliases.of(name).into_iter().filter(|(_, version)| models.slot(name, *version).is_none());
-            let lost: Vec<String> =
-                lost.map(|(alias, version)| format!("alias {alias} of {name} is for version {version}, which is not there")).collect();
+            let lost: Vec<String> = lost
+                .map(|(alias, version)| format!("alias {alias} of {name} is for version {version}, which is not there"))
+                .collect();
             models.problems.extend(lost);
         }
         models
@@ -469,9 +470,7 @@ fn view(name: &Name, version: u32, slot: &Slot, aliases: &BTreeMap<Name, u32>) -
     let view = |state: &'static str| unloaded(name, version, state, aliases);
     let text = |reason: &Arc<str>| Some(reason.to_string());
     match slot.state() {
-        State::Asleep(reason) => {
-            ModelView { serving: true, problem: reason.as_ref().and_then(text), ..view("asleep") }
-        }
+        State::Asleep(reason) => ModelView { serving: true, problem: reason.as_ref().and_then(text), ..view("asleep") },
         State::Loading => view("loading"),
         State::Serving(loaded) => ModelView {
             serving: true,

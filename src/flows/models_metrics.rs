@@ -32,7 +32,8 @@ impl Collector for ModelsCollector {
         let gauge = ConstGauge::<i64>::new(0).metric_type();
         let mut ready = encoder.encode_descriptor("model_ready", "1 if the version answers", None, gauge)?;
         for view in &views {
-            let labels = [("model", view.name.clone()), ("version", view.version.to_string()), ("state", view.state.to_owned())];
+            let labels =
+                [("model", view.name.clone()), ("version", view.version.to_string()), ("state", view.state.to_owned())];
             ConstGauge::new(i64::from(view.serving)).encode(ready.encode_family(&labels)?)?;
         }
         let served: Vec<_> = models.all_known().into_iter().map(|slot| (slot.title(), slot.tally.counts())).collect();

@@ -15,8 +15,8 @@ use super::sense::{About, Sense};
 use super::summary::state_word;
 use super::sync_settings::SyncMetrics;
 pub use super::view::{
-    CurvePoint, EngineView, FieldView, HealthView, LinkView, ModelMemory, QueueClass, QueueStream, QueueView, SessionLossView, StreamView,
-    WindowField, WindowView,
+    CurvePoint, EngineView, FieldView, HealthView, LinkView, ModelMemory, QueueClass, QueueStream, QueueView,
+    SessionLossView, StreamView, WindowField, WindowView,
 };
 use crate::broker;
 use crate::history::{self, StreamNo};

@@ -220,13 +220,8 @@ impl Setup {
             folder.path().join("models")
         });
         let catalog = catalog::Config { folder: models, ..catalog::Config::default() };
-        let models = Arc::new(Models::load(
-            &Catalog::scan(&catalog),
-            &catalog,
-            &config.state_dir,
-            &pool,
-            Arc::clone(&clock),
-        ));
+        let models =
+            Arc::new(Models::load(&Catalog::scan(&catalog), &catalog, &config.state_dir, &pool, Arc::clone(&clock)));
 
         let streams: Vec<_> = self.streams.iter().map(|name| stream(name, self.queue_payloads)).collect();
         let board = Arc::new(Board::new(streams.iter().map(|stream| stream.name.clone())));

@@ -87,7 +87,7 @@ struct Plant {
 }
 
 impl Plant {
-    fn with(folder: tempfile::TempDir, catalog: &str, engine_config: engine::Config) -> Self {
+    fn with(folder: tempfile::TempDir, catalog: &str, engine_config: &engine::Config) -> Self {
         let mut config: catalog::Config = toml::from_str(catalog).unwrap();
         config.check().unwrap();
         config.folder = folder.path().join("models");
@@ -95,7 +95,7 @@ impl Plant {
         let engine = Counting::default();
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(engine.clone())];
-        let pool = Arc::new(Pool::start(&engine_config, engines, Arc::clone(&shared)).unwrap());
+        let pool = Arc::new(Pool::start(engine_config, engines, Arc::clone(&shared)).unwrap());
         let found = Catalog::scan(&config);
         let models = Arc::new(Models::load(&found, &config, folder.path(), &pool, Arc::clone(&shared)));
         let repository = Repository::new(Arc::clone(&models), config.clone());
@@ -104,7 +104,7 @@ impl Plant {
     }
 
     fn new(folder: tempfile::TempDir, catalog: &str) -> Self {
-        Self::with(folder, catalog, engine::Config { threads: 1, ..engine::Config::default() })
+        Self::with(folder, catalog, &engine::Config { threads: 1, ..engine::Config::default() })
     }
 
     /// The same box after a restart.
@@ -307,7 +307,7 @@ async fn a_model_without_room_is_refused_with_figures_and_gets_it_from_one_that_
         put(&models, name, 1, b"weights", &needs(40, ON_REQUEST));
     }
     let bounded = engine::Config { threads: 1, memory_bytes_max: 100, ..engine::Config::default() };
-    let plant = Plant::with(folder, "", bounded);
+    let plant = Plant::with(folder, "", &bounded);
     let refused = plant.ask("large", None).await.unwrap_err().to_string();
     assert!(refused.contains("large/1: it needs 60 bytes, 50 of 100 are in use (fixed/1 50)"), "{refused}");
     plant.ask("press", None).await.unwrap();

@@ -173,7 +173,11 @@ impl GrpcInferenceService for Oip {
         request: Request<wire::ModelMetadataRequest>,
     ) -> Answer<wire::ModelMetadataResponse> {
         let wire::ModelMetadataRequest { name, version: asked } = request.into_inner();
-        let model = self.parts.inference.metadata(&name, version(&self.parts.inference, &name, &asked)?).map_err(|error| of_inference(&error))?;
+        let model = self
+            .parts
+            .inference
+            .metadata(&name, version(&self.parts.inference, &name, &asked)?)
+            .map_err(|error| of_inference(&error))?;
         let tensors = |tensors: &[TensorMetadata]| {
             let tensor = |tensor: &TensorMetadata| wire::model_metadata_response::TensorMetadata {
                 name: tensor.name.clone(),
@@ -193,7 +197,11 @@ impl GrpcInferenceService for Oip {
 
     async fn model_config(&self, request: Request<wire::ModelConfigRequest>) -> Answer<wire::ModelConfigResponse> {
         let wire::ModelConfigRequest { name, version: asked } = request.into_inner();
-        let model = self.parts.inference.metadata(&name, version(&self.parts.inference, &name, &asked)?).map_err(|error| of_inference(&error))?;
+        let model = self
+            .parts
+            .inference
+            .metadata(&name, version(&self.parts.inference, &name, &asked)?)
+            .map_err(|error| of_inference(&error))?;
         Ok(Response::new(wire::ModelConfigResponse { config: Some(configuration(model)) }))
     }
 
