@@ -311,9 +311,9 @@ score = 0.5
             ("input = [1, 2.5, 3]", "input = [1, nan, 3]", 43, "nan"),
             ("score = 0.5", "scroe = 0.5", 42, "scroe, which is no output"),
             ("score = 0.5", "", 42, "names no output"),
-            ("[provenance]", "[serving]\nbatching = \"sometimes\"", 36, "unknown variant `sometimes`"),
-            ("[provenance]", "[serving]\nbatch_rows_max = 0", 35, "at least 1"),
-            ("[provenance]", "[serving]\nidle_unload = 3", 36, "unknown field `idle_unload`"),
+            ("[provenance]", "[serving]\nbatching = \"sometimes\"\n[provenance]", 36, "unknown variant `sometimes`"),
+            ("[provenance]", "[serving]\nbatch_rows_max = 0\n[provenance]", 35, "at least 1"),
+            ("[provenance]", "[serving]\nidle_unload = 3\n[provenance]", 36, "unknown field `idle_unload`"),
             ("[provenance]", "[provenance", 35, ""),
         ] {
             let error = refused(from, to);

@@ -110,15 +110,17 @@ impl Repository {
             NotServing::Unknown(_) => RepositoryError::NoSuch(error.to_string()),
             other => RepositoryError::Alias(other.to_string()),
         })?;
+        self.change(model, alias, move |models, name, alias| models.put_alias(name, alias, version)).await?;
         tracing::info!(model.name = model, alias, version, "alias set");
-        self.change(model, alias, move |models, name, alias| models.put_alias(name, alias, version)).await
+        Ok(())
     }
 
     /// Forgets what was set for an alias; what the configuration says of it counts again.
     pub async fn remove_alias(&self, model: &str, alias: &str) -> Result<(), RepositoryError> {
         self.aliases(model)?;
+        self.change(model, alias, |models, name, alias| models.remove_alias(name, alias)).await?;
         tracing::info!(model.name = model, alias, "alias removed");
-        self.change(model, alias, |models, name, alias| models.remove_alias(name, alias)).await
+        Ok(())
     }
 
     async fn change(

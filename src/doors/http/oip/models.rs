@@ -233,6 +233,9 @@ fn no_parameters(body: &[u8]) -> Result<(), Problem> {
         return Ok(());
     }
     let asked: Value = serde_json::from_slice(body).map_err(|error| bad(format!("not a load request: {error}")))?;
+    if let Some(member) = asked.as_object().and_then(|asked| asked.keys().find(|key| *key != "parameters")) {
+        return Err(bad(format!("not a load request: unknown field `{member}`")));
+    }
     let given = asked.get("parameters").and_then(Value::as_object).and_then(|parameters| parameters.keys().next());
     match given {
         None => Ok(()),
