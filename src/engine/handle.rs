@@ -225,7 +225,8 @@ impl Handle {
 }
 
 pub(super) fn expired(timeout: Duration) -> Error {
-    Error::Expired { timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) }
+    // Rounded up: nobody waits for 0 ms.
+    Error::Expired { timeout_ms: u64::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u64::MAX) }
 }
 
 impl std::fmt::Debug for Handle {
