@@ -233,10 +233,13 @@ fn no_parameters(body: &[u8]) -> Result<(), Problem> {
         return Ok(());
     }
     let asked: Value = serde_json::from_slice(body).map_err(|error| bad(format!("not a load request: {error}")))?;
-    if let Some(member) = asked.as_object().and_then(|asked| asked.keys().find(|key| *key != "parameters")) {
+    let Some(members) = asked.as_object() else {
+        return Err(bad("not a load request: expected an object, or no body".to_owned()));
+    };
+    if let Some(member) = members.keys().find(|key| *key != "parameters") {
         return Err(bad(format!("not a load request: unknown field `{member}`")));
     }
-    let given = asked.get("parameters").and_then(Value::as_object).and_then(|parameters| parameters.keys().next());
+    let given = members.get("parameters").and_then(Value::as_object).and_then(|parameters| parameters.keys().next());
     match given {
         None => Ok(()),
         Some(parameter) => Err(bad(format!("parameter {parameter:?} cannot be given with a request"))
