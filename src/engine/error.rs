@@ -69,6 +69,23 @@ pub enum Error {
     /// The engine could not compute this request.
     #[error("failed to run model {model} with {engine}: {reason}")]
     Run { model: String, engine: &'static str, reason: String },
+    /// The models' memory is taken.
+    #[error(
+        "no room for model {model}: it needs {needs_bytes} bytes, {in_use_bytes} of {limit_bytes} are in use{}; \
+         engine.memory_bytes_max is the bound",
+        of(others)
+    )]
+    NoRoom {
+        model: String,
+        needs_bytes: u64,
+        limit_bytes: u64,
+        in_use_bytes: u64,
+        /// Each with its bytes.
+        others: String,
+    },
+    /// The box is short of memory, hot or on a low battery.
+    #[error("{what}: refused for now, {why}")]
+    BackedOff { what: String, why: String },
     /// A thread could not be started.
     #[error("failed to start an inference thread: {0}")]
     Thread(String),
@@ -86,6 +103,8 @@ pub(super) enum Kind {
     Closed,
     Panicked,
     Run,
+    NoRoom,
+    BackedOff,
 }
 
 impl Error {
@@ -108,8 +127,14 @@ impl Error {
             Self::Closed => Kind::Closed,
             Self::Panicked { .. } => Kind::Panicked,
             Self::Run { .. } => Kind::Run,
+            Self::NoRoom { .. } => Kind::NoRoom,
+            Self::BackedOff { .. } => Kind::BackedOff,
         }
     }
+}
+
+fn of(others: &str) -> String {
+    if others.is_empty() { String::new() } else { format!(" ({others})") }
 }
 
 /// What to do about a format that an engine outside this build reads.

@@ -29,6 +29,11 @@ pub trait Session: Send + Sync {
     /// Computes the declared outputs in their order. The inputs are in the declared order, with admitted shapes. May
     /// panic: the caller catches it, and the session must stay usable for the next request.
     fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error>;
+
+    /// Threads that a run keeps busy on this box; so many places of the pool it takes.
+    fn threads(&self) -> usize {
+        1
+    }
 }
 
 /// The engines of this build, in the order in which they are tried.

@@ -70,6 +70,7 @@ mod postgres;
 mod promise;
 mod quota_model;
 mod salvage;
+mod serving;
 mod sketches;
 mod startup;
 mod store_faults;
