@@ -1,7 +1,7 @@
 //! Run a model here, on threads of its own, behind one trait.
 //!
-//! [`Pool::load`] gives a model's bytes to the engines of this build in order. The first one that reads the format,
-//! agrees with the declared inputs and outputs and reproduces the samples serves it; the [`Handle`] that comes back
+//! [`Pool::load`] gives a model's bytes to the engines of this build, those that its operators suit best first. The first one
+//! that reads the format, agrees with the declared inputs and outputs and reproduces the samples serves it; the [`Handle`] that comes back
 //! queues inferences for the pool's threads. Nothing is ever computed on the caller's thread.
 //!
 //! Held here: a bounded queue in two lanes (sensors before everybody else), a deadline per request, requests whose
@@ -36,7 +36,7 @@ pub use handle::{Handle, Outputs, PassedOver, Why};
 pub use metrics::Metrics;
 pub use onnx::{Dimension, Error as OnnxError, Outline, Port, Signature};
 pub use pool::Pool;
-pub use session::{Engine, Session, built_in};
+pub use session::{Engine, Fit, Session, built_in};
 pub use spec::{LoadSpec, NamedTensor, Sample, TensorSpec};
 #[cfg(feature = "tract")]
 pub use tract::Tract;

@@ -12,7 +12,7 @@ use super::handle::{Handle, Loaded, Outputs, PassedOver, Why, caught, expired};
 use super::metrics::Metrics;
 use super::onnx::{Outline, check_declared};
 use super::queue::{Job, Lane, Queue};
-use super::session::Engine;
+use super::session::{Engine, Fit};
 use super::spec::{LoadSpec, TensorSpec};
 use crate::base::Clock;
 
@@ -70,11 +70,15 @@ impl Pool {
         }
         let mut last = None;
         let mut passed_over = Vec::new();
+        let mut chosen = Vec::new();
         for engine in self.engines.iter().filter(|engine| engine.reads(&spec.format)) {
-            if let Err(reason) = chosen(engine.as_ref(), spec) {
-                passed_over.push(PassedOver { engine: engine.name(), why: Why::NotChosen, reason });
-                continue;
+            match fit(engine.as_ref(), spec) {
+                Ok(fit) => chosen.push((fit, engine)),
+                Err(reason) => passed_over.push(PassedOver { engine: engine.name(), why: Why::NotChosen, reason }),
             }
+        }
+        chosen.sort_by_key(|(fit, _)| *fit);
+        for (_, engine) in chosen {
             match self.load_with(engine.as_ref(), spec) {
                 Ok(mut model) => {
                     model.passed_over = passed_over;
@@ -163,12 +167,12 @@ impl Drop for Pool {
     }
 }
 
-/// Whether the manifest and the model's operators let this engine try.
-fn chosen(engine: &dyn Engine, spec: &LoadSpec) -> Result<(), String> {
+/// How well this engine suits the model, if the manifest and the model's operators let it try.
+fn fit(engine: &dyn Engine, spec: &LoadSpec) -> Result<Fit, String> {
     match &spec.engine {
         Some(wanted) if *wanted != engine.name() => Err(format!("the manifest wants {wanted}")),
         // What the manifest wants is tried, whatever its operators look like.
-        Some(_) => Ok(()),
+        Some(_) => Ok(Fit::Best),
         None if engine.needs_samples() && spec.samples.is_empty() => {
             Err("no golden sample shows that it computes this model right".to_owned())
         }
