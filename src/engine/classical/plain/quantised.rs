@@ -66,9 +66,8 @@ pub(super) fn quantize(attributes: &Attributes<'_>) -> Result<Operator, String> 
         // Ties fall as in the type of the numbers themselves.
         let is_double = x.datatype() == Datatype::Fp64;
         let quotient = |x: f64, scale: f64| if is_double { x / scale } else { f64::from(x as f32 / scale as f32) };
-        let quantized = |(x, at): (f64, usize)| {
-            (quotient(x, scales[at]).round_ties_even() + zeros[at]).clamp(least, most)
-        };
+        let quantized =
+            |(x, at): (f64, usize)| (quotient(x, scales[at]).round_ties_even() + zeros[at]).clamp(least, most);
         one(of(datatype, x.shape(), numbers(x)?.into_iter().zip(places).map(quantized).collect())?)
     }))
 }
