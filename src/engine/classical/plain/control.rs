@@ -105,8 +105,7 @@ fn either(yes: Plan, no: Plan, count: usize) -> Operator {
 fn repeat(body: Plan, count: usize) -> Operator {
     Box::new(move |inputs| {
         let (own, captured) = inputs.0.split_at(count);
-        let most =
-            own.first().copied().flatten().map(|most| crate::engine::classical::cast::wholes(most)).transpose()?;
+        let most = own.first().copied().flatten().map(crate::engine::classical::cast::wholes).transpose()?;
         let most = most.and_then(|most| most.first().copied());
         let mut goes_on = match own.get(1).copied().flatten() {
             None => Tensor::new([], vec![true]).map_err(|error| error.to_string())?,

@@ -332,7 +332,7 @@ pub(super) fn upsample(attributes: &Attributes<'_>) -> Result<Operator, String> 
             Some(scales) => numbers(scales)?,
             None => fixed.iter().map(|&scale| f64::from(scale)).collect(),
         };
-        if scales.len() != x.shape().len() || scales.iter().any(|&scale| !(scale >= 1.0 && scale < 65536.0)) {
+        if scales.len() != x.shape().len() || scales.iter().any(|&scale| !(1.0..65536.0).contains(&scale)) {
             return Err(format!("scales {scales:?} of {:?}", x.shape()));
         }
         let shape: Shape = x.shape().iter().zip(&scales).map(|(&dim, scale)| (dim as f64 * scale) as usize).collect();
