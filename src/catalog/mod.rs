@@ -8,13 +8,15 @@
 //!
 //! Never here: running a model, fetching one, or following a path or link out of the models folder.
 //!
-//! Limits: manifest 1 MiB, model file `model_bytes_max`, 1024 models, 256 versions each, 64 inputs and outputs.
+//! Limits: manifest 1 MiB, model file `model_bytes_max`, 1024 models, 256 versions each, 64 inputs and outputs, golden
+//! files of 64 MiB together.
 
 mod aliases;
 mod config;
 mod golden;
 mod manifest;
 mod model;
+mod npy;
 mod oci;
 mod parse;
 mod scan;
@@ -23,7 +25,7 @@ mod values;
 
 pub use aliases::{AliasError, Aliases, DEFAULT};
 pub use config::{Config, ModelConfig};
-pub use golden::Golden;
+pub use golden::{Golden, GoldenFile, GoldenValue};
 pub use manifest::{About, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
 pub use model::{Error, Model};
 pub use parse::ManifestError;

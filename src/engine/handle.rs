@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelValue;
 use tokio::sync::oneshot;
 
 use super::batching::{self, Joins};
@@ -45,8 +46,21 @@ pub struct Run {
 pub struct PassedOver {
     /// The engine's name.
     pub engine: &'static str,
-    /// Why.
+    /// Why, in a word.
+    pub why: Why,
+    /// Why, for people.
     pub reason: String,
+}
+
+/// Why an engine does not compute a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Why {
+    /// The manifest or the model's operators are for another one.
+    NotChosen,
+    /// It tried and could not.
+    DoesNotLoad,
+    /// It did not reproduce a sample.
+    WrongAnswer,
 }
 
 /// A model with the session that computes it.

@@ -10,10 +10,17 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::error::{Error, Kind};
+use super::handle::Why;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Labels {
     pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PassedOver {
+    engine: &'static str,
+    why: Why,
 }
 
 /// Metrics of this room.
@@ -30,6 +37,7 @@ pub struct Metrics {
     queue_wait: Histogram,
     inference: Histogram,
     errors: Family<Labels, Counter>,
+    passed_over: Family<PassedOver, Counter>,
 }
 
 impl Default for Metrics {
@@ -48,6 +56,7 @@ impl Default for Metrics {
             queue_wait: buckets(),
             inference: buckets(),
             errors: Family::default(),
+            passed_over: Family::default(),
         }
     }
 }
@@ -68,6 +77,8 @@ impl Metrics {
         registry.register_with_unit("engine_queue_wait", "Time in the queue", Unit::Seconds, self.queue_wait.clone());
         registry.register_with_unit("engine_inference", "Time to compute", Unit::Seconds, self.inference.clone());
         registry.register("engine_errors", "Models not loaded and requests not answered", self.errors.clone());
+        let help = "Models that an engine was chosen for and did not load or answered wrong";
+        registry.register("engine_passed_over", help, self.passed_over.clone());
     }
 
     pub(super) fn waited(&self, wait: Duration) {
@@ -80,6 +91,15 @@ impl Metrics {
 
     pub(super) fn failed(&self, error: &Error) {
         self.errors.get_or_create(&Labels { kind: error.kind() }).inc();
+    }
+
+    pub(super) fn passed_over(&self, engine: &'static str, why: Why) {
+        self.passed_over.get_or_create(&PassedOver { engine, why }).inc();
+    }
+
+    #[cfg(test)]
+    pub(super) fn passed_over_of(&self, engine: &'static str, why: Why) -> u64 {
+        self.passed_over.get_or_create(&PassedOver { engine, why }).get()
     }
 
     #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Run a model here, on threads of its own, behind one trait.
 //!
-//! [`Pool::load`] gives a model's bytes to the engines of this build in order. The first one that reads the format,
-//! agrees with the declared inputs and outputs and reproduces the samples serves it; the [`Handle`] that comes back
+//! [`Pool::load`] gives a model's bytes to the engines of this build, those that its operators suit best first. The first one
+//! that reads the format, agrees with the declared inputs and outputs and reproduces the samples serves it; the [`Handle`] that comes back
 //! queues inferences for the pool's threads. Nothing is ever computed on the caller's thread.
 //!
 //! Held here: a bounded queue in two lanes (sensors before everybody else) and nine priorities, a deadline per request,
@@ -21,6 +21,7 @@ mod classical;
 mod config;
 mod error;
 mod fake;
+mod golden;
 mod handle;
 mod memory;
 mod metrics;
@@ -40,13 +41,13 @@ pub use back_off::{BackOff, Level, Readings, judge};
 pub use classical::Classical;
 pub use config::Config;
 pub use error::Error;
-pub use fake::{Failing, Fake, Gate, Panicking, Slow};
-pub use handle::{Handle, Outputs, PassedOver, Run};
+pub use fake::{Biased, Failing, Fake, Gate, Panicking, Slow};
+pub use handle::{Handle, Outputs, PassedOver, Run, Why};
 pub use metrics::Metrics;
-pub use onnx::{Dimension, Error as OnnxError, Outline, Port};
+pub use onnx::{Dimension, Error as OnnxError, Outline, Port, Signature};
 pub use pool::{Condition, Pool};
 pub use serving::{Batching, Serving, Terms, When};
-pub use session::{Engine, Session, built_in};
+pub use session::{Engine, Fit, Session, built_in};
 pub use spec::{LoadSpec, NamedTensor, Sample, TensorSpec};
 #[cfg(feature = "tract")]
 pub use tract::Tract;

@@ -9,13 +9,15 @@ use super::back_off::{BackOff, Level, Readings, judge};
 use super::batching::{decide, made_up};
 use super::config::Config;
 use super::error::Error;
-use super::handle::{Handle, Loaded, PassedOver, caught};
+use super::golden;
+use super::handle::{Handle, Loaded, PassedOver, Why, caught};
 use super::memory::{Memory, Room, estimate_bytes, needs_bytes};
 use super::metrics::Metrics;
+use super::onnx::{Outline, check_declared};
 use super::queue::{Lane, Queue};
 use super::serving::Serving;
-use super::session::Engine;
-use super::spec::{LoadSpec, NamedTensor, TensorSpec, arrange};
+use super::session::{Engine, Fit};
+use super::spec::{LoadSpec, TensorSpec, arrange};
 use super::work::work;
 use crate::base::Clock;
 
@@ -166,13 +168,23 @@ impl Pool {
     }
 
     fn load_first(&self, spec: &LoadSpec) -> Result<Loaded, Error> {
+        // What cannot be read is each engine's to say; what can is asked once, for all of them.
+        if spec.format == "onnx"
+            && let Ok(outline) = Outline::of(&spec.bytes)
+        {
+            check_declared(spec, &outline).inspect_err(|error| self.shared.metrics.failed(error))?;
+        }
         let mut last = None;
         let mut passed_over = Vec::new();
+        let mut chosen = Vec::new();
         for engine in self.engines.iter().filter(|engine| engine.reads(&spec.format)) {
-            if let Err(reason) = chosen(engine.as_ref(), spec) {
-                passed_over.push(PassedOver { engine: engine.name(), reason });
-                continue;
+            match fit(engine.as_ref(), spec) {
+                Ok(fit) => chosen.push((fit, engine)),
+                Err(reason) => passed_over.push(PassedOver { engine: engine.name(), why: Why::NotChosen, reason }),
             }
+        }
+        chosen.sort_by_key(|(fit, _)| *fit);
+        for (_, engine) in chosen {
             match self.load_with(engine.as_ref(), spec) {
                 Ok(mut model) => {
                     model.passed_over = passed_over;
@@ -180,7 +192,9 @@ impl Pool {
                 }
                 Err(error) => {
                     self.shared.metrics.failed(&error);
-                    passed_over.push(PassedOver { engine: engine.name(), reason: error.to_string() });
+                    let why = if matches!(error, Error::Sample { .. }) { Why::WrongAnswer } else { Why::DoesNotLoad };
+                    self.shared.metrics.passed_over(engine.name(), why);
+                    passed_over.push(PassedOver { engine: engine.name(), why, reason: error.to_string() });
                     last = Some(error);
                 }
             }
@@ -221,9 +235,9 @@ impl Pool {
             running: AtomicUsize::new(0),
             room: None,
         };
-        for at in 0..spec.samples.len() {
+        for (at, sample) in spec.samples.iter().enumerate() {
             let _permit = self.shared.queue.permit(model.threads);
-            self.check_sample(&model, spec, at)?;
+            golden::check(&model, sample, at + 1, self.shared.tensor_bytes_max)?;
         }
         Ok(model)
     }
@@ -242,42 +256,6 @@ impl Pool {
                 Err(declared("size", expected, format!("shape {:?}", tensor.shape)))
             }
         }
-    }
-
-    fn check_sample(&self, model: &Loaded, spec: &LoadSpec, at: usize) -> Result<(), Error> {
-        let sample = &spec.samples[at];
-        let inputs = arrange(&model.inputs, sample.inputs.clone(), self.shared.tensor_bytes_max)?;
-        let outputs = model.run(&inputs)?;
-        for NamedTensor { name, tensor } in &sample.outputs {
-            let given = outputs.iter().find(|output| output.name == *name);
-            let given = given.and_then(|output| output.tensor.to_numbers()).unwrap_or_default();
-            let expected = tensor.to_numbers().unwrap_or_default();
-            if given.len() != expected.len() {
-                return Err(Error::Declared {
-                    model: model.title.clone(),
-                    what: format!("elements of output {name} for sample {}", at + 1),
-                    expected: expected.len().to_string(),
-                    given: given.len().to_string(),
-                });
-            }
-            for (element, (&expected, given)) in expected.iter().zip(given).enumerate() {
-                // Written so that nan on either side is a difference.
-                let close = (given - expected).abs() <= f64::from(sample.tolerance);
-                if !close {
-                    return Err(Error::Sample {
-                        model: model.title.clone(),
-                        engine: model.engine,
-                        sample: at + 1,
-                        output: name.to_string(),
-                        at: element,
-                        expected,
-                        given,
-                        tolerance: f64::from(sample.tolerance),
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 
     /// How long the longest request has been computing. A model that never ends shows here: a running inference cannot
@@ -346,12 +324,15 @@ impl Drop for Pool {
     }
 }
 
-/// Whether the manifest and the model's operators let this engine try.
-fn chosen(engine: &dyn Engine, spec: &LoadSpec) -> Result<(), String> {
+/// How well this engine suits the model, if the manifest and the model's operators let it try.
+fn fit(engine: &dyn Engine, spec: &LoadSpec) -> Result<Fit, String> {
     match &spec.engine {
         Some(wanted) if *wanted != engine.name() => Err(format!("the manifest wants {wanted}")),
         // What the manifest wants is tried, whatever its operators look like.
-        Some(_) => Ok(()),
+        Some(_) => Ok(Fit::Best),
+        None if engine.needs_samples() && spec.samples.is_empty() => {
+            Err("no golden sample shows that it computes this model right".to_owned())
+        }
         None => engine.suits(spec),
     }
 }
@@ -362,8 +343,9 @@ mod tests {
     use super::*;
     use crate::base::{Datatype, ManualClock, Name, Tensor};
     use crate::engine::error::Kind;
-    use crate::engine::fake::{Failing, Fake, Panicking, Slow};
-    use crate::engine::spec::Sample;
+    use crate::engine::fake::{Biased, Failing, Fake, Panicking, Slow};
+    use crate::engine::session::Session;
+    use crate::engine::spec::{NamedTensor, Sample};
 
     fn tensor(name: &str, values: &[f32]) -> NamedTensor {
         NamedTensor::new(name, Tensor::new([1, values.len()], values.to_vec()).unwrap())
@@ -386,6 +368,12 @@ mod tests {
             samples: Vec::new(),
             allow_non_finite: false,
         }
+    }
+
+    /// That one and three are `expected` in the middle.
+    fn sample(expected: f32, tolerance: f32) -> Sample {
+        let outputs = vec![tensor("y", &[expected])];
+        Sample { inputs: x(&[1.0, 3.0]), outputs, tolerance, relative_tolerance: 0.0 }
     }
 
     struct Plant {
@@ -523,12 +511,15 @@ mod tests {
     #[test]
     fn a_model_that_does_not_reproduce_its_sample_must_not_serve() {
         let plant = plant(Fake);
-        let sample =
-            |expected| Sample { inputs: x(&[1.0, 3.0]), outputs: vec![tensor("y", &[expected])], tolerance: 0.1 };
+        let sample = |expected| sample(expected, 0.1);
         let with = |samples| LoadSpec { samples, ..spec() };
         assert!(plant.pool.load(&with(vec![sample(2.05)])).is_ok());
         let error = plant.pool.load(&with(vec![sample(2.0), sample(2.5)])).unwrap_err();
-        assert!(error.to_string().contains("gives 2 with fake where sample 2 has 2.5"), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "model press/1 gives something else with fake than sample 2 has, so it must not serve: output y, element 0: \
+             expected 2.5, given 2 (tolerance 0.1); 1 of 1 differ, by at most 0.5"
+        );
         assert!(plant.pool.load(&with(vec![sample(f32::NAN)])).is_err());
         assert_eq!(plant.pool.metrics().errors_of(Kind::Sample), 2);
     }
@@ -537,8 +528,52 @@ mod tests {
     fn the_next_engine_serves_where_the_first_fails_the_sample() {
         let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Failing), Arc::new(Fake)];
         let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
-        let samples = vec![Sample { inputs: x(&[1.0, 3.0]), outputs: vec![tensor("y", &[2.0])], tolerance: 0.0 }];
-        assert_eq!(pool.load(&LoadSpec { samples, ..spec() }).unwrap().engine(), "fake");
+        let handle = pool.load(&LoadSpec { samples: vec![sample(2.0, 0.0)], ..spec() }).unwrap();
+        assert_eq!(handle.engine(), "fake");
+        let [passed] = handle.passed_over() else { panic!("{:?}", handle.passed_over()) };
+        assert_eq!((passed.engine, passed.why), ("failing", Why::DoesNotLoad));
+    }
+
+    #[test]
+    fn an_engine_that_answers_wrong_is_passed_over_counted_and_its_answer_is_told() {
+        let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Biased), Arc::new(Fake)];
+        let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
+        let handle = pool.load(&LoadSpec { samples: vec![sample(2.0, 0.1)], ..spec() }).unwrap();
+        assert_eq!(handle.engine(), "fake");
+        let [passed] = handle.passed_over() else { panic!("{:?}", handle.passed_over()) };
+        assert_eq!((passed.engine, passed.why), ("biased", Why::WrongAnswer));
+        assert!(passed.reason.contains("expected 2, given 3 (tolerance 0.1)"), "{}", passed.reason);
+        assert_eq!(pool.metrics().passed_over_of("biased", Why::WrongAnswer), 1);
+        // Nobody is right: nothing serves, and everybody's answer is told.
+        let none = pool.load(&LoadSpec { samples: vec![sample(9.0, 0.1)], ..spec() }).unwrap_err().to_string();
+        assert!(none.contains("biased: ") && none.contains("given 3 ") && none.contains("given 2 "), "{none}");
+    }
+
+    #[test]
+    fn an_engine_that_needs_samples_takes_nothing_without_one_unless_it_is_asked() {
+        struct Delegate;
+        impl Engine for Delegate {
+            fn name(&self) -> &'static str {
+                "delegate"
+            }
+            fn reads(&self, _: &str) -> bool {
+                true
+            }
+            fn needs_samples(&self) -> bool {
+                true
+            }
+            fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {
+                Fake.load(spec)
+            }
+        }
+        let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Delegate), Arc::new(Fake)];
+        let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
+        let without = pool.load(&spec()).unwrap();
+        assert_eq!(without.engine(), "fake");
+        assert!(without.passed_over()[0].reason.contains("no golden sample"), "{:?}", without.passed_over());
+        assert_eq!(pool.load(&LoadSpec { samples: vec![sample(2.0, 0.0)], ..spec() }).unwrap().engine(), "delegate");
+        let asked = LoadSpec { engine: Some("delegate".to_owned()), ..spec() };
+        assert_eq!(pool.load(&asked).unwrap().engine(), "delegate");
     }
 
     #[test]

@@ -5,6 +5,15 @@ use std::sync::Arc;
 use super::error::Error;
 use super::spec::{LoadSpec, NamedTensor};
 
+/// How well an engine suits a model. Those of the best fit are asked first, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// It is made for such models.
+    Best,
+    /// It computes them, and others are likely to be faster.
+    Able,
+}
+
 /// Reads models of some formats.
 pub trait Engine: Send + Sync {
     /// Its name in answers, logs and messages.
@@ -13,10 +22,16 @@ pub trait Engine: Send + Sync {
     /// Whether it reads `format`.
     fn reads(&self, format: &str) -> bool;
 
-    /// Whether it is the right one for this model, judged by the file before anything is loaded: its operators, above
-    /// all. The error says in a few words why not.
-    fn suits(&self, _spec: &LoadSpec) -> Result<(), String> {
-        Ok(())
+    /// Whether it is one for this model, judged by the file before anything is loaded: its operators, above all. The error
+    /// says in a few words why not.
+    fn suits(&self, _spec: &LoadSpec) -> Result<Fit, String> {
+        Ok(Fit::Best)
+    }
+
+    /// Whether it takes only models that come with samples, unless the manifest asks for it: one that may compute with
+    /// less precision than the model has must show that nobody will notice.
+    fn needs_samples(&self) -> bool {
+        false
     }
 
     /// Loads a model and checks it against its declaration. Takes as long as the model needs; called on the loader's

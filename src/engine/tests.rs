@@ -357,6 +357,7 @@ fn loads_and_requests_share_the_threads_places() {
         inputs: x(&[&[1.0, 2.0]]),
         outputs: vec![NamedTensor::new("y", Tensor::new([1, 1], vec![3.0_f32]).unwrap())],
         tolerance: 0.0,
+        relative_tolerance: 0.0,
     }];
     let with_samples = LoadSpec { samples, ..spec("drill") };
     std::thread::scope(|scope| {

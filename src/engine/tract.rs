@@ -18,7 +18,7 @@ use tract_onnx::tract_hir::infer::Factoid;
 use super::error::Error;
 use super::handle::caught;
 use super::onnx::Outline;
-use super::session::{Engine, Session};
+use super::session::{Engine, Fit, Session};
 use super::spec::{LoadSpec, NamedTensor, TensorSpec};
 use crate::base::{Datatype, Element, Tensor};
 
@@ -39,13 +39,16 @@ impl Engine for Tract {
         format == "onnx"
     }
 
-    fn suits(&self, spec: &LoadSpec) -> Result<(), String> {
+    fn suits(&self, spec: &LoadSpec) -> Result<Fit, String> {
+        if spec.inputs.iter().any(|input| input.shape.contains(&0)) {
+            return Err("it computes no empty tensors".to_owned());
+        }
         // What cannot be read has no operators; loading says where it is torn.
-        let Ok(outline) = Outline::of(&spec.bytes) else { return Ok(()) };
+        let Ok(outline) = Outline::of(&spec.bytes) else { return Ok(Fit::Best) };
         let known = &tract_onnx::onnx().op_register.0;
         let name = |title: &str| title.rsplit('.').next().unwrap_or_default().to_owned();
         let unknown: Vec<_> = outline.operators.into_keys().filter(|title| !known.contains_key(&name(title))).collect();
-        if unknown.is_empty() { Ok(()) } else { Err(format!("it has no {}", unknown.join(", "))) }
+        if unknown.is_empty() { Ok(Fit::Best) } else { Err(format!("it has no {}", unknown.join(", "))) }
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {

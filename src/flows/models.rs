@@ -8,12 +8,12 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::load_spec::load_spec;
+use super::load_spec::{fill, load_spec};
 use super::slot::{Slot, State, serving};
 use super::tally::Tally;
 use crate::base::{Clock, Name};
 use crate::catalog::{self, AliasError, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model, NormaliseMethod, Values};
-use crate::engine::{self, Handle, Level, Pool};
+use crate::engine::{self, Handle, Level, Pool, Why};
 use crate::signal::Normalise;
 
 /// How often models are looked at that nobody has asked for a while.
@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// One version of a model that serves.
 pub struct Loaded {
-    /// What its maker says of it.
+    /// What its maker says of it, with the inputs and outputs of the model file where that is left to it.
     pub manifest: Manifest,
     /// Where to ask it.
     pub handle: Handle,
@@ -513,7 +513,14 @@ fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refu
     pool.has_room(&slot.title(), model.size_bytes, &how)?;
     let spec = load_spec(model).map_err(|error| Refusal { reason: chain(&error), no_room: false, may_pass: false })?;
     let handle = pool.load_as(&spec, &how)?;
-    Ok(Arc::new(Loaded { manifest: model.manifest.clone(), handle, tally: Arc::clone(&slot.tally) }))
+    let mut manifest = model.manifest.clone();
+    fill(&mut manifest, handle.inputs(), handle.outputs());
+    // An engine that was the right one and failed is news; one that was not chosen is not.
+    for passed in handle.passed_over().iter().filter(|passed| passed.why != Why::NotChosen) {
+        let (engine, reason, about) = (passed.engine, passed.reason.as_str(), &manifest.model);
+        tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
+    }
+    Ok(Arc::new(Loaded { manifest, handle, tally: Arc::clone(&slot.tally) }))
 }
 
 /// How the manifest says that features were scaled in training.
