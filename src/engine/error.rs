@@ -69,6 +69,12 @@ pub enum Error {
     /// The engine could not compute this request.
     #[error("failed to run model {model} with {engine}: {reason}")]
     Run { model: String, engine: &'static str, reason: String },
+    /// The program that computes it did not answer.
+    #[error("model {model} is not computed by {engine}: {reason}")]
+    Delegate { model: String, engine: &'static str, reason: String },
+    /// A setting that cannot be used.
+    #[error("failed to use {setting}: {problem}")]
+    Setting { setting: String, problem: String },
     /// A thread could not be started.
     #[error("failed to start an inference thread: {0}")]
     Thread(String),
@@ -86,6 +92,7 @@ pub(super) enum Kind {
     Closed,
     Panicked,
     Run,
+    Delegate,
 }
 
 impl Error {
@@ -95,6 +102,7 @@ impl Error {
             | Self::NoneTakes { .. }
             | Self::Load { .. }
             | Self::Declared { .. }
+            | Self::Setting { .. }
             | Self::Thread(_) => Kind::Load,
             Self::Sample { .. } => Kind::Sample,
             Self::MissingInput { .. }
@@ -108,6 +116,7 @@ impl Error {
             Self::Closed => Kind::Closed,
             Self::Panicked { .. } => Kind::Panicked,
             Self::Run { .. } => Kind::Run,
+            Self::Delegate { .. } => Kind::Delegate,
         }
     }
 }

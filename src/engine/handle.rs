@@ -1,11 +1,13 @@
 //! A loaded model, as callers hold it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::delegate;
 use super::error::Error;
 use super::pool::Shared;
 use super::queue::{Caller, Job, Lane};
@@ -21,6 +23,15 @@ pub struct Outputs {
     pub duration_us: u64,
     /// Which engine computed it.
     pub engine: &'static str,
+    /// Why it was not computed by the delegate that should have.
+    pub fallback: Option<Arc<str>>,
+}
+
+/// Outputs, and who computed them.
+pub(super) struct Computed {
+    pub(super) tensors: Vec<NamedTensor>,
+    pub(super) engine: &'static str,
+    pub(super) fallback: Option<Arc<str>>,
 }
 
 /// An engine that does not compute a model although it was asked before the one that does.
@@ -40,10 +51,44 @@ pub(super) struct Loaded {
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) allow_non_finite: bool,
     pub(super) passed_over: Vec<PassedOver>,
+    /// Why a delegate that was asked before does not serve it.
+    pub(super) fallback: Option<Arc<str>>,
+    /// The same model in an engine of this program, for when its delegate does not answer.
+    pub(super) stand_in: Option<Box<Loaded>>,
+    /// Whether that one computed the last request.
+    pub(super) stood_in: AtomicBool,
     pub(super) session: Box<dyn Session>,
 }
 
 impl Loaded {
+    /// Computes on this thread; where a delegate does not answer and another engine is loaded, there.
+    pub(super) fn compute(&self, inputs: &[NamedTensor]) -> Result<Computed, Error> {
+        let error = match self.run(inputs) {
+            Ok(tensors) => {
+                if self.stood_in.load(Ordering::Relaxed) && self.stood_in.swap(false, Ordering::Relaxed) {
+                    tracing::info!(model = self.title, engine = self.engine, "a delegate answers again");
+                }
+                return Ok(Computed { tensors, engine: self.engine, fallback: self.fallback.clone() });
+            }
+            Err(error) => error,
+        };
+        let (Some(other), Error::Delegate { reason, .. } | Error::Run { reason, .. }) = (&self.stand_in, &error) else {
+            return Err(error);
+        };
+        // Where neither computes it, it is the request's fault, and the first word on it counts.
+        let tensors = other.run(inputs).map_err(|_| error.clone())?;
+        if !self.stood_in.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                model = self.title,
+                engine = self.engine,
+                stand_in = other.engine,
+                reason,
+                "a delegate does not answer: another engine does, until it is back"
+            );
+        }
+        Ok(Computed { tensors, engine: other.engine, fallback: Some(reason.as_str().into()) })
+    }
+
     /// Computes on this thread. The inputs are arranged; a panic is an error.
     pub(super) fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
         if !self.allow_non_finite {
@@ -123,6 +168,16 @@ impl Handle {
     /// The engines that were asked before and did not take it, or got a sample wrong.
     pub fn passed_over(&self) -> &[PassedOver] {
         &self.model.passed_over
+    }
+
+    /// How the host is that computes it. None for a model that is computed in this program.
+    pub fn delegate(&self) -> Option<delegate::State> {
+        self.model.session.delegate()
+    }
+
+    /// The engine that answers while the delegate does not.
+    pub fn stand_in(&self) -> Option<&'static str> {
+        self.model.stand_in.as_ref().map(|other| other.engine)
     }
 
     /// Computes on the pool's threads. `timeout` counts from now, waiting included; None takes the configured one.

@@ -16,6 +16,11 @@ pub(super) struct Labels {
     pub(super) kind: Kind,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfModel {
+    model: String,
+}
+
 /// Metrics of this room.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -24,6 +29,7 @@ pub struct Metrics {
     queue_wait: Histogram,
     inference: Histogram,
     errors: Family<Labels, Counter>,
+    fallbacks: Family<OfModel, Counter>,
 }
 
 impl Default for Metrics {
@@ -36,6 +42,7 @@ impl Default for Metrics {
             queue_wait: buckets(),
             inference: buckets(),
             errors: Family::default(),
+            fallbacks: Family::default(),
         }
     }
 }
@@ -48,6 +55,7 @@ impl Metrics {
         registry.register_with_unit("engine_queue_wait", "Time in the queue", Unit::Seconds, self.queue_wait.clone());
         registry.register_with_unit("engine_inference", "Time to compute", Unit::Seconds, self.inference.clone());
         registry.register("engine_errors", "Models not loaded and requests not answered", self.errors.clone());
+        registry.register("engine_fallbacks", "Inferences that a delegate should have computed", self.fallbacks.clone());
     }
 
     pub(super) fn waited(&self, wait: Duration) {
@@ -56,6 +64,10 @@ impl Metrics {
 
     pub(super) fn computed(&self, took: Duration) {
         self.inference.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn fell_back(&self, model: &str) {
+        self.fallbacks.get_or_create(&OfModel { model: model.to_owned() }).inc();
     }
 
     pub(super) fn failed(&self, error: &Error) {

@@ -9,12 +9,13 @@
 //! are not finite are refused on both sides unless the model is declared to deal in them.
 //!
 //! Never here: manifests, folders, thresholds, sockets. A running inference cannot be interrupted;
-//! [`Pool::longest_running`] tells a watchdog.
+//! [`Pool::longest_running`] tells a watchdog. A model of a [`delegate`] is computed by a program of its own, which can.
 //!
 //! Limits: `queue_requests`, `queue_bytes`, `tensor_bytes_max`; a model file's nodes, depth and sizes (`onnx`).
 
 mod classical;
 mod config;
+pub mod delegate;
 mod error;
 mod fake;
 mod handle;
@@ -22,6 +23,7 @@ mod metrics;
 mod onnx;
 mod pool;
 mod queue;
+mod sample;
 mod session;
 mod spec;
 #[cfg(feature = "tract")]

@@ -1,17 +1,18 @@
 //! The threads that compute, and how a model gets to them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::config::Config;
 use super::error::Error;
-use super::handle::{Handle, Loaded, Outputs, PassedOver, caught, expired};
+use super::handle::{Computed, Handle, Loaded, Outputs, PassedOver, caught, expired};
 use super::metrics::Metrics;
 use super::queue::{Job, Lane, Queue};
+use super::sample;
 use super::session::Engine;
-use super::spec::{LoadSpec, NamedTensor, TensorSpec, arrange};
+use super::spec::{LoadSpec, TensorSpec, arrange};
 use crate::base::Clock;
 
 /// What handles and threads share.
@@ -62,7 +63,8 @@ impl Pool {
     pub fn load(&self, spec: &LoadSpec) -> Result<Handle, Error> {
         let mut last = None;
         let mut passed_over = Vec::new();
-        for engine in self.engines.iter().filter(|engine| engine.reads(&spec.format)) {
+        let mut fallback: Option<Arc<str>> = None;
+        for (place, engine) in self.engines.iter().enumerate().filter(|(_, engine)| engine.reads(&spec.format)) {
             if let Err(reason) = chosen(engine.as_ref(), spec) {
                 passed_over.push(PassedOver { engine: engine.name(), reason });
                 continue;
@@ -70,11 +72,19 @@ impl Pool {
             match self.load_with(engine.as_ref(), spec) {
                 Ok(mut model) => {
                     model.passed_over = passed_over;
+                    model.fallback = fallback;
+                    if let Some(true) = engine.wants_stand_in(spec) {
+                        model.stand_in = self.stand_in(place + 1, spec, &mut model.passed_over);
+                    }
                     let shared = Arc::clone(&self.shared);
                     return Ok(Handle { shared, model: Arc::new(model), lane: Lane::Request });
                 }
                 Err(error) => {
                     self.shared.metrics.failed(&error);
+                    if engine.wants_stand_in(spec).is_some() {
+                        tracing::warn!(model = spec.title(), engine = engine.name(), reason = %error, "a delegate does not serve: the next engine does");
+                        fallback.get_or_insert_with(|| error.to_string().into());
+                    }
                     passed_over.push(PassedOver { engine: engine.name(), reason: error.to_string() });
                     last = Some(error);
                 }
@@ -92,6 +102,23 @@ impl Pool {
         })
     }
 
+    /// The model once more, in an engine of this program from `first` on, for when its delegate does not answer.
+    fn stand_in(&self, first: usize, spec: &LoadSpec, passed_over: &mut Vec<PassedOver>) -> Option<Box<Loaded>> {
+        let here = |engine: &&Arc<dyn Engine>| engine.reads(&spec.format) && engine.wants_stand_in(spec).is_none();
+        for engine in self.engines[first..].iter().filter(here) {
+            let loaded = chosen(engine.as_ref(), spec)
+                .and_then(|()| self.load_with(engine.as_ref(), spec).map_err(|error| error.to_string()));
+            match loaded {
+                Ok(model) => return Some(Box::new(model)),
+                Err(reason) => {
+                    let reason = format!("cannot stand in: {reason}");
+                    passed_over.push(PassedOver { engine: engine.name(), reason });
+                }
+            }
+        }
+        None
+    }
+
     fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
         let title = spec.title();
         for tensor in spec.inputs.iter().chain(&spec.outputs) {
@@ -100,8 +127,18 @@ impl Pool {
         let session = caught(&title, || engine.load(spec))?;
         let (inputs, outputs) = (spec.inputs.clone(), spec.outputs.clone());
         let allow_non_finite = spec.allow_non_finite;
-        let passed_over = Vec::new();
-        let model = Loaded { title, engine: engine.name(), inputs, outputs, allow_non_finite, passed_over, session };
+        let model = Loaded {
+            title,
+            engine: engine.name(),
+            inputs,
+            outputs,
+            allow_non_finite,
+            passed_over: Vec::new(),
+            fallback: None,
+            stand_in: None,
+            stood_in: AtomicBool::new(false),
+            session,
+        };
         for at in 0..spec.samples.len() {
             self.check_sample(&model, spec, at)?;
         }
@@ -128,36 +165,7 @@ impl Pool {
         let sample = &spec.samples[at];
         let inputs = arrange(&model.inputs, sample.inputs.clone(), self.shared.tensor_bytes_max)?;
         let outputs = model.run(&inputs)?;
-        for NamedTensor { name, tensor } in &sample.outputs {
-            let given = outputs.iter().find(|output| output.name == *name);
-            let given = given.and_then(|output| output.tensor.to_numbers()).unwrap_or_default();
-            let expected = tensor.to_numbers().unwrap_or_default();
-            if given.len() != expected.len() {
-                return Err(Error::Declared {
-                    model: model.title.clone(),
-                    what: format!("elements of output {name} for sample {}", at + 1),
-                    expected: expected.len().to_string(),
-                    given: given.len().to_string(),
-                });
-            }
-            for (element, (&expected, given)) in expected.iter().zip(given).enumerate() {
-                // Written so that nan on either side is a difference.
-                let close = (given - expected).abs() <= f64::from(sample.tolerance);
-                if !close {
-                    return Err(Error::Sample {
-                        model: model.title.clone(),
-                        engine: model.engine,
-                        sample: at + 1,
-                        output: name.to_string(),
-                        at: element,
-                        expected,
-                        given,
-                        tolerance: f64::from(sample.tolerance),
-                    });
-                }
-            }
-        }
-        Ok(())
+        sample::check(sample, at, &outputs, &model.title, model.engine)
     }
 
     /// How long the longest request has been computing. A model that never ends shows here: a running inference cannot
@@ -217,15 +225,25 @@ fn work(shared: &Shared, at: usize) {
         }
         let began_ns = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
         shared.busy_since_ns[at].store(began_ns, Ordering::Relaxed);
-        let answer = model.run(&inputs);
+        let answer = model.compute(&inputs);
         shared.busy_since_ns[at].store(0, Ordering::Relaxed);
         let took = shared.clock.since_boot().saturating_sub(began);
         match &answer {
-            Ok(_) => shared.metrics.computed(took),
+            Ok(computed) => {
+                shared.metrics.computed(took);
+                if computed.fallback.is_some() {
+                    shared.metrics.fell_back(&model.title);
+                }
+            }
             Err(error) => shared.metrics.failed(error),
         }
         let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        caller.answer(answer.map(|tensors| Outputs { tensors, duration_us, engine: model.engine }));
+        caller.answer(answer.map(|Computed { tensors, engine, fallback }| Outputs {
+            tensors,
+            duration_us,
+            engine,
+            fallback,
+        }));
     }
 }
 

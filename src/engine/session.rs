@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::delegate;
 use super::error::Error;
 use super::spec::{LoadSpec, NamedTensor};
 
@@ -19,6 +20,12 @@ pub trait Engine: Send + Sync {
         Ok(())
     }
 
+    /// None for an engine that computes in this program. Some for one that has another program compute, which may be gone when
+    /// a request comes; true if an engine of this program shall be loaded as well, to answer then.
+    fn wants_stand_in(&self, _spec: &LoadSpec) -> Option<bool> {
+        None
+    }
+
     /// Loads a model and checks it against its declaration. Takes as long as the model needs; called on the loader's
     /// thread, never on the pool's. May panic on a hostile file: the caller catches it.
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error>;
@@ -29,6 +36,11 @@ pub trait Session: Send + Sync {
     /// Computes the declared outputs in their order. The inputs are in the declared order, with admitted shapes. May
     /// panic: the caller catches it, and the session must stay usable for the next request.
     fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error>;
+
+    /// How the host is that computes it. None for a model that is computed in this program.
+    fn delegate(&self) -> Option<delegate::State> {
+        None
+    }
 }
 
 /// The engines of this build, in the order in which they are tried.

@@ -13,6 +13,9 @@ mod custody_crash;
 mod custody_faults;
 mod custody_model;
 mod custody_rot;
+#[cfg(feature = "delegate-host")]
+mod delegate;
+mod delegate_fixture;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
