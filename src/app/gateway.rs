@@ -20,7 +20,7 @@ use crate::access::Access;
 use crate::base::{Clock, Name, SystemClock};
 use crate::broker::{self, Broker};
 use crate::catalog::Catalog;
-use crate::engine::{self, Pool};
+use crate::engine::{self, Pool, delegate};
 use crate::flows::board::{Alert, Board};
 use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
@@ -184,6 +184,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         history,
         catalog,
         engine,
+        delegate,
         access,
         broker,
         mqtt,
@@ -204,6 +205,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     };
 
     let store_config = store;
+    let delegate_folder = store_config.state_dir.join("delegate");
     let database = store_config.state_dir.join("forebay.db");
     let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA, SYNC_SCHEMA];
     let outbox_config = outbox;
@@ -237,7 +239,18 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             opened.epoch
         ));
     }
-    let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
+    let delegate_metrics = delegate::Metrics::default();
+    let mut engines = match delegate {
+        Some(config) => {
+            // Hosts have it as part of their home's path, so it must hold wherever they are.
+            let folder = config.work_folder.clone().unwrap_or(delegate_folder);
+            let folder = std::path::absolute(folder).context("failed to use delegate.work_folder")?;
+            delegate::delegates(config, folder, &clock, &delegate_metrics)?
+        }
+        None => Vec::new(),
+    };
+    engines.extend(engine::built_in());
+    let pool = Arc::new(Pool::start(&engine, engines, Arc::clone(&clock))?);
     let models = {
         let pool = Arc::clone(&pool);
         let catalog = catalog.clone();
@@ -278,6 +291,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     history.metrics().register(&mut registry);
     broker.metrics().register(&mut registry);
     pool.metrics().register(&mut registry);
+    delegate_metrics.register(&mut registry);
     access.metrics().register(&mut registry);
     signals.register(&mut registry);
     news.register(&mut registry);

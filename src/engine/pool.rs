@@ -254,7 +254,7 @@ mod tests {
     use crate::base::{Datatype, ManualClock, Name, Tensor};
     use crate::engine::error::Kind;
     use crate::engine::fake::{Failing, Fake, Panicking, Slow};
-    use crate::engine::spec::Sample;
+    use crate::engine::spec::{NamedTensor, Sample};
 
     fn tensor(name: &str, values: &[f32]) -> NamedTensor {
         NamedTensor::new(name, Tensor::new([1, values.len()], values.to_vec()).unwrap())

@@ -37,6 +37,37 @@ pub struct ModelView {
     pub passed_over: Vec<String>,
     /// Why it does not serve.
     pub problem: Option<String>,
+    /// The process that computes it, where it is not this one.
+    pub delegate: Option<DelegateView>,
+}
+
+/// A process that computes a model.
+#[derive(Debug, Clone, Serialize)]
+pub struct DelegateView {
+    /// The configuration's name for the device.
+    pub device: String,
+    /// `starting`, `serving` or `down`.
+    pub state: &'static str,
+    /// What computes while it does not.
+    pub stand_in: Option<&'static str>,
+    /// ONNX Runtime's version and the device in its driver's words.
+    pub runtime: String,
+    /// Who computes how many of the model's operators.
+    pub placement: String,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Starts after the first.
+    pub restarts: u64,
+    /// Why it was last started again or is down.
+    pub reason: Option<String>,
+    /// Memory of its own, in bytes.
+    pub memory_bytes: u64,
+    /// Above this it is started anew, in bytes.
+    pub memory_limit_bytes: u64,
+    /// Whether the kernel holds it to a hard limit, too.
+    pub memory_limited_by_kernel: bool,
+    /// What keeps it off the network.
+    pub network: &'static str,
 }
 
 /// Why a model cannot be asked.
@@ -145,6 +176,7 @@ impl Models {
             engine: loaded.as_ref().ok().map(|loaded| loaded.handle.engine().to_owned()),
             passed_over: loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| passed_over(&loaded.handle)),
             problem: loaded.as_ref().err().cloned(),
+            delegate: loaded.as_ref().ok().and_then(|loaded| delegate_view(&loaded.handle)),
         };
         let shelf = self.shelf();
         let rows = shelf.models.iter().flat_map(|(name, versions)| versions.iter().map(move |(v, l)| view(name, v, l)));
@@ -192,6 +224,24 @@ impl Models {
             }
         }
     }
+}
+
+fn delegate_view(handle: &Handle) -> Option<DelegateView> {
+    let state = handle.delegate()?;
+    Some(DelegateView {
+        device: state.device,
+        state: state.phase.as_str(),
+        stand_in: handle.stand_in(),
+        runtime: state.runtime,
+        placement: state.placement,
+        pid: state.pid,
+        restarts: state.restarts,
+        reason: state.reason,
+        memory_bytes: state.memory_bytes,
+        memory_limit_bytes: state.memory_limit_bytes,
+        memory_limited_by_kernel: state.memory_limited_by_kernel,
+        network: state.isolation.as_str(),
+    })
 }
 
 /// `engine: reason`, one each.

@@ -15,6 +15,7 @@ mod custody_model;
 mod custody_rot;
 #[cfg(feature = "delegate-host")]
 mod delegate;
+mod delegate_faults;
 mod delegate_fixture;
 mod e2e_access;
 mod e2e_alerts;
@@ -23,6 +24,8 @@ mod e2e_cloud;
 mod e2e_custody;
 #[cfg(feature = "tract")]
 mod e2e_demo;
+#[cfg(feature = "tract")]
+mod e2e_delegate;
 mod e2e_disk;
 mod e2e_exactly_once;
 #[cfg(feature = "nats")]

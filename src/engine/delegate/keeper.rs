@@ -3,12 +3,14 @@
 //! One thread a model. The host dies with that thread, so it lives as long as the model is loaded.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use sha2::{Digest as _, Sha256};
 
 use super::config::{Config, Device};
 use super::library;
@@ -16,7 +18,7 @@ use super::link::{Fault, Link};
 use super::metrics::{Cause, Metrics};
 use super::process::{Isolation, Process};
 use super::wire::{Load, Ready};
-use crate::base::{Backoff, Clock};
+use crate::base::{Backoff, Clock, Digest};
 use crate::engine::error::Error;
 use crate::engine::sample;
 use crate::engine::spec::{NamedTensor, Sample, TensorSpec};
@@ -84,6 +86,8 @@ pub(super) struct Task {
     pub(super) model: String,
     pub(super) load: Load,
     pub(super) file: File,
+    /// Of the file.
+    pub(super) digest: Digest,
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) samples: Vec<Sample>,
     pub(super) timeout: Duration,
@@ -256,8 +260,11 @@ impl Shared {
 
     /// Starts a host, has it load the model and, after the first time, show again that it computes what it must.
     fn run(&self, start: u64) -> Result<Process, String> {
-        let Task { config, device, work_folder, number, model, load, file, outputs, timeout, .. } = &self.task;
+        let Task { config, device, work_folder, number, model, load, file, digest, outputs, timeout, .. } = &self.task;
         library::check(&config.library, config.library_sha256)?;
+        if start > 0 && self.file_digest().map_err(|error| format!("failed to read the model: {error}"))? != *digest {
+            return Err("somebody wrote to the model's file since it was loaded; load the model again".to_owned());
+        }
         let home = format!("host-{}-{number}-{start}", std::process::id());
         let (process, socket) = Process::start(config, work_folder, &home, model)?;
         let timeouts = (Duration::from_millis(config.load_timeout_ms), *timeout);
@@ -296,6 +303,22 @@ impl Shared {
             tracing::warn!(model.name = model, "nothing keeps this delegate's host off the network");
         }
         Ok(process)
+    }
+
+    /// Of the model's file as it is now: an earlier host had it open, under the same user.
+    fn file_digest(&self) -> std::io::Result<Digest> {
+        let mut hasher = Sha256::new();
+        let mut piece = vec![0; 256 * 1024];
+        let mut at = 0;
+        loop {
+            match self.task.file.read_at(&mut piece, at)? {
+                0 => return Ok(Digest::from(<[u8; 32]>::from(hasher.finalize()))),
+                read => {
+                    hasher.update(&piece[..read]);
+                    at += read as u64;
+                }
+            }
+        }
     }
 
     /// What a driver computed right before it crashed it may compute wrong afterwards.

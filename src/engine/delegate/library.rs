@@ -62,7 +62,7 @@ mod tests {
     fn a_library_that_is_not_the_one_expected_is_refused_with_both_digests() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libonnxruntime.so");
-        std::fs::File::create(&path).unwrap();
+        File::create(&path).unwrap();
         let empty = Digest::of(b"");
         assert_eq!(check(&path, Some(empty)), Ok(()));
         let other = check(&path, Some(Digest::of(b"x"))).unwrap_err();

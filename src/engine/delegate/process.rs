@@ -49,10 +49,14 @@ impl Isolation {
     /// Of a process that has given up what it gives up.
     pub(super) fn of(pid: u32) -> Self {
         let space = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
-        let (own, its) = (space("self"), space(&pid.to_string()));
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let filter = status.lines().any(|line| line.split_ascii_whitespace().eq(["Seccomp:", "2"]));
-        Self { namespace: own.is_some() && its.is_some() && own != its, filter }
+        let (ours, its) = (space("self"), space(&pid.to_string()));
+        // A container filters everybody's calls: only a filter more than we have is the host's own.
+        let filters = |of: &str| {
+            let status = std::fs::read_to_string(format!("/proc/{of}/status")).ok()?;
+            status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"))?.trim().parse::<u32>().ok()
+        };
+        let filter = filters(&pid.to_string()) > filters("self");
+        Self { namespace: ours.is_some() && its.is_some() && ours != its, filter }
     }
 }
 

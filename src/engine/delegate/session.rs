@@ -10,7 +10,7 @@ use super::link::port;
 use super::metrics::Metrics;
 use super::process::{clear, model_file};
 use super::wire::{Load, PROTOCOL, Runtime};
-use crate::base::Clock;
+use crate::base::{Clock, Digest};
 use crate::engine::error::Error;
 use crate::engine::session::{Engine, Session};
 use crate::engine::spec::{LoadSpec, NamedTensor};
@@ -106,6 +106,7 @@ impl Engine for Delegate {
             model: spec.title(),
             load,
             file,
+            digest: Digest::of(&spec.bytes),
             outputs: spec.outputs.clone(),
             samples: spec.samples.clone(),
             timeout: config.timeout(rule),

@@ -140,14 +140,14 @@ pub(super) mod give_up {
     use rustix::thread::UnshareFlags;
 
     /// Closes every file but the standard ones.
-    pub(in super::super) fn files() -> io::Result<()> {
+    pub(in crate::engine::delegate) fn files() -> io::Result<()> {
         // SAFETY: plain numbers. Called before anything in this process has opened a file of its own.
         let failed = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
         if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// A user and a network namespace of its own: no interface but a loopback that is down, and no rights over what is outside.
-    pub(in super::super) fn network_namespace() -> io::Result<()> {
+    pub(in crate::engine::delegate) fn network_namespace() -> io::Result<()> {
         // SAFETY: no file table or memory is unshared, so no handle of Rust's loses its meaning.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET)? };
         Ok(())
@@ -172,7 +172,7 @@ pub(super) mod give_up {
 
     /// Calls that are refused: sockets but those within this machine, rings that open sockets past this filter, other processes'
     /// memory and files, signals to other processes.
-    pub(super) fn filter(own_pid: u32) -> Vec<sock_filter> {
+    pub(in crate::engine::delegate) fn filter(own_pid: u32) -> Vec<sock_filter> {
         let refused = libc::SECCOMP_RET_ERRNO | libc::EACCES as u32;
         let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
         let mut filter = vec![
@@ -227,7 +227,7 @@ pub(super) mod give_up {
     }
 
     /// Puts the filter in force for this thread and all that it starts. For ever.
-    pub(in super::super) fn network_calls(own_pid: u32) -> io::Result<()> {
+    pub(in crate::engine::delegate) fn network_calls(own_pid: u32) -> io::Result<()> {
         rustix::thread::set_no_new_privs(true)?;
         let mut filter = filter(own_pid);
         let program = sock_fprog {
