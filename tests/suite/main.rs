@@ -67,6 +67,8 @@ mod mqtt_transport;
 mod nats_server;
 #[cfg(all(feature = "grpc", feature = "tract"))]
 mod oip_clients;
+#[cfg(feature = "tract")]
+mod openapi;
 mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]
