@@ -396,9 +396,10 @@ pub(super) struct ProveArgs {
 pub(super) enum ModelCommand {
     /// One line a model: name, version, format, size, quality, problems.
     List(ModelsArgs),
-    /// What an ONNX file says of itself, as a manifest to begin with, and which engine takes it.
+    /// What an ONNX file says of itself, as a manifest to begin with, and which engine takes it. For a version folder:
+    /// what each engine makes of the model and its golden samples.
     Inspect {
-        /// The model file.
+        /// The model file, or a folder MODELS/NAME/VERSION.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },

@@ -12,9 +12,9 @@ use crate::base::{Datatype, Digest, Name};
 pub struct Manifest {
     /// `[model]`.
     pub model: About,
-    /// `[[input]]`, at least one.
+    /// `[[input]]`; none where the model file is to say it.
     pub inputs: Vec<Port>,
-    /// `[[output]]`, at least one.
+    /// `[[output]]`; none where the model file is to say it.
     pub outputs: Vec<Port>,
     /// `[training]`: statistics of the readings it was trained on.
     pub training: Option<Training>,
@@ -140,7 +140,7 @@ fn once() -> u32 {
     1
 }
 
-fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+pub(super) fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|_| de::Error::custom("a SHA-256 is 64 hex digits: `sha256sum FILE` prints it"))
 }

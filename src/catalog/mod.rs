@@ -7,18 +7,20 @@
 //!
 //! Never here: running a model, fetching one, or following a path or link out of the models folder.
 //!
-//! Limits: manifest 1 MiB, model file `model_bytes_max`, 1024 models, 256 versions each, 64 inputs and outputs.
+//! Limits: manifest 1 MiB, model file `model_bytes_max`, 1024 models, 256 versions each, 64 inputs and outputs, golden
+//! files of 64 MiB together.
 
 mod config;
 mod golden;
 mod manifest;
 mod model;
+mod npy;
 mod parse;
 mod scan;
 mod values;
 
 pub use config::Config;
-pub use golden::Golden;
+pub use golden::{Golden, GoldenFile, GoldenValue};
 pub use manifest::{About, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
 pub use model::{Error, Model};
 pub use parse::ManifestError;

@@ -6,8 +6,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::golden::GoldenFile;
 use super::manifest::Manifest;
-use crate::base::Digest;
+use super::npy;
+use crate::base::{Digest, Tensor};
+
+/// Most bytes of a version's golden files together.
+pub(super) const GOLDEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Why a model's bytes cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,14 @@ pub enum Error {
         /// What the file has.
         found: Digest,
     },
+    /// A golden file that holds no tensor.
+    #[error("failed to read {} as a tensor: {what}", path.display())]
+    Golden {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
 }
 
 /// A version whose manifest is sound and whose file had the right digest when the folder was scanned.
@@ -72,6 +85,20 @@ impl Model {
             .map_err(|source| Error::Read { path: self.file.clone(), source })?;
         agree(&self.file, self.manifest.model.sha256, Digest::of(&bytes))?;
         Ok(bytes)
+    }
+}
+
+impl Model {
+    /// The tensor in a golden file, whose digest is the manifest's. Reads the disk: not for an async thread.
+    pub fn golden_tensor(&self, golden: &GoldenFile) -> Result<Tensor, Error> {
+        let path = resolve(&self.folder, &self.folder.join(&golden.file))?;
+        let (file, _) = open_regular(&path, GOLDEN_BYTES_MAX)?;
+        let mut bytes = Vec::new();
+        file.take(GOLDEN_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(|source| Error::Read { path: path.clone(), source })?;
+        agree(&path, golden.sha256, Digest::of(&bytes))?;
+        npy::parse(bytes.into()).map_err(|what| Error::Golden { path, what })
     }
 }
 

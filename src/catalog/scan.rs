@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::manifest::Manifest;
-use super::model::{Error, Model, open_regular, resolve, verify};
+use super::model::{Error, GOLDEN_BYTES_MAX, Model, open_regular, resolve, verify};
 use super::parse::ManifestError;
 use crate::base::Name;
 
@@ -188,6 +188,20 @@ fn read_model(config: &Config, root: &Path, path: &Path, name: &Name, version: u
     let file = resolve(root, &beside).map_err(|error| from_error(&beside, &error))?;
     let size_bytes =
         verify(&file, about.sha256, config.model_bytes_max).map_err(|error| from_error(&beside, &error))?;
+    let mut rest = GOLDEN_BYTES_MAX;
+    for golden in manifest.golden.iter().flat_map(super::golden::Golden::files) {
+        let beside = folder.join(&golden.file);
+        let real = resolve(&folder, &beside).map_err(|error| from_error(&beside, &error))?;
+        match verify(&real, golden.sha256, rest) {
+            Ok(bytes) => rest -= bytes,
+            Err(Error::TooLarge { bytes, .. }) => {
+                let what = format!("has {bytes} bytes, golden files have at most {GOLDEN_BYTES_MAX} together");
+                let advice = "take fewer or smaller samples".to_owned();
+                return Err(Box::new(Problem { path: beside, position: None, what, advice }));
+            }
+            Err(error) => return Err(from_error(&beside, &error)),
+        }
+    }
     Ok(Model { manifest, folder, size_bytes, file, bytes_max: config.model_bytes_max })
 }
 
@@ -219,8 +233,9 @@ fn from_error(path: &Path, error: &Error) -> Box<Problem> {
         }
         Error::Digest { expected, found, .. } => (
             format!("has SHA-256 {found}, the manifest says {expected}"),
-            "fetch the model again, or correct model.sha256 if the change was meant",
+            "fetch the model again, or correct the manifest's sha256 if the change was meant",
         ),
+        Error::Golden { what, .. } => (what.clone(), "write it with numpy.save"),
     };
     Box::new(Problem { path: path.to_owned(), position: None, what, advice: advice.to_owned() })
 }

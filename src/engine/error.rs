@@ -22,8 +22,8 @@ pub enum Error {
     Declared { model: String, what: String, expected: String, given: String },
     /// This build does not reproduce the sample that came with the model.
     #[error(
-        "model {model} gives {given} with {engine} where sample {sample} has {expected} \
-         (output {output}, element {at}, tolerance {tolerance}): it must not serve"
+        "model {model} gives something else with {engine} than sample {sample} has, so it must not serve: output \
+         {output}, {what}"
     )]
     Sample {
         model: String,
@@ -31,10 +31,8 @@ pub enum Error {
         /// From 1, as the samples stand in the manifest.
         sample: usize,
         output: String,
-        at: usize,
-        expected: f64,
-        given: f64,
-        tolerance: f64,
+        /// Where, what was expected and what came.
+        what: String,
     },
     /// An input is not there.
     #[error("no input {input}; expected {expected}")]

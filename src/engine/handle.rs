@@ -1,14 +1,15 @@
 //! A loaded model, as callers hold it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelValue;
 use tokio::sync::oneshot;
 
 use super::delegate;
 use super::error::Error;
+use super::fallback::Fallback;
 use super::pool::Shared;
 use super::queue::{Caller, Job, Lane};
 use super::session::Session;
@@ -39,8 +40,21 @@ pub(super) struct Computed {
 pub struct PassedOver {
     /// The engine's name.
     pub engine: &'static str,
-    /// Why.
+    /// Why, in a word.
+    pub why: Why,
+    /// Why, for people.
     pub reason: String,
+}
+
+/// Why an engine does not compute a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Why {
+    /// The manifest or the model's operators are for another one.
+    NotChosen,
+    /// It tried and could not.
+    DoesNotLoad,
+    /// It did not reproduce a sample.
+    WrongAnswer,
 }
 
 /// A model with the session that computes it.
@@ -51,44 +65,11 @@ pub(super) struct Loaded {
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) allow_non_finite: bool,
     pub(super) passed_over: Vec<PassedOver>,
-    /// Why a delegate that was asked before does not serve it.
-    pub(super) fallback: Option<Arc<str>>,
-    /// The same model in an engine of this program, for when its delegate does not answer.
-    pub(super) stand_in: Option<Box<Loaded>>,
-    /// Whether that one computed the last request.
-    pub(super) stood_in: AtomicBool,
+    pub(super) fallback: Fallback,
     pub(super) session: Box<dyn Session>,
 }
 
 impl Loaded {
-    /// Computes on this thread; where a delegate does not answer and another engine is loaded, there.
-    pub(super) fn compute(&self, inputs: &[NamedTensor]) -> Result<Computed, Error> {
-        let error = match self.run(inputs) {
-            Ok(tensors) => {
-                if self.stood_in.load(Ordering::Relaxed) && self.stood_in.swap(false, Ordering::Relaxed) {
-                    tracing::info!(model = self.title, engine = self.engine, "a delegate answers again");
-                }
-                return Ok(Computed { tensors, engine: self.engine, fallback: self.fallback.clone() });
-            }
-            Err(error) => error,
-        };
-        let (Some(other), Error::Delegate { reason, .. } | Error::Run { reason, .. }) = (&self.stand_in, &error) else {
-            return Err(error);
-        };
-        // Where neither computes it, it is the request's fault, and the first word on it counts.
-        let tensors = other.run(inputs).map_err(|_| error.clone())?;
-        if !self.stood_in.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                model = self.title,
-                engine = self.engine,
-                stand_in = other.engine,
-                reason,
-                "a delegate does not answer: another engine does, until it is back"
-            );
-        }
-        Ok(Computed { tensors, engine: other.engine, fallback: Some(reason.as_str().into()) })
-    }
-
     /// Computes on this thread. The inputs are arranged; a panic is an error.
     pub(super) fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
         if !self.allow_non_finite {
@@ -177,7 +158,7 @@ impl Handle {
 
     /// The engine that answers while the delegate does not.
     pub fn stand_in(&self) -> Option<&'static str> {
-        self.model.stand_in.as_ref().map(|other| other.engine)
+        self.model.fallback.stand_in.as_ref().map(|other| other.engine)
     }
 
     /// Computes on the pool's threads. `timeout` counts from now, waiting included; None takes the configured one.

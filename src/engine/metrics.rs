@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::error::{Error, Kind};
+use super::handle::Why;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Labels {
@@ -21,6 +22,12 @@ pub(super) struct OfModel {
     model: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PassedOver {
+    engine: &'static str,
+    why: Why,
+}
+
 /// Metrics of this room.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -30,6 +37,7 @@ pub struct Metrics {
     inference: Histogram,
     errors: Family<Labels, Counter>,
     fallbacks: Family<OfModel, Counter>,
+    passed_over: Family<PassedOver, Counter>,
 }
 
 impl Default for Metrics {
@@ -43,6 +51,7 @@ impl Default for Metrics {
             inference: buckets(),
             errors: Family::default(),
             fallbacks: Family::default(),
+            passed_over: Family::default(),
         }
     }
 }
@@ -56,6 +65,8 @@ impl Metrics {
         registry.register_with_unit("engine_inference", "Time to compute", Unit::Seconds, self.inference.clone());
         registry.register("engine_errors", "Models not loaded and requests not answered", self.errors.clone());
         registry.register("engine_fallbacks", "Inferences that a delegate should have computed", self.fallbacks.clone());
+        let help = "Models that an engine was chosen for and did not load or answered wrong";
+        registry.register("engine_passed_over", help, self.passed_over.clone());
     }
 
     pub(super) fn waited(&self, wait: Duration) {
@@ -72,6 +83,15 @@ impl Metrics {
 
     pub(super) fn failed(&self, error: &Error) {
         self.errors.get_or_create(&Labels { kind: error.kind() }).inc();
+    }
+
+    pub(super) fn passed_over(&self, engine: &'static str, why: Why) {
+        self.passed_over.get_or_create(&PassedOver { engine, why }).inc();
+    }
+
+    #[cfg(test)]
+    pub(super) fn passed_over_of(&self, engine: &'static str, why: Why) -> u64 {
+        self.passed_over.get_or_create(&PassedOver { engine, why }).get()
     }
 
     #[cfg(test)]

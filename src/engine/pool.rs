@@ -1,18 +1,20 @@
 //! The threads that compute, and how a model gets to them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::config::Config;
 use super::error::Error;
-use super::handle::{Computed, Handle, Loaded, Outputs, PassedOver, caught, expired};
+use super::fallback::Fallback;
+use super::golden;
+use super::handle::{Computed, Handle, Loaded, Outputs, PassedOver, Why, caught, expired};
 use super::metrics::Metrics;
+use super::onnx::{Outline, check_declared};
 use super::queue::{Job, Lane, Queue};
-use super::sample;
 use super::session::Engine;
-use super::spec::{LoadSpec, TensorSpec, arrange};
+use super::spec::{LoadSpec, TensorSpec};
 use crate::base::Clock;
 
 /// What handles and threads share.
@@ -61,31 +63,35 @@ impl Pool {
     /// declaration and reproduces its samples; [`Handle::passed_over`] says why it was not an earlier one. Takes from a
     /// millisecond to seconds: not for an async thread.
     pub fn load(&self, spec: &LoadSpec) -> Result<Handle, Error> {
+        // What cannot be read is each engine's to say; what can is asked once, for all of them.
+        if spec.format == "onnx"
+            && let Ok(outline) = Outline::of(&spec.bytes)
+        {
+            check_declared(spec, &outline).inspect_err(|error| self.shared.metrics.failed(error))?;
+        }
         let mut last = None;
         let mut passed_over = Vec::new();
-        let mut fallback: Option<Arc<str>> = None;
+        let mut fallback = Fallback::default();
         for (place, engine) in self.engines.iter().enumerate().filter(|(_, engine)| engine.reads(&spec.format)) {
             if let Err(reason) = chosen(engine.as_ref(), spec) {
-                passed_over.push(PassedOver { engine: engine.name(), reason });
+                passed_over.push(PassedOver { engine: engine.name(), why: Why::NotChosen, reason });
                 continue;
             }
             match self.load_with(engine.as_ref(), spec) {
                 Ok(mut model) => {
-                    model.passed_over = passed_over;
-                    model.fallback = fallback;
                     if let Some(true) = engine.wants_stand_in(spec) {
-                        model.stand_in = self.stand_in(place + 1, spec, &mut model.passed_over);
+                        fallback.stand_in = self.stand_in(&self.engines[place + 1..], spec, &mut passed_over);
                     }
+                    (model.passed_over, model.fallback) = (passed_over, fallback);
                     let shared = Arc::clone(&self.shared);
                     return Ok(Handle { shared, model: Arc::new(model), lane: Lane::Request });
                 }
                 Err(error) => {
                     self.shared.metrics.failed(&error);
-                    if engine.wants_stand_in(spec).is_some() {
-                        tracing::warn!(model = spec.title(), engine = engine.name(), reason = %error, "a delegate does not serve: the next engine does");
-                        fallback.get_or_insert_with(|| error.to_string().into());
-                    }
-                    passed_over.push(PassedOver { engine: engine.name(), reason: error.to_string() });
+                    let why = if matches!(error, Error::Sample { .. }) { Why::WrongAnswer } else { Why::DoesNotLoad };
+                    self.shared.metrics.passed_over(engine.name(), why);
+                    fallback.missed(engine.as_ref(), spec, &error);
+                    passed_over.push(PassedOver { engine: engine.name(), why, reason: error.to_string() });
                     last = Some(error);
                 }
             }
@@ -102,24 +108,7 @@ impl Pool {
         })
     }
 
-    /// The model once more, in an engine of this program from `first` on, for when its delegate does not answer.
-    fn stand_in(&self, first: usize, spec: &LoadSpec, passed_over: &mut Vec<PassedOver>) -> Option<Box<Loaded>> {
-        let here = |engine: &&Arc<dyn Engine>| engine.reads(&spec.format) && engine.wants_stand_in(spec).is_none();
-        for engine in self.engines[first..].iter().filter(here) {
-            let loaded = chosen(engine.as_ref(), spec)
-                .and_then(|()| self.load_with(engine.as_ref(), spec).map_err(|error| error.to_string()));
-            match loaded {
-                Ok(model) => return Some(Box::new(model)),
-                Err(reason) => {
-                    let reason = format!("cannot stand in: {reason}");
-                    passed_over.push(PassedOver { engine: engine.name(), reason });
-                }
-            }
-        }
-        None
-    }
-
-    fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
+    pub(super) fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
         let title = spec.title();
         for tensor in spec.inputs.iter().chain(&spec.outputs) {
             self.check_declared(&title, tensor)?;
@@ -134,13 +123,11 @@ impl Pool {
             outputs,
             allow_non_finite,
             passed_over: Vec::new(),
-            fallback: None,
-            stand_in: None,
-            stood_in: AtomicBool::new(false),
+            fallback: Fallback::default(),
             session,
         };
-        for at in 0..spec.samples.len() {
-            self.check_sample(&model, spec, at)?;
+        for (at, sample) in spec.samples.iter().enumerate() {
+            golden::check(&model, sample, at + 1, self.shared.tensor_bytes_max)?;
         }
         Ok(model)
     }
@@ -159,13 +146,6 @@ impl Pool {
                 Err(declared("size", expected, format!("shape {:?}", tensor.shape)))
             }
         }
-    }
-
-    fn check_sample(&self, model: &Loaded, spec: &LoadSpec, at: usize) -> Result<(), Error> {
-        let sample = &spec.samples[at];
-        let inputs = arrange(&model.inputs, sample.inputs.clone(), self.shared.tensor_bytes_max)?;
-        let outputs = model.run(&inputs)?;
-        sample::check(sample, at, &outputs, &model.title, model.engine)
     }
 
     /// How long the longest request has been computing. A model that never ends shows here: a running inference cannot
@@ -198,11 +178,14 @@ impl Drop for Pool {
 }
 
 /// Whether the manifest and the model's operators let this engine try.
-fn chosen(engine: &dyn Engine, spec: &LoadSpec) -> Result<(), String> {
+pub(super) fn chosen(engine: &dyn Engine, spec: &LoadSpec) -> Result<(), String> {
     match &spec.engine {
         Some(wanted) if *wanted != engine.name() => Err(format!("the manifest wants {wanted}")),
         // What the manifest wants is tried, whatever its operators look like.
         Some(_) => Ok(()),
+        None if engine.needs_samples() && spec.samples.is_empty() => {
+            Err("no golden sample shows that it computes this model right".to_owned())
+        }
         None => engine.suits(spec),
     }
 }
@@ -253,7 +236,8 @@ mod tests {
     use super::*;
     use crate::base::{Datatype, ManualClock, Name, Tensor};
     use crate::engine::error::Kind;
-    use crate::engine::fake::{Failing, Fake, Panicking, Slow};
+    use crate::engine::fake::{Biased, Failing, Fake, Panicking, Slow};
+    use crate::engine::session::Session;
     use crate::engine::spec::{NamedTensor, Sample};
 
     fn tensor(name: &str, values: &[f32]) -> NamedTensor {
@@ -277,6 +261,12 @@ mod tests {
             samples: Vec::new(),
             allow_non_finite: false,
         }
+    }
+
+    /// That one and three are `expected` in the middle.
+    fn sample(expected: f32, tolerance: f32) -> Sample {
+        let outputs = vec![tensor("y", &[expected])];
+        Sample { inputs: x(&[1.0, 3.0]), outputs, tolerance, relative_tolerance: 0.0 }
     }
 
     struct Plant {
@@ -414,12 +404,15 @@ mod tests {
     #[test]
     fn a_model_that_does_not_reproduce_its_sample_must_not_serve() {
         let plant = plant(Fake);
-        let sample =
-            |expected| Sample { inputs: x(&[1.0, 3.0]), outputs: vec![tensor("y", &[expected])], tolerance: 0.1 };
+        let sample = |expected| sample(expected, 0.1);
         let with = |samples| LoadSpec { samples, ..spec() };
         assert!(plant.pool.load(&with(vec![sample(2.05)])).is_ok());
         let error = plant.pool.load(&with(vec![sample(2.0), sample(2.5)])).unwrap_err();
-        assert!(error.to_string().contains("gives 2 with fake where sample 2 has 2.5"), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "model press/1 gives something else with fake than sample 2 has, so it must not serve: output y, element 0: \
+             expected 2.5, given 2 (tolerance 0.1); 1 of 1 differ, by at most 0.5"
+        );
         assert!(plant.pool.load(&with(vec![sample(f32::NAN)])).is_err());
         assert_eq!(plant.pool.metrics().errors_of(Kind::Sample), 2);
     }
@@ -428,8 +421,52 @@ mod tests {
     fn the_next_engine_serves_where_the_first_fails_the_sample() {
         let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Failing), Arc::new(Fake)];
         let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
-        let samples = vec![Sample { inputs: x(&[1.0, 3.0]), outputs: vec![tensor("y", &[2.0])], tolerance: 0.0 }];
-        assert_eq!(pool.load(&LoadSpec { samples, ..spec() }).unwrap().engine(), "fake");
+        let handle = pool.load(&LoadSpec { samples: vec![sample(2.0, 0.0)], ..spec() }).unwrap();
+        assert_eq!(handle.engine(), "fake");
+        let [passed] = handle.passed_over() else { panic!("{:?}", handle.passed_over()) };
+        assert_eq!((passed.engine, passed.why), ("failing", Why::DoesNotLoad));
+    }
+
+    #[test]
+    fn an_engine_that_answers_wrong_is_passed_over_counted_and_its_answer_is_told() {
+        let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Biased), Arc::new(Fake)];
+        let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
+        let handle = pool.load(&LoadSpec { samples: vec![sample(2.0, 0.1)], ..spec() }).unwrap();
+        assert_eq!(handle.engine(), "fake");
+        let [passed] = handle.passed_over() else { panic!("{:?}", handle.passed_over()) };
+        assert_eq!((passed.engine, passed.why), ("biased", Why::WrongAnswer));
+        assert!(passed.reason.contains("expected 2, given 3 (tolerance 0.1)"), "{}", passed.reason);
+        assert_eq!(pool.metrics().passed_over_of("biased", Why::WrongAnswer), 1);
+        // Nobody is right: nothing serves, and everybody's answer is told.
+        let none = pool.load(&LoadSpec { samples: vec![sample(9.0, 0.1)], ..spec() }).unwrap_err().to_string();
+        assert!(none.contains("biased: ") && none.contains("given 3 ") && none.contains("given 2 "), "{none}");
+    }
+
+    #[test]
+    fn an_engine_that_needs_samples_takes_nothing_without_one_unless_it_is_asked() {
+        struct Delegate;
+        impl Engine for Delegate {
+            fn name(&self) -> &'static str {
+                "delegate"
+            }
+            fn reads(&self, _: &str) -> bool {
+                true
+            }
+            fn needs_samples(&self) -> bool {
+                true
+            }
+            fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {
+                Fake.load(spec)
+            }
+        }
+        let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Delegate), Arc::new(Fake)];
+        let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
+        let without = pool.load(&spec()).unwrap();
+        assert_eq!(without.engine(), "fake");
+        assert!(without.passed_over()[0].reason.contains("no golden sample"), "{:?}", without.passed_over());
+        assert_eq!(pool.load(&LoadSpec { samples: vec![sample(2.0, 0.0)], ..spec() }).unwrap().engine(), "delegate");
+        let asked = LoadSpec { engine: Some("delegate".to_owned()), ..spec() };
+        assert_eq!(pool.load(&asked).unwrap().engine(), "delegate");
     }
 
     #[test]

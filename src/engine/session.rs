@@ -26,6 +26,12 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// Whether it takes only models that come with samples, unless the manifest asks for it: one that may compute with
+    /// less precision than the model has must show that nobody will notice.
+    fn needs_samples(&self) -> bool {
+        false
+    }
+
     /// Loads a model and checks it against its declaration. Takes as long as the model needs; called on the loader's
     /// thread, never on the pool's. May panic on a hostile file: the caller catches it.
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error>;

@@ -41,6 +41,8 @@ pub struct Sample {
     pub outputs: Vec<NamedTensor>,
     /// Largest absolute difference of any element.
     pub tolerance: f32,
+    /// What may be added to it, as a part of the expected element's size.
+    pub relative_tolerance: f32,
 }
 
 /// A model to load.

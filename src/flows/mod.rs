@@ -49,7 +49,7 @@ pub use collect::{Collect, CollectConfig, CollectMetrics};
 pub use collect_stream::{CollectStream, StreamBatch};
 pub use day::SYNC_SCHEMA;
 pub use frame::{FrameError, FrameLimits};
-pub use load_spec::load_spec;
+pub use load_spec::{LoadSpecError, load_spec};
 pub use receipt::{Receipt, ReceiptError, Span, Verdict};
 pub use request::{Ask, CloudAnswer, CloudRequest, Outcome, RequestMetrics, Requests};
 pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};

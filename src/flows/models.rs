@@ -5,17 +5,19 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::Serialize;
 
-use super::load_spec::load_spec;
+use super::load_spec::{fill, load_spec};
 use super::tally::Tally;
 use crate::base::Name;
 use crate::catalog::{Catalog, Manifest, Model, NormaliseMethod, Values};
-use crate::engine::{Handle, Pool};
+use crate::engine::{Handle, Pool, Why};
 use crate::signal::Normalise;
 
 /// One version of a model that serves.
 pub struct Loaded {
-    /// What its maker says of it.
+    /// What its maker says of it, with the inputs and outputs of the model file where that is left to it.
     pub manifest: Manifest,
+    /// The manifest as it is written.
+    pub(super) written: Manifest,
     /// Where to ask it.
     pub handle: Handle,
     /// What it served.
@@ -206,7 +208,7 @@ impl Models {
     pub(super) fn unchanged(&self, model: &Model) -> Option<Arc<Loaded>> {
         let about = &model.manifest.model;
         let loaded = self.shelf().models.get(&about.name)?.get(&about.version)?.as_ref().ok().map(Arc::clone)?;
-        (loaded.manifest == model.manifest).then_some(loaded)
+        (loaded.written == model.manifest).then_some(loaded)
     }
 
     /// Puts all versions of a model in the place of those that there were.
@@ -254,10 +256,17 @@ pub(super) fn load_one(model: &Model, pool: &Pool) -> Result<Arc<Loaded>, String
     let about = &model.manifest.model;
     let loaded = load_spec(model).map_err(|error| chain(&error)).and_then(|spec| {
         let handle = pool.load(&spec).map_err(|error| chain(&error))?;
-        Ok(Arc::new(Loaded { manifest: model.manifest.clone(), handle, tally: Tally::default() }))
+        let (mut manifest, written) = (model.manifest.clone(), model.manifest.clone());
+        fill(&mut manifest, handle.inputs(), handle.outputs());
+        Ok(Arc::new(Loaded { manifest, written, handle, tally: Tally::default() }))
     });
     match &loaded {
         Ok(loaded) => {
+            // An engine that was the right one and failed is news; one that was not chosen is not.
+            for passed in loaded.handle.passed_over().iter().filter(|passed| passed.why != Why::NotChosen) {
+                let (engine, reason) = (passed.engine, passed.reason.as_str());
+                tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
+            }
             let passed_over = passed_over(&loaded.handle).join("; ");
             tracing::info!(model.name = %about.name, model.version = about.version, model.engine = loaded.handle.engine(), passed_over, "model serves");
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use forebay::base::{Datatype, Tensor};
+use forebay::base::Tensor;
 use forebay::engine::delegate::{Config, Phase, probe};
 use forebay::engine::{Handle, NamedTensor};
 
@@ -182,22 +182,11 @@ fn a_host_looks_for_devices_and_says_what_there_is() {
 }
 
 #[test]
-fn what_the_file_and_the_declaration_disagree_about_is_named() {
+fn a_file_that_is_no_model_is_refused_in_onnx_runtimes_words() {
     let plant = Plant::new(&real(DEVICE), Vec::new());
-    let refusal = |change: &dyn Fn(&mut forebay::engine::LoadSpec)| {
-        let mut spec = crate::delegate_fixture::spec("simple");
-        change(&mut spec);
-        plant.pool.load(&spec).unwrap_err().to_string()
-    };
-    let error = refusal(&|spec| spec.inputs[0].name = "INPUT9".into());
-    assert!(error.contains("the file has no input INPUT9; it has INPUT0, INPUT1"), "{error}");
-    let error = refusal(&|spec| spec.inputs[0].datatype = Datatype::Fp32);
-    assert!(error.contains("input INPUT0 is FP32, in the file INT32"), "{error}");
-    let error = refusal(&|spec| spec.inputs[0].shape = vec![-1, 17]);
-    assert!(error.contains("input INPUT0 has shape [-1, 17], in the file [-1, 16]"), "{error}");
-    let error = refusal(&|spec| spec.outputs[0].name = "y".into());
-    assert!(error.contains("the file has no output y"), "{error}");
-    let error = refusal(&|spec| spec.bytes = Arc::from(&b"no model"[..]));
+    let mut spec = crate::delegate_fixture::spec("simple");
+    spec.bytes = Arc::from(&b"no model"[..]);
+    let error = plant.pool.load(&spec).unwrap_err().to_string();
     assert!(error.contains("with onnxruntime-cpu: its host says: "), "{error}");
 }
 

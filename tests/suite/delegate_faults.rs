@@ -159,7 +159,7 @@ fn a_device_that_computes_wrong_does_not_serve() {
     assert_eq!(handle.engine(), "adder");
     let passed = &handle.passed_over()[0];
     assert_eq!(passed.engine, "onnxruntime-cpu");
-    assert!(passed.reason.contains("gives 2 with onnxruntime-cpu where sample 1 has 1"), "{}", passed.reason);
+    assert!(passed.reason.contains("than sample 1 has") && passed.reason.contains("given 2"), "{}", passed.reason);
     let outputs = ask(&handle, 1, 1).unwrap();
     assert!(outputs.fallback.unwrap().contains("it must not serve"), "the answer says so, too");
 }
@@ -173,7 +173,7 @@ fn a_device_that_computes_wrong_after_a_crash_does_not_serve_again() {
     let reason = poll("a host that is refused", || {
         handle.delegate().unwrap().reason.filter(|reason| reason.contains("does not start"))
     });
-    assert!(reason.contains("where sample 1 has 1"), "{reason}");
+    assert!(reason.contains("than sample 1 has"), "{reason}");
     assert!(ask(&handle, 1, 1).unwrap().fallback.is_some());
     hostile.becomes(&json!({}));
     poll("a device that is right again", || ask(&handle, 1, 1).unwrap().fallback.is_none().then_some(()));

@@ -19,9 +19,8 @@ use super::metrics::{Cause, Metrics};
 use super::process::{Isolation, Process};
 use super::wire::{Load, Ready};
 use crate::base::{Backoff, Clock, Digest};
-use crate::engine::error::Error;
-use crate::engine::sample;
-use crate::engine::spec::{NamedTensor, Sample, TensorSpec};
+use crate::engine::golden;
+use crate::engine::spec::{NamedTensor, Sample, TensorSpec, arrange};
 
 /// Requests that a host may refuse one after the other before it is started anew: a driver can be broken without ending.
 const REFUSALS_MAX: u32 = 3;
@@ -88,6 +87,7 @@ pub(super) struct Task {
     pub(super) file: File,
     /// Of the file.
     pub(super) digest: Digest,
+    pub(super) inputs: Vec<TensorSpec>,
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) samples: Vec<Sample>,
     pub(super) timeout: Duration,
@@ -323,10 +323,11 @@ impl Shared {
 
     /// What a driver computed right before it crashed it may compute wrong afterwards.
     fn samples(&self, link: &mut Link) -> Result<(), String> {
-        for (at, sample) in self.task.samples.iter().enumerate() {
-            let outputs = link.infer(&sample.inputs).map_err(|fault| fault.to_string())?;
-            let engine = self.task.device.provider.engine();
-            sample::check(sample, at, &outputs, &self.task.model, engine).map_err(|error: Error| error.to_string())?;
+        let Task { device, model, inputs, samples, .. } = &self.task;
+        for (at, sample) in samples.iter().enumerate() {
+            let inputs = arrange(inputs, sample.inputs.clone(), usize::MAX).map_err(|error| error.to_string())?;
+            let outputs = link.infer(&inputs).map_err(|fault| fault.to_string())?;
+            golden::compare(model, device.provider.engine(), sample, at + 1, &outputs).map_err(|error| error.to_string())?;
         }
         Ok(())
     }

@@ -107,6 +107,7 @@ impl Engine for Delegate {
             load,
             file,
             digest: Digest::of(&spec.bytes),
+            inputs: spec.inputs.clone(),
             outputs: spec.outputs.clone(),
             samples: spec.samples.clone(),
             timeout: config.timeout(rule),
