@@ -64,7 +64,11 @@ impl Metrics {
         registry.register_with_unit("engine_queue_wait", "Time in the queue", Unit::Seconds, self.queue_wait.clone());
         registry.register_with_unit("engine_inference", "Time to compute", Unit::Seconds, self.inference.clone());
         registry.register("engine_errors", "Models not loaded and requests not answered", self.errors.clone());
-        registry.register("engine_fallbacks", "Inferences that a delegate should have computed", self.fallbacks.clone());
+        registry.register(
+            "engine_fallbacks",
+            "Inferences that a delegate should have computed",
+            self.fallbacks.clone(),
+        );
         let help = "Models that an engine was chosen for and did not load or answered wrong";
         registry.register("engine_passed_over", help, self.passed_over.clone());
     }

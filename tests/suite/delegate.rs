@@ -9,7 +9,7 @@ use forebay::engine::delegate::{Config, Phase, probe};
 use forebay::engine::{Handle, NamedTensor};
 
 use crate::delegate_fixture::{Adder, DEVICE, Plant, ask, is_running, python, settings, signal, wait_for_restart};
-use crate::gateway::poll;
+use crate::gateway::{Gateway, PRESS, Setup, poll};
 
 fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_forebay-delegate"))
@@ -40,7 +40,8 @@ fn plant(more: &str) -> Plant {
 
 fn environment(pid: u32) -> Vec<String> {
     let bytes = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
-    let mut variables: Vec<_> = bytes.split(|&byte| byte == 0).map(|v| String::from_utf8_lossy(v).into_owned()).collect();
+    let mut variables: Vec<_> =
+        bytes.split(|&byte| byte == 0).map(|v| String::from_utf8_lossy(v).into_owned()).collect();
     variables.retain(|variable| !variable.is_empty());
     variables.sort();
     variables
@@ -108,7 +109,10 @@ fn the_host_has_no_network_no_rights_and_nothing_of_ours() {
         .map(|file| std::fs::read_link(file.unwrap().path()).unwrap().to_string_lossy().into_owned())
         .collect();
     // Its end of the socket twice, an error stream, nothing to write to, and nothing of the test's.
-    assert!(files.iter().all(|file| file.starts_with("socket:") || file.starts_with("pipe:") || file == "/dev/null"), "{files:?}");
+    assert!(
+        files.iter().all(|file| file.starts_with("socket:") || file.starts_with("pipe:") || file == "/dev/null"),
+        "{files:?}"
+    );
     assert_eq!(files.iter().filter(|file| file.starts_with("socket:")).count(), 2, "{files:?}");
 }
 
@@ -148,7 +152,9 @@ fn onnx_runtime_asks_for_no_connection_and_leaves_no_file() {
 fn a_host_that_is_killed_or_stopped_is_replaced_and_no_answer_is_lost() {
     let plant = plant("timeout_ms = 200");
     let handle = plant.load("simple").unwrap();
-    for (restart, (how, words)) in [("KILL", "ended"), ("SEGV", "segmentation"), ("STOP", "within 200 ms")].iter().enumerate() {
+    for (restart, (how, words)) in
+        [("KILL", "ended"), ("ABRT", "aborted"), ("STOP", "within 200 ms")].iter().enumerate()
+    {
         let state = handle.delegate().unwrap();
         assert_eq!(ask(&handle, 1, 1).unwrap().fallback, None);
         signal(how, state.pid.unwrap());
@@ -160,6 +166,21 @@ fn a_host_that_is_killed_or_stopped_is_replaced_and_no_answer_is_lost() {
         assert!(after.reason.clone().unwrap().contains(words), "{after:?}");
         assert!(!is_running(state.pid.unwrap()));
     }
+}
+
+#[test]
+fn a_host_that_is_stopped_dies_with_its_gateway() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let section = real(&DEVICE.replace("\"*\"", "\"dense\""));
+    let section = section.replace("[[device]]", "[[delegate.device]]").replace("[[model]]", "[[delegate.model]]");
+    let more = format!("[delegate]\n{section}\n{PRESS}");
+    let mut gateway = Gateway::with(&Setup { models: Some(&models), more: &more, ..Setup::default() });
+    let told = gateway.get("/api/v1/models");
+    let dense = told["models"].as_array().unwrap().iter().find(|model| model["name"] == "dense").unwrap().clone();
+    let pid = u32::try_from(dense["delegate"]["pid"].as_u64().unwrap_or_else(|| panic!("{dense}"))).unwrap();
+    signal("STOP", pid);
+    gateway.kill();
+    poll("the host's end", || (!is_running(pid)).then_some(()));
 }
 
 #[test]
@@ -192,7 +213,10 @@ fn a_file_that_is_no_model_is_refused_in_onnx_runtimes_words() {
 
 #[test]
 fn a_provider_that_the_library_lacks_says_so_and_the_next_engine_serves() {
-    let plant = Plant::new(&real(&DEVICE.replace("provider = \"cpu\"", "provider = \"cuda\"\ndevice = \"0\"")), vec![Arc::new(Adder)]);
+    let plant = Plant::new(
+        &real(&DEVICE.replace("provider = \"cpu\"", "provider = \"cuda\"\ndevice = \"0\"")),
+        vec![Arc::new(Adder)],
+    );
     let handle = plant.load("simple").unwrap();
     assert_eq!((handle.engine(), handle.passed_over()[0].engine), ("adder", "onnxruntime-cuda"));
     assert!(ask(&handle, 1, 1).unwrap().fallback.unwrap().contains("its host says: "));
@@ -200,7 +224,9 @@ fn a_provider_that_the_library_lacks_says_so_and_the_next_engine_serves() {
 
 fn open_vino(model: &str, device: &str) -> Option<(Plant, Handle)> {
     let plugin = in_package("onnxruntime_ep_openvino", "libonnxruntime_providers_openvino_plugin.so")?;
-    let provider = format!("provider = \"openvino\"\ndevice = \"{device}\"\nlibrary = {plugin:?}\nmemory_limit_bytes = 4000000000");
+    let provider = format!(
+        "provider = \"openvino\"\ndevice = \"{device}\"\nlibrary = {plugin:?}\nmemory_limit_bytes = 4000000000"
+    );
     let plant = Plant::new(&real(&DEVICE.replace("provider = \"cpu\"", &provider)), vec![Arc::new(Adder)]);
     let handle = plant.load(model).unwrap();
     Some((plant, handle))
@@ -221,5 +247,9 @@ fn open_vinos_plugin_computes_on_the_device_that_was_named() {
     }
     let (_plant, handle) = open_vino("simple", "NPU").unwrap();
     assert_eq!(handle.engine(), "adder");
-    assert!(handle.passed_over()[0].reason.contains("OpenVINOExecutionProvider has no NPU"), "{:?}", handle.passed_over());
+    assert!(
+        handle.passed_over()[0].reason.contains("OpenVINOExecutionProvider has no NPU"),
+        "{:?}",
+        handle.passed_over()
+    );
 }

@@ -21,13 +21,15 @@ fn gateway(hostile: &Hostile, more: &str) -> Gateway {
 }
 
 fn infer(gateway: &Gateway) -> (u16, Value) {
-    let tensor = |name: &str, first: i32| {
-        json!({ "name": name, "datatype": "INT32", "shape": [1, 16], "data": (first..first + 16).collect::<Vec<_>>() })
-    };
+    let tensor = |name: &str, first: i32| json!({ "name": name, "datatype": "INT32", "shape": [1, 16], "data": (first..first + 16).collect::<Vec<_>>() });
     let body = json!({ "inputs": [tensor("INPUT0", 5), tensor("INPUT1", 1)] });
     let (status, answer) = gateway.post("/v2/models/simple/infer", &body.to_string());
     if status == 200 {
-        assert_eq!((&answer["outputs"][0]["data"][0], &answer["outputs"][1]["data"][15]), (&6.into(), &4.into()), "{answer}");
+        assert_eq!(
+            (&answer["outputs"][0]["data"][0], &answer["outputs"][1]["data"][15]),
+            (&6.into(), &4.into()),
+            "{answer}"
+        );
     }
     (status, answer)
 }
@@ -49,8 +51,13 @@ fn a_fallback_is_in_the_answer_in_the_state_in_the_metrics_and_in_the_log() {
     assert_eq!((status, &answer["parameters"]["forebay_engine"]), (200, &"tract".into()), "{answer}");
     let reason = "its host gave no answer within 300 ms and was killed";
     assert_eq!(answer["parameters"]["forebay_fallback"], reason);
-    let state = poll("a restart", || Some(delegate(&gateway)).filter(|state| state["restarts"] == 1 && state["state"] == "serving"));
-    assert_eq!((&state["reason"], &state["stand_in"], &state["device"]), (&reason.into(), &"tract".into(), &"cpu".into()));
+    let state = poll("a restart", || {
+        Some(delegate(&gateway)).filter(|state| state["restarts"] == 1 && state["state"] == "serving")
+    });
+    assert_eq!(
+        (&state["reason"], &state["stand_in"], &state["device"]),
+        (&reason.into(), &"tract".into(), &"cpu".into())
+    );
     let metrics = gateway.ask("/metrics").1;
     let metrics = metrics.as_str().unwrap();
     assert!(metrics.contains("forebay_engine_fallbacks_total{model=\"simple/1\"} 1"), "{metrics}");

@@ -23,9 +23,9 @@ mod e2e_clients;
 mod e2e_cloud;
 mod e2e_custody;
 #[cfg(feature = "tract")]
-mod e2e_demo;
-#[cfg(feature = "tract")]
 mod e2e_delegate;
+#[cfg(feature = "tract")]
+mod e2e_demo;
 mod e2e_disk;
 mod e2e_exactly_once;
 #[cfg(feature = "nats")]

@@ -259,9 +259,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_right_is_named_with_its_key() {
-        let twice = config("[[device]]\nname = \"a\"\nprovider = \"cpu\"\n[[device]]\nname = \"a\"\nprovider = \"qnn\"");
+        let twice =
+            config("[[device]]\nname = \"a\"\nprovider = \"cpu\"\n[[device]]\nname = \"a\"\nprovider = \"qnn\"");
         assert_eq!(twice.check().unwrap_err(), ("device[1].name".into(), "two devices are called a".into()));
-        let unknown = config("[[device]]\nname = \"a\"\nprovider = \"cpu\"\n[[model]]\nname = \"*\"\ndevices = [\"b\"]");
+        let unknown =
+            config("[[device]]\nname = \"a\"\nprovider = \"cpu\"\n[[model]]\nname = \"*\"\ndevices = [\"b\"]");
         assert_eq!(unknown.check().unwrap_err(), ("model[0].devices".into(), "no device b; a".into()));
         let limits = "[[device]]\nname = \"a\"\nprovider = \"cpu\"\nmemory_hard_limit_bytes = 5";
         assert_eq!(config(limits).check().unwrap_err().0, "device[0].memory_hard_limit_bytes");

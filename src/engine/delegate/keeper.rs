@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest as _, Sha256};
 
 use super::config::{Config, Device};
@@ -101,6 +102,8 @@ struct Inner {
     fault: Option<(Cause, String)>,
     /// In a row.
     refusals: u32,
+    /// A host that is loading, for whoever cannot wait until it has.
+    loading: Option<Pid>,
     stop: bool,
 }
 
@@ -134,7 +137,7 @@ impl Keeper {
             runtime: String::new(),
             placement: String::new(),
         };
-        let inner = Inner { state, fault: None, refusals: 0, stop: false };
+        let inner = Inner { state, fault: None, refusals: 0, loading: None, stop: false };
         let (link, changed) = (Mutex::new(None), Condvar::new());
         let shared = Arc::new(Shared { task, link, inner: Mutex::new(inner), changed });
         let (told, first) = mpsc::sync_channel(1);
@@ -202,7 +205,13 @@ pub(super) enum Refusal {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.shared.inner().stop = true;
+        {
+            let mut inner = self.shared.inner();
+            inner.stop = true;
+            if let Some(pid) = inner.loading.take() {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
@@ -239,6 +248,9 @@ impl Shared {
                 Err(reason) => Some((Cause::Start, format!("its host does not start: {reason}"))),
             };
             let Some((cause, reason)) = ended else { return };
+            if self.inner().stop {
+                return;
+            }
             tracing::error!(model.name = model, device = %device.name, cause = cause.as_str(), reason, "a delegate's host is gone");
             metrics.restarted(model, cause);
             if clock.since_boot().saturating_sub(began) > most {
@@ -268,7 +280,16 @@ impl Shared {
         let home = format!("host-{}-{number}-{start}", std::process::id());
         let (process, socket) = Process::start(config, work_folder, &home, model)?;
         let timeouts = (Duration::from_millis(config.load_timeout_ms), *timeout);
+        {
+            let mut inner = self.inner();
+            if inner.stop {
+                return Err("it is not needed any more".to_owned());
+            }
+            inner.loading = i32::try_from(process.pid()).ok().and_then(Pid::from_raw);
+        }
         let opened = Link::open(socket, load, file, outputs.clone(), timeouts, config.shared_bytes_max);
+        // Before anybody waits for its end: afterwards the number could be another's.
+        self.inner().loading = None;
         let (mut link, ready) = match opened {
             Ok(opened) => opened,
             Err(Fault::Ended) => return Err(format!("it ended while loading, with {}", process.end())),
@@ -327,7 +348,8 @@ impl Shared {
         for (at, sample) in samples.iter().enumerate() {
             let inputs = arrange(inputs, sample.inputs.clone(), usize::MAX).map_err(|error| error.to_string())?;
             let outputs = link.infer(&inputs).map_err(|fault| fault.to_string())?;
-            golden::compare(model, device.provider.engine(), sample, at + 1, &outputs).map_err(|error| error.to_string())?;
+            golden::compare(model, device.provider.engine(), sample, at + 1, &outputs)
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -364,7 +386,8 @@ impl Shared {
                 }
                 // Waits for the request that is being computed.
                 self.take_link();
-                let reason = format!("its host had {memory} bytes of memory, the limit is {limit} (memory_limit_bytes)");
+                let reason =
+                    format!("its host had {memory} bytes of memory, the limit is {limit} (memory_limit_bytes)");
                 return Some((Cause::Memory, reason));
             }
             inner = self.inner();

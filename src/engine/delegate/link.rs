@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::socket::Socket;
+use super::socket::{Socket, buffer};
 use super::system::{Mapping, sealed_memory};
-use super::wire::{self, Load, Ready, Reader, Slot, Torn};
+use super::wire::{self, Load, Reader, Ready, Slot, Torn};
 use crate::base::{Datatype, Tensor};
 use crate::engine::spec::{NamedTensor, TensorSpec};
 
@@ -51,7 +51,9 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Ended => f.write_str("its host ended"),
-            Self::Hung { timeout } => write!(f, "its host gave no answer within {} ms and was killed", timeout.as_millis()),
+            Self::Hung { timeout } => {
+                write!(f, "its host gave no answer within {} ms and was killed", timeout.as_millis())
+            }
             Self::Lied(what) => write!(f, "its host broke the agreement and was killed: {what}"),
             Self::Refused(reason) => write!(f, "its host says: {reason}"),
             Self::TooLarge { bytes, most } => {
@@ -83,8 +85,10 @@ pub(super) struct Link {
     /// What the outputs took at most so far.
     outputs_bytes: usize,
     requests: u64,
-    /// The message that comes or goes.
+    /// The message that goes.
     message: Vec<u8>,
+    /// The one that comes.
+    received: Box<[u8]>,
 }
 
 impl Link {
@@ -99,10 +103,17 @@ impl Link {
     ) -> Result<(Self, Ready), Fault> {
         // Free dimensions count as one: more room is made as soon as it is known what is needed.
         let outputs_bytes = outputs.iter().filter_map(TensorSpec::least_bytes).fold(0, usize::saturating_add);
-        let shared = None;
-        let (requests, message) = (0, Vec::new());
-        let mut link =
-            Self { socket, timeout: load_timeout, outputs, shared, shared_bytes_max, outputs_bytes, requests, message };
+        let mut link = Self {
+            socket,
+            timeout: load_timeout,
+            outputs,
+            shared: None,
+            shared_bytes_max,
+            outputs_bytes,
+            requests: 0,
+            message: Vec::new(),
+            received: buffer(),
+        };
         link.socket.set_timeout(load_timeout).map_err(|error| Fault::Refused(error.to_string()))?;
         let message = wire::json(wire::LOAD, load);
         link.socket.send(&message, Some(model.as_fd())).map_err(|error| link.broken(&error))?;
@@ -224,7 +235,8 @@ impl Link {
                 return Err(outside());
             }
             let bytes: Bytes = mapping.copy_out(slot.offset, slot.bytes).ok_or_else(outside)?.into();
-            let tensor = Tensor::from_bytes(slot.datatype, &slot.shape, bytes).map_err(|error| lied(error.to_string()))?;
+            let tensor =
+                Tensor::from_bytes(slot.datatype, &slot.shape, bytes).map_err(|error| lied(error.to_string()))?;
             Ok(NamedTensor::new(Arc::clone(&spec.name), tensor))
         };
         let outputs = slots.iter().zip(&self.outputs).map(read).collect::<Result<Vec<_>, Fault>>()?;
@@ -238,11 +250,8 @@ impl Link {
     }
 
     fn receive(&mut self) -> Result<(u8, &[u8]), Fault> {
-        let mut message = std::mem::take(&mut self.message);
-        let received = self.socket.receive(&mut message);
-        self.message = message;
-        received.map_err(|error| self.broken(&error))?;
-        let (&kind, body) = self.message.split_first().ok_or(Fault::Ended)?;
+        let length = self.socket.receive(&mut self.received).map_err(|error| self.broken(&error))?;
+        let (&kind, body) = self.received[..length].split_first().ok_or(Fault::Ended)?;
         Ok((kind, body))
     }
 

@@ -70,8 +70,14 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a host for `model`. It dies with the thread that calls this.
-    pub(super) fn start(config: &Config, work_folder: &Path, home: &str, model: &str) -> Result<(Self, Socket), String> {
-        let failed = |what: &str, path: &Path, error: &io::Error| format!("failed to {what} {}: {error}", path.display());
+    pub(super) fn start(
+        config: &Config,
+        work_folder: &Path,
+        home: &str,
+        model: &str,
+    ) -> Result<(Self, Socket), String> {
+        let failed =
+            |what: &str, path: &Path, error: &io::Error| format!("failed to {what} {}: {error}", path.display());
         let home = work_folder.join(home);
         std::fs::create_dir_all(&home).map_err(|error| failed("make", &home, &error))?;
         let (ours, its) = Socket::pair().map_err(|error| format!("failed to make a socket: {error}"))?;

@@ -63,35 +63,33 @@ impl Socket {
         Ok(())
     }
 
-    /// Receives a message into `buffer`, which it makes as long as the message; empty if the other end is gone. Files that
-    /// come with it are closed.
-    pub(super) fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        buffer.resize(MESSAGE_BYTES_MAX, 0);
-        let received = again(|| rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::TRUNC))?;
-        let length = received.1;
-        whole(length)?;
-        buffer.truncate(length);
-        Ok(())
+    /// Receives a message into `buffer`, which has room for the largest, and says how long it is: 0 if the other end is gone.
+    /// Files that come with it are closed.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (_, length) = again(|| rustix::net::recv(&self.0, &mut *buffer, RecvFlags::TRUNC))?;
+        whole(length)
     }
 
     /// Receives a message with the file that came beside it.
     #[cfg_attr(not(feature = "delegate-host"), allow(dead_code, reason = "only a host gets files"))]
-    pub(super) fn receive_with_file(&self, buffer: &mut Vec<u8>) -> io::Result<Option<OwnedFd>> {
-        buffer.resize(MESSAGE_BYTES_MAX, 0);
+    pub(super) fn receive_with_file(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let received = again(|| {
             let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
-            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut buffer[..])], &mut beside, flags)
+            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut beside, flags)
         })?;
         let file = beside.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut files) => files.next(),
             _ => None,
         });
-        whole(received.bytes)?;
-        buffer.truncate(received.bytes);
-        Ok(file)
+        Ok((whole(received.bytes)?, file))
     }
+}
+
+/// Room for the largest message.
+pub(super) fn buffer() -> Box<[u8]> {
+    vec![0; MESSAGE_BYTES_MAX].into_boxed_slice()
 }
 
 impl AsFd for Socket {
@@ -110,9 +108,9 @@ fn again<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
     }
 }
 
-fn whole(length: usize) -> io::Result<()> {
+fn whole(length: usize) -> io::Result<usize> {
     if length <= MESSAGE_BYTES_MAX {
-        return Ok(());
+        return Ok(length);
     }
     let what = format!("a message of {length} bytes, the most is {MESSAGE_BYTES_MAX}");
     Err(io::Error::new(io::ErrorKind::InvalidData, what))
@@ -129,22 +127,21 @@ mod tests {
         let file = sealed_memory(128).unwrap();
         here.send(b"load", Some(file.as_fd())).unwrap();
         here.send(b"run", None).unwrap();
-        let mut buffer = Vec::new();
-        let came = there.receive_with_file(&mut buffer).unwrap().unwrap();
-        assert_eq!((buffer.as_slice(), rustix::fs::fstat(came).unwrap().st_size), (&b"load"[..], 128));
-        assert!(there.receive_with_file(&mut buffer).unwrap().is_none());
-        assert_eq!(buffer, b"run");
+        let mut buffer = buffer();
+        let (length, came) = there.receive_with_file(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], rustix::fs::fstat(came.unwrap()).unwrap().st_size), (&b"load"[..], 128));
+        let (length, none) = there.receive_with_file(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], none.is_none()), (&b"run"[..], true));
     }
 
     #[test]
     fn the_other_ends_death_is_the_end_and_silence_is_a_time_out() {
         let (here, there) = Socket::pair().unwrap();
-        let mut buffer = Vec::new();
+        let mut buffer = buffer();
         here.set_timeout(Duration::from_millis(1)).unwrap();
         assert_eq!(here.receive(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(there);
-        here.receive(&mut buffer).unwrap();
-        assert!(buffer.is_empty());
+        assert_eq!(here.receive(&mut buffer).unwrap(), 0);
         assert_eq!(here.send(b"run", None).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
@@ -154,7 +151,7 @@ mod tests {
         assert!(here.send(&vec![0; MESSAGE_BYTES_MAX + 1], None).is_err());
         let raw = there.into_fd();
         rustix::net::send(&raw, &vec![1; MESSAGE_BYTES_MAX + 1], SendFlags::empty()).unwrap();
-        let error = here.receive(&mut Vec::new()).unwrap_err().to_string();
+        let error = here.receive(&mut buffer()).unwrap_err().to_string();
         assert_eq!(error, "a message of 65537 bytes, the most is 65536");
     }
 }

@@ -106,7 +106,13 @@ pub(super) fn placement(session: &ort::session::Session) -> std::collections::BT
     let session = session.inner();
     let (mut parts, mut count) = (ptr::null(), 0);
     // SAFETY: the session lives through the call; the list that comes back belongs to it.
-    let listed = unsafe { ort::Error::<()>::result_from_status((api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &mut parts, &mut count)) };
+    let listed = unsafe {
+        ort::Error::<()>::result_from_status((api.Session_GetEpGraphAssignmentInfo)(
+            session.ptr(),
+            &mut parts,
+            &mut count,
+        ))
+    };
     if listed.is_err() || parts.is_null() {
         return placement;
     }
@@ -122,7 +128,9 @@ pub(super) fn placement(session: &ort::session::Session) -> std::collections::BT
             std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
         };
         // SAFETY: `part` is one of the session's; only the number of nodes is used.
-        let told = unsafe { ort::Error::<()>::result_from_status((api.EpAssignedSubgraph_GetNodes)(part, &mut nodes, &mut many)) };
+        let told = unsafe {
+            ort::Error::<()>::result_from_status((api.EpAssignedSubgraph_GetNodes)(part, &mut nodes, &mut many))
+        };
         if told.is_ok() {
             *placement.entry(name).or_default() += many;
         }
@@ -230,10 +238,8 @@ pub(super) mod give_up {
     pub(in crate::engine::delegate) fn network_calls(own_pid: u32) -> io::Result<()> {
         rustix::thread::set_no_new_privs(true)?;
         let mut filter = filter(own_pid);
-        let program = sock_fprog {
-            len: u16::try_from(filter.len()).map_err(io::Error::other)?,
-            filter: filter.as_mut_ptr(),
-        };
+        let program =
+            sock_fprog { len: u16::try_from(filter.len()).map_err(io::Error::other)?, filter: filter.as_mut_ptr() };
         // SAFETY: the program points at the filter, which lives until the call returns; the kernel copies it.
         let failed = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
         if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -214,7 +214,9 @@ mod tests {
         let finding = of(root.path(), "nvidia");
         assert!(finding.text.starts_with("NVIDIA L4; NVRM version"), "{}", finding.text);
         assert!(finding.text.contains("there: ") && finding.text.contains("libcuda.so.1"), "{}", finding.text);
-        assert!(finding.text.ends_with("not in the usual places: libcudart.so, libcublasLt.so, libcudnn.so, libnvinfer.so"));
+        assert!(
+            finding.text.ends_with("not in the usual places: libcudart.so, libcublasLt.so, libcudnn.so, libnvinfer.so")
+        );
         assert!(finding.advice.unwrap().contains("onnxruntime-gpu"));
     }
 

@@ -19,7 +19,12 @@ pub(super) fn findings(config: Option<&Config>) -> Vec<Finding> {
     };
     let lacking = if needed { State::Bad } else { State::Absent };
     if let Err(error) = std::fs::File::open(&config.program) {
-        add(lacking, "delegate", format!("no host program at {}: {error}", config.program.display()), Some(GET_PROGRAM));
+        add(
+            lacking,
+            "delegate",
+            format!("no host program at {}: {error}", config.program.display()),
+            Some(GET_PROGRAM),
+        );
         return findings;
     }
     add(State::Ok, "delegate", format!("host program at {}", config.program.display()), None);
@@ -38,8 +43,11 @@ pub(super) fn findings(config: Option<&Config>) -> Vec<Finding> {
             add(State::Ok, "library", format!("{library}: {whose}"), None);
         }
         Ok(found) => {
-            let text = format!("{library} has SHA-256 {found}, which is not the library that was tried; it is not loaded");
-            let advice = format!("take ONNX Runtime {RUNTIME_VERSION} ({GET_LIBRARY}), or, if you trust this one, say library_sha256 = \"{found}\"");
+            let text =
+                format!("{library} has SHA-256 {found}, which is not the library that was tried; it is not loaded");
+            let advice = format!(
+                "take ONNX Runtime {RUNTIME_VERSION} ({GET_LIBRARY}), or, if you trust this one, say library_sha256 = \"{found}\""
+            );
             add(lacking, "library", text, Some(&advice));
             return findings;
         }
@@ -49,7 +57,9 @@ pub(super) fn findings(config: Option<&Config>) -> Vec<Finding> {
             && let Err(error) = std::fs::File::open(plugin)
         {
             let advice = match device.provider.as_str() {
-                "openvino" => "pip install onnxruntime-ep-openvino (x86_64) has libonnxruntime_providers_openvino_plugin.so",
+                "openvino" => {
+                    "pip install onnxruntime-ep-openvino (x86_64) has libonnxruntime_providers_openvino_plugin.so"
+                }
                 _ => "the provider's own package has it",
             };
             let text = format!("device {} needs {}: {error}", device.name, plugin.display());
@@ -82,7 +92,8 @@ pub(super) fn findings(config: Option<&Config>) -> Vec<Finding> {
         if !there {
             let provider = device.provider.as_str();
             let text = format!("device {} wants {provider}, which this ONNX Runtime was built without", device.name);
-            let advice = format!("take a build with {provider} (docs/delegate.md lists them) and say its library_sha256");
+            let advice =
+                format!("take a build with {provider} (docs/delegate.md lists them) and say its library_sha256");
             add(State::Bad, "provider", text, Some(&advice));
         }
     }

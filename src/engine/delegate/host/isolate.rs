@@ -88,7 +88,9 @@ mod tests {
         }
         assert!(call(libc::SYS_kill, 77) && call(libc::SYS_tgkill, 77));
         assert!(!call(libc::SYS_kill, 1) && !call(libc::SYS_tgkill, 78) && !call(libc::SYS_kill, u32::MAX));
-        assert!(!call(libc::SYS_ptrace, 0) && !call(libc::SYS_io_uring_setup, 0) && !call(libc::SYS_process_vm_readv, 0));
+        assert!(
+            !call(libc::SYS_ptrace, 0) && !call(libc::SYS_io_uring_setup, 0) && !call(libc::SYS_process_vm_readv, 0)
+        );
         if cfg!(target_arch = "x86_64") {
             assert!(!call(0x4000_0000 | libc::SYS_read, 0), "the 32-bit way of calling");
         }

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use ort::environment::Environment;
-use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider as Options, ExecutionProvider, ExecutionProviderDispatch};
+use ort::ep::{
+    self, ArbitrarilyConfigurableExecutionProvider as Options, ExecutionProvider, ExecutionProviderDispatch,
+};
 use ort::memory::DeviceType;
 use ort::session::builder::SessionBuilder;
 
@@ -73,8 +75,7 @@ fn listed(
         let there = if words.is_empty() { "none".to_owned() } else { words.join("; ") };
         return Err(format!("{name} has no {wanted}; it lists {there}"));
     };
-    let options: Vec<_> =
-        runtime.options.iter().map(|(key, value)| (format!("{name}.{key}"), value.clone())).collect();
+    let options: Vec<_> = runtime.options.iter().map(|(key, value)| (format!("{name}.{key}"), value.clone())).collect();
     let device = all.into_iter().nth(index);
     let builder = builder.with_devices(device, Some(&options)).map_err(|error| error.to_string())?;
     Ok((builder, format!("{name} {}", words[index])))

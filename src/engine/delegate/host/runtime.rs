@@ -48,7 +48,9 @@ impl Model {
         let placement = placement(&session);
         let taken = placement.get(load.runtime.provider.name()).copied().unwrap_or(0);
         if !placement.is_empty() && taken == 0 {
-            return Err(format!("{device} takes none of the model's operators: all would be computed by ONNX Runtime's own"));
+            return Err(format!(
+                "{device} takes none of the model's operators: all would be computed by ONNX Runtime's own"
+            ));
         }
         let selector = outputs.iter().fold(OutputSelector::no_default(), |selector, (name, _)| selector.with(name));
         let options = RunOptions::new().map_err(|error| error.to_string())?.with_outputs(selector);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::isolate::{Given, limit_memory};
 use super::provider;
 use super::runtime::{Model, Outputs};
-use crate::engine::delegate::socket::Socket;
+use crate::engine::delegate::socket::{Socket, buffer};
 use crate::engine::delegate::system::Mapping;
 use crate::engine::delegate::wire::{self, Load, Probe, Reader, Slot};
 
@@ -23,11 +23,11 @@ struct Host {
 pub(super) fn serve(given: Given) -> Result<(), String> {
     let socket = Socket::inherited().map_err(|error| format!("failed to use standard input: {error}"))?;
     let mut host = Host { given, model: None, memory: None, kept: None, message: Vec::new() };
-    let mut received = Vec::new();
+    let mut received = buffer();
     loop {
-        let file =
+        let (length, file) =
             socket.receive_with_file(&mut received).map_err(|error| format!("failed to hear the gateway: {error}"))?;
-        let Some((&kind, body)) = received.split_first() else { return Ok(()) };
+        let Some((&kind, body)) = received[..length].split_first() else { return Ok(()) };
         host.message.clear();
         host.hear(kind, body, file)?;
         if !host.message.is_empty() {
@@ -86,7 +86,9 @@ impl Host {
     fn load(&mut self, load: &Load, file: &OwnedFd) -> Result<Vec<u8>, String> {
         if load.protocol != wire::PROTOCOL {
             let (its, ours) = (load.protocol, wire::PROTOCOL);
-            return Err(format!("the gateway speaks version {its} of the protocol, this host {ours}; install one release"));
+            return Err(format!(
+                "the gateway speaks version {its} of the protocol, this host {ours}; install one release"
+            ));
         }
         if !self.given.off_the_network && !load.allow_network {
             let reason = "nothing keeps it off the network here: neither namespaces nor filters are allowed";

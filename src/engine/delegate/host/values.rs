@@ -65,13 +65,15 @@ pub(super) fn input<'m>(slot: &Slot, memory: &'m Mapping) -> Result<SessionInput
     }
     let bytes = memory.view(slot.offset, slot.bytes).ok_or("an input lies outside the memory")?;
     by_datatype!(slot.datatype, typed(slot, bytes), {
-        let tensor = crate::base::Tensor::from_bytes(Datatype::Bytes, &slot.shape, bytes::Bytes::copy_from_slice(bytes));
+        let tensor =
+            crate::base::Tensor::from_bytes(Datatype::Bytes, &slot.shape, bytes::Bytes::copy_from_slice(bytes));
         let tensor = tensor.map_err(|error| error.to_string())?;
         fn text(bytes: &[u8]) -> Result<String, String> {
             String::from_utf8(bytes.to_vec()).map_err(|_| "ONNX Runtime takes no text that is not UTF-8".to_owned())
         }
         let texts = tensor.texts().into_iter().flatten().map(text).collect::<Result<Vec<String>, String>>()?;
-        let strings = Tensor::from_string_array((slot.shape.to_vec(), &texts[..])).map_err(|error| error.to_string())?;
+        let strings =
+            Tensor::from_string_array((slot.shape.to_vec(), &texts[..])).map_err(|error| error.to_string())?;
         Ok(strings.into())
     })
 }
