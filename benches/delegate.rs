@@ -15,6 +15,10 @@ use forebay::base::{Clock, Datatype, Name, SystemClock, Tensor};
 use forebay::engine::delegate::{self, delegates};
 use forebay::engine::{LoadSpec, NamedTensor, Outline, Port, Session, TensorSpec};
 
+/// As in the gateway.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROUNDS: usize = 40;
 
 fn spec(name: &str, bytes: Vec<u8>) -> LoadSpec {

@@ -178,6 +178,9 @@ fn a_host_that_is_stopped_dies_with_its_gateway() {
     let told = gateway.get("/api/v1/models");
     let dense = told["models"].as_array().unwrap().iter().find(|model| model["name"] == "dense").unwrap().clone();
     let pid = u32::try_from(dense["delegate"]["pid"].as_u64().unwrap_or_else(|| panic!("{dense}"))).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    // The gateway does without, and a child inherits that.
+    assert!(status.contains("THP_enabled:\t1"), "its weights are not on huge pages: {status}");
     signal("STOP", pid);
     gateway.kill();
     poll("the host's end", || (!is_running(pid)).then_some(()));

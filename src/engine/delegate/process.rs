@@ -6,8 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -18,6 +19,8 @@ use super::socket::Socket;
 const LINE_BYTES_MAX: u64 = 1024;
 /// Lines of one host that go into the log.
 const LINES_LOGGED: usize = 50;
+/// How long what a dead host said last is waited for.
+const LAST_WORDS_WAIT: Duration = Duration::from_millis(200);
 /// Lines that are remembered for the reason why it ended.
 const LINES_REMEMBERED: usize = 3;
 
@@ -65,7 +68,8 @@ pub(super) struct Process {
     child: Child,
     home: PathBuf,
     last_words: Arc<Mutex<Vec<String>>>,
-    listener: Option<JoinHandle<()>>,
+    /// Ends with the thread that hears its standard error.
+    listener: Option<mpsc::Receiver<()>>,
 }
 
 impl Process {
@@ -110,8 +114,14 @@ impl Process {
         let mut process = Self { child, home, last_words: Arc::default(), listener: None };
         if let Some(stderr) = process.child.stderr.take() {
             let (last_words, model) = (Arc::clone(&process.last_words), model.to_owned());
-            let listen = move || listen(stderr, &last_words, &model);
-            process.listener = thread::Builder::new().name("delegate-words".to_owned()).spawn(listen).ok();
+            let (heard, listener) = mpsc::sync_channel(1);
+            let listen = move || {
+                listen(stderr, &last_words, &model);
+                drop(heard);
+            };
+            if thread::Builder::new().name("delegate-words".to_owned()).spawn(listen).is_ok() {
+                process.listener = Some(listener);
+            }
         }
         Ok((process, ours))
     }
@@ -135,22 +145,19 @@ impl Process {
 
     /// Ends it and all that it started, takes its home away, and says how it ended.
     pub(super) fn end(mut self) -> String {
-        // It may have ended by itself and say so better than the signal would.
+        // It may have ended by itself, or be about to, and say so better than our signal would.
         let before = self.child.try_wait().ok().flatten();
         self.kill();
-        let status = before.or_else(|| self.child.wait().ok());
-        if let Some(listener) = self.listener.take()
-            && before.is_some()
-        {
-            // Its group is gone, so its standard error ends: what it said last belongs to the reason.
-            drop(listener.join());
+        let Some(status) = before.or_else(|| self.child.wait().ok()) else { return String::new() };
+        if before.is_none() && status.signal() == Some(libc::SIGKILL) {
+            return how(status);
+        }
+        if let Some(listener) = self.listener.take() {
+            // Its group is gone, so its standard error ends, unless something left the group and holds it.
+            let _ = listener.recv_timeout(LAST_WORDS_WAIT);
         }
         let words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner).join(" / ");
-        match (before, words.is_empty()) {
-            (None, _) => status.map_or_else(String::new, how),
-            (Some(status), true) => how(status),
-            (Some(status), false) => format!("{}; its last words: {words}", how(status)),
-        }
+        if words.is_empty() { how(status) } else { format!("{}; its last words: {words}", how(status)) }
     }
 
     /// Now, whatever it does.
@@ -270,7 +277,7 @@ mod tests {
         let config = program(folder.path(), r#"/usr/bin/env >&2; echo "in $(pwd)" >&2; ls /proc/self/fd | wc -l >&2"#);
         let (mut process, _socket) = Process::start(&config, folder.path(), "host-1", "press/1").unwrap();
         wait(&mut process);
-        drop(process.listener.take().unwrap().join());
+        let _ = process.listener.take().unwrap().recv();
         let words = process.last_words.lock().unwrap().clone();
         assert!(words.iter().any(|word| word.ends_with("/host-1")), "{words:?}");
         let home = process.home.clone();

@@ -25,6 +25,8 @@ pub(super) fn give_up(parent: u32) -> Result<Given, String> {
     calls::files().map_err(|error| failed("close inherited files", &error))?;
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
+    // The gateway does without huge pages and its children inherit that; weights are read faster with them.
+    let _ = rustix::thread::disable_transparent_huge_pages(false);
     // Containers and hardened units refuse the one or the other; the gateway looks for itself what holds.
     let namespace = calls::network_namespace().is_ok();
     let no_rights = CapabilitySets {
