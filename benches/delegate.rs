@@ -102,7 +102,7 @@ fn main() {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let config: delegate::Config = toml::from_str(&text).unwrap();
     let work_folder = folder.path().join("delegate");
-    let engines = delegates(config, work_folder, &clock, &delegate::Metrics::default()).unwrap();
+    let engines = delegates(config, &work_folder, &clock, &delegate::Metrics::default()).unwrap();
     let environment = ort::init_from(&library).unwrap().with_telemetry(false).build().unwrap();
 
     println!("a request through the host beside a loop in this process, medians; CPU is both processes'");

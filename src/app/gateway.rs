@@ -246,7 +246,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             // Hosts have it as part of their home's path, so it must hold wherever they are.
             let folder = config.work_folder.clone().unwrap_or(delegate_folder);
             let folder = std::path::absolute(folder).context("failed to use delegate.work_folder")?;
-            delegate::delegates(config, folder, &clock, &delegate_metrics)?
+            delegate::delegates(config, &folder, &clock, &delegate_metrics)?
         }
         None => Vec::new(),
     };

@@ -106,7 +106,7 @@ impl Plant {
         let folder = tempfile::tempdir().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let work_folder = folder.path().join("delegate");
-        let mut engines = delegates(config, work_folder, &clock, &delegate::Metrics::default()).unwrap();
+        let mut engines = delegates(config, &work_folder, &clock, &delegate::Metrics::default()).unwrap();
         engines.extend(others);
         let pool = Pool::start(&engine::Config { threads: 2, ..Default::default() }, engines, clock).unwrap();
         Self { pool, folder }

@@ -1,6 +1,6 @@
 //! The engine that this program sees: it loads a model into a host and passes requests on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,20 +28,20 @@ pub struct Delegate {
 /// One engine for each configured device, in their order. Takes away what an earlier run left in `work_folder`.
 pub fn delegates(
     config: Config,
-    work_folder: PathBuf,
+    work_folder: &Path,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Vec<Arc<dyn Engine>>, Error> {
     if let Err((key, problem)) = config.check() {
         return Err(Error::Setting { setting: format!("delegate.{key}"), problem });
     }
-    clear(&work_folder);
+    clear(work_folder);
     let (config, numbers) = (Arc::new(config), Arc::<AtomicU64>::default());
     let engine = |device: &Device| {
         Arc::new(Delegate {
             config: Arc::clone(&config),
             device: device.clone(),
-            work_folder: work_folder.clone(),
+            work_folder: work_folder.to_owned(),
             numbers: Arc::clone(&numbers),
             clock: Arc::clone(clock),
             metrics: metrics.clone(),
