@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// From the start to the first time that seldom used code is given back; six times longer to each next.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// From the start to the first time that seldom used code is given back; five times longer to each next.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 const LAST_LOOK: Duration = Duration::from_secs(600);
 
 /// Asks the kernel not to back this process with 2 MiB pages: an allocator that touches a few KiB of each arena would
@@ -42,7 +42,7 @@ pub(crate) async fn stay_small(stop: CancellationToken) {
     let mut pause = FIRST_LOOK;
     while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
         give_back_unused_code();
-        pause = (pause * 6).min(LAST_LOOK);
+        pause = (pause * 5).min(LAST_LOOK);
     }
 }
 
