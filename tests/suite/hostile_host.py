@@ -128,7 +128,7 @@ while True:
             os.kill(os.getpid(), signal.SIGSEGV)
         if runs == MODE.get("exit_at"):
             sys.exit(3)
-        if runs == MODE.get("hang_at"):
+        if runs == MODE.get("hang_at") or os.path.exists(MODE.get("hang_if", "")):
             time.sleep(1000)
         if MODE.get("leak"):
             leaked.append(b"x" * MODE["leak"])
