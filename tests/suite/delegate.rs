@@ -150,10 +150,10 @@ fn onnx_runtime_asks_for_no_connection_and_leaves_no_file() {
 
 #[test]
 fn a_host_that_is_killed_or_stopped_is_replaced_and_no_answer_is_lost() {
-    let plant = plant("timeout_ms = 200");
+    let plant = plant("timeout_ms = 1000");
     let handle = plant.load("simple").unwrap();
     for (restart, (how, words)) in
-        [("KILL", "ended"), ("ABRT", "aborted"), ("STOP", "within 200 ms")].iter().enumerate()
+        [("KILL", "ended"), ("ABRT", "aborted"), ("STOP", "within 1000 ms")].iter().enumerate()
     {
         let state = handle.delegate().unwrap();
         assert_eq!(ask(&handle, 1, 1).unwrap().fallback, None);
@@ -239,7 +239,9 @@ fn open_vino(model: &str, device: &str) -> Option<(Plant, Handle)> {
 fn open_vinos_plugin_computes_on_the_device_that_was_named() {
     let Some((_plant, handle)) = open_vino("simple", "CPU") else {
         // Intel's wheel is for x86_64 only.
-        assert!(cfg!(not(target_arch = "x86_64")), "make test installs onnxruntime-ep-openvino");
+        if cfg!(target_arch = "x86_64") {
+            panic!("make test installs onnxruntime-ep-openvino");
+        }
         return;
     };
     assert_eq!(handle.engine(), "onnxruntime-openvino", "{:?}", handle.passed_over());

@@ -45,7 +45,7 @@ fn a_fallback_is_in_the_answer_in_the_state_in_the_metrics_and_in_the_log() {
     let hostile = Hostile::new(&json!({}));
     let hang = hostile.folder.path().join("hang");
     hostile.becomes(&json!({ "hang_if": hang }));
-    let mut gateway = gateway(&hostile, "timeout_ms = 300");
+    let mut gateway = gateway(&hostile, "timeout_ms = 1000");
     let (status, answer) = infer(&gateway);
     assert_eq!((status, &answer["parameters"]), (200, &Value::Null));
     assert_eq!(delegate(&gateway)["state"], "serving");
@@ -53,12 +53,12 @@ fn a_fallback_is_in_the_answer_in_the_state_in_the_metrics_and_in_the_log() {
     let (status, answer) = infer(&gateway);
     std::fs::remove_file(&hang).unwrap();
     assert_eq!((status, &answer["parameters"]["forebay_engine"]), (200, &"tract".into()), "{answer}");
-    let reason = "its host gave no answer within 300 ms and was killed";
+    let reason = "its host gave no answer within 1000 ms and was killed";
     assert_eq!(answer["parameters"]["forebay_fallback"], reason);
     let state = poll("a restart", || {
         Some(delegate(&gateway)).filter(|state| state["restarts"].as_u64() > Some(0) && state["state"] == "serving")
     });
-    assert!(state["reason"].as_str().unwrap().contains("no answer within 300 ms"), "{state}");
+    assert!(state["reason"].as_str().unwrap().contains("no answer within 1000 ms"), "{state}");
     assert_eq!((&state["stand_in"], &state["device"]), (&"tract".into(), &"cpu".into()));
     let metrics = gateway.ask("/metrics").1;
     let metrics = metrics.as_str().unwrap();
