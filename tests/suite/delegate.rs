@@ -225,19 +225,24 @@ fn a_provider_that_the_library_lacks_says_so_and_the_next_engine_serves() {
     assert!(ask(&handle, 1, 1).unwrap().fallback.unwrap().contains("its host says: "));
 }
 
-fn open_vino(model: &str, device: &str) -> Option<(Plant, Handle)> {
+/// None where the plugin is not installed.
+fn open_vino_settings(device: &str, options: &str) -> Option<String> {
     let plugin = in_package("onnxruntime_ep_openvino", "libonnxruntime_providers_openvino_plugin.so")?;
     let provider = format!(
-        "provider = \"openvino\"\ndevice = \"{device}\"\nlibrary = {plugin:?}\nmemory_limit_bytes = 4000000000"
+        "provider = \"openvino\"\ndevice = \"{device}\"\nlibrary = {plugin:?}\n{options}\nmemory_limit_bytes = 4000000000"
     );
-    let plant = Plant::new(&real(&DEVICE.replace("provider = \"cpu\"", &provider)), vec![Arc::new(Adder)]);
+    Some(real(&DEVICE.replace("provider = \"cpu\"", &provider)))
+}
+
+fn open_vino(model: &str, device: &str, options: &str) -> Option<(Plant, Handle)> {
+    let plant = Plant::new(&open_vino_settings(device, options)?, vec![Arc::new(Adder)]);
     let handle = plant.load(model).unwrap();
     Some((plant, handle))
 }
 
 #[test]
 fn open_vinos_plugin_computes_on_the_device_that_was_named() {
-    let Some((_plant, handle)) = open_vino("simple", "CPU") else {
+    let Some((_plant, handle)) = open_vino("simple", "CPU", "") else {
         // Intel's wheel is for x86_64 only.
         if cfg!(target_arch = "x86_64") {
             panic!("make test installs onnxruntime-ep-openvino");
@@ -250,11 +255,21 @@ fn open_vinos_plugin_computes_on_the_device_that_was_named() {
     for rows in [1, 7] {
         assert_eq!(ask(&handle, 3, rows).unwrap().fallback, None);
     }
-    let (_plant, handle) = open_vino("simple", "NPU").unwrap();
+    let (_plant, handle) = open_vino("simple", "NPU", "").unwrap();
     assert_eq!(handle.engine(), "adder");
     assert!(
         handle.passed_over()[0].reason.contains("OpenVINOExecutionProvider has no NPU"),
         "{:?}",
         handle.passed_over()
+    );
+    // On a CPU with bfloat16 it computes in that, and the golden inputs notice; asked for 32 bits, it is right everywhere.
+    let precise = r#"options = { load_config = '{"CPU":{"INFERENCE_PRECISION_HINT":"f32"}}' }"#;
+    let (_plant, handle) = open_vino("dense", "CPU", precise).unwrap();
+    assert_eq!(handle.engine(), "onnxruntime-openvino", "{:?}", handle.passed_over());
+    let refused =
+        Plant::new(&open_vino_settings("CPU", "").unwrap(), Vec::new()).load("dense").map_err(|e| e.to_string());
+    assert!(
+        refused.as_ref().is_ok() || refused.as_ref().is_err_and(|error| error.contains("than sample 1 has")),
+        "{refused:?}"
     );
 }

@@ -202,6 +202,17 @@ impl Config {
         Ok(())
     }
 
+    /// With paths that mean the same in a host, which works in a folder of its own.
+    pub(super) fn absolute(mut self) -> Self {
+        let plugins = self.device.iter_mut().filter_map(|device| device.library.as_mut());
+        for path in [&mut self.program, &mut self.library].into_iter().chain(plugins).chain(&mut self.library_folders) {
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute;
+            }
+        }
+        self
+    }
+
     /// The rule for a model.
     pub(super) fn rule(&self, model: &Name) -> Option<&Rule> {
         let named = self.model.iter().find(|rule| rule.name == model.as_str());
@@ -269,6 +280,15 @@ mod tests {
         assert_eq!(config(limits).check().unwrap_err().0, "device[0].memory_hard_limit_bytes");
         let provider: Result<Config, _> = toml::from_str("[[device]]\nname = \"a\"\nprovider = \"gpu\"");
         assert!(provider.unwrap_err().to_string().contains("expected one of `cpu`, `cuda`, `tensorrt`"));
+    }
+
+    #[test]
+    fn paths_mean_the_same_in_a_folder_of_a_hosts_own() {
+        let text = "program = \"a/host\"\nlibrary_folders = [\"/b\"]\n[[device]]\nname = \"a\"\nprovider = \"qnn\"\nlibrary = \"c.so\"";
+        let config = config(text).absolute();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!((config.program, config.library_folders), (here.join("a/host"), vec![PathBuf::from("/b")]));
+        assert_eq!(config.device[0].library, Some(here.join("c.so")));
     }
 
     #[test]

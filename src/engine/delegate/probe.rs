@@ -11,6 +11,7 @@ use super::wire::{self, Found, PROTOCOL, Probe};
 
 /// Starts a host, has it load the configured libraries and say what it finds, and ends it. Takes as long as the libraries need.
 pub fn probe(config: &Config, work_folder: &Path) -> Result<(Found, Isolation), String> {
+    let config = &config.clone().absolute();
     library::check(&config.library, config.library_sha256)?;
     let home = format!("host-{}-probe", std::process::id());
     let (process, socket) = Process::start(config, work_folder, &home, "none, only looking")?;

@@ -36,7 +36,7 @@ pub fn delegates(
         return Err(Error::Setting { setting: format!("delegate.{key}"), problem });
     }
     clear(work_folder);
-    let (config, numbers) = (Arc::new(config), Arc::<AtomicU64>::default());
+    let (config, numbers) = (Arc::new(config.absolute()), Arc::<AtomicU64>::default());
     let engine = |device: &Device| {
         Arc::new(Delegate {
             config: Arc::clone(&config),
