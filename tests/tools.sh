@@ -37,6 +37,18 @@ PY
   "$folder/python/bin/pip" install --quiet --disable-pip-version-check "$@"
 }
 
+# The ONNX project's node tests lie in the wheels up to 1.17. They are read, nothing of that release is run: any
+# platform's wheel has them.
+node_tests() {
+  local data="$folder/onnx-1.17.0"
+  [ -d "$data/onnx/backend/test/data/node" ] && return
+  echo "== the ONNX project's node tests from PyPI into $data"
+  rm -rf "$data.new" "$data"
+  "$folder/python/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile --only-binary=:all: \
+    --platform manylinux2014_x86_64 --python-version 3.11 --target "$data.new" onnx==1.17.0
+  mv "$data.new" "$data"
+}
+
 mkdir -p "$folder"
 case $what in
   test)
@@ -51,6 +63,7 @@ case $what in
       xgboost-cpu==3.2.0 lightgbm==4.7.0 schemathesis==4.32.5 kserve==0.21.0
     # Intel's provider for a delegate is made for this architecture only.
     if [ "$(uname -m)" = x86_64 ]; then python onnxruntime-ep-openvino==1.8.1; fi
+    node_tests
     ;;
   bench)
     packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server /usr/sbin/rsyslogd=rsyslog python3=python3 \

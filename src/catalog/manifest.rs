@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Table;
 
 use super::golden::Golden;
+use super::serving::Serving;
 use super::values::Values;
 use crate::base::{Datatype, Digest, Name};
 
@@ -22,6 +23,8 @@ pub struct Manifest {
     pub normalise: Option<Normalisation>,
     /// `[thresholds]`: when a score becomes an alert, unless the configuration says otherwise.
     pub thresholds: Option<Thresholds>,
+    /// `[serving]`: when it is loaded, how much it needs, whether its requests are computed together.
+    pub serving: Serving,
     /// `[provenance]`: where data and weights come from, in the author's own keys.
     pub provenance: Table,
     /// `[quality]`: what was measured, in the author's own keys.

@@ -98,7 +98,7 @@ impl Model {
             .read_to_end(&mut bytes)
             .map_err(|source| Error::Read { path: path.clone(), source })?;
         agree(&path, golden.sha256, Digest::of(&bytes))?;
-        npy::parse(bytes.into()).map_err(|what| Error::Golden { path, what })
+        npy::parse(&bytes.into()).map_err(|what| Error::Golden { path, what })
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::base::{Datatype, Tensor};
 
 /// Reads a file's bytes. The error says what is wrong and what to do.
-pub(super) fn parse(bytes: Bytes) -> Result<Tensor, String> {
+pub(super) fn parse(bytes: &Bytes) -> Result<Tensor, String> {
     let torn = || "it is no array that numpy.save wrote".to_owned();
     let head = bytes.strip_prefix(b"\x93NUMPY").ok_or_else(torn)?;
     let (&[major, _], rest) = head.split_first_chunk::<2>().ok_or_else(torn)?;
@@ -85,7 +85,7 @@ fn texts(
     character: impl Fn(&[u8]) -> Option<char>,
 ) -> Result<Tensor, String> {
     let size = width.parse::<usize>().ok().and_then(|width| width.checked_mul(unit)).filter(|&size| size > 0);
-    let size = size.filter(|size| data.len() % size == 0).ok_or_else(|| "its texts are torn".to_owned())?;
+    let size = size.filter(|size| data.len().is_multiple_of(*size)).ok_or_else(|| "its texts are torn".to_owned())?;
     let mut texts = Vec::with_capacity(data.len() / size);
     for text in data.chunks_exact(size) {
         let text: Option<String> = text.chunks_exact(unit).map(&character).collect();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn parsed(header: &str, data: &[u8]) -> Result<Tensor, String> {
-        parse(file(header, data).into())
+        parse(&file(header, data).into())
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }";
         let whole = file(header, &[0; 8]);
         for length in 0..whole.len() {
-            assert!(parse(whole[..length].to_vec().into()).is_err(), "{length}");
+            assert!(parse(&whole[..length].to_vec().into()).is_err(), "{length}");
         }
         let refused = |from: &str, to: &str| parsed(&header.replace(from, to), &[0; 8]).unwrap_err();
         assert!(refused("False", "True").contains("ascontiguousarray"));
@@ -139,6 +139,6 @@ mod tests {
         assert!(refused("'<f4'", "[('a', '<f4')]").contains("record"));
         assert!(refused("(2,)", "(18446744073709551615, 2)").contains("larger than memory"));
         assert!(refused("(2,)", "(3,)").contains("12"));
-        assert!(parse(Bytes::from_static(b"weights")).unwrap_err().contains("numpy.save"));
+        assert!(parse(&Bytes::from_static(b"weights")).unwrap_err().contains("numpy.save"));
     }
 }

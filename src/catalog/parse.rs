@@ -7,6 +7,7 @@ use toml::{Spanned, Table};
 
 use super::golden::Golden;
 use super::manifest::{About, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
+use super::serving::Serving;
 
 const MAX_PORTS: usize = 64;
 const MAX_DIMS: usize = 8;
@@ -36,6 +37,7 @@ struct Raw {
     training: Option<Spanned<Training>>,
     normalise: Option<Spanned<Normalisation>>,
     thresholds: Option<Spanned<Thresholds>>,
+    serving: Option<Spanned<Serving>>,
     #[serde(default)]
     provenance: Table,
     #[serde(default)]
@@ -82,10 +84,11 @@ fn checked(raw: Raw) -> Result<Manifest, Wrong> {
     let training = raw.training.map(checked_training).transpose()?;
     let normalise = raw.normalise.map(checked_normalisation).transpose()?;
     let thresholds = raw.thresholds.map(checked_thresholds).transpose()?;
+    let serving = raw.serving.map(checked_serving).transpose()?.unwrap_or_default();
     let golden =
         raw.golden.into_iter().map(|golden| checked_golden(golden, &inputs, &outputs)).collect::<Result<_, _>>()?;
     let (provenance, quality) = (raw.provenance, raw.quality);
-    Ok(Manifest { model, inputs, outputs, training, normalise, thresholds, provenance, quality, golden })
+    Ok(Manifest { model, inputs, outputs, training, normalise, thresholds, serving, provenance, quality, golden })
 }
 
 fn plain_file_name(file: &str) -> bool {
@@ -165,6 +168,12 @@ fn checked_thresholds(given: Spanned<Thresholds>) -> Result<Thresholds, Wrong> {
         return Err((span, "raise_after and clear_after count scores: at least 1".to_owned()));
     }
     Ok(thresholds)
+}
+
+fn checked_serving(given: Spanned<Serving>) -> Result<Serving, Wrong> {
+    let (span, serving) = (given.span(), given.into_inner());
+    serving.check().map_err(|problem| (span, problem))?;
+    Ok(serving)
 }
 
 fn checked_golden(given: Spanned<Golden>, inputs: &[Port], outputs: &[Port]) -> Result<Golden, Wrong> {
@@ -326,6 +335,9 @@ score = 0.5
             ("score = 0.5", "score = 0.5\nrelative_tolerance = -1", 42, "must not be negative"),
             ("score = 0.5", "scroe = 0.5", 42, "scroe, which is no output"),
             ("score = 0.5", "", 42, "names no output"),
+            ("[provenance]", "[serving]\nbatching = \"sometimes\"\n[provenance]", 36, "unknown variant `sometimes`"),
+            ("[provenance]", "[serving]\nbatch_rows_max = 0\n[provenance]", 35, "at least 1"),
+            ("[provenance]", "[serving]\nidle_unload = 3\n[provenance]", 36, "unknown field `idle_unload`"),
             ("[provenance]", "[provenance", 35, ""),
         ] {
             let error = refused(from, to);

@@ -73,6 +73,23 @@ pub enum Error {
     /// A setting that cannot be used.
     #[error("failed to use {setting}: {problem}")]
     Setting { setting: String, problem: String },
+    /// The models' memory is taken.
+    #[error(
+        "no room for model {model}: it needs {needs_bytes} bytes, {in_use_bytes} of {limit_bytes} are in use{}; \
+         engine.memory_bytes_max is the bound",
+        of(others)
+    )]
+    NoRoom {
+        model: String,
+        needs_bytes: u64,
+        limit_bytes: u64,
+        in_use_bytes: u64,
+        /// Each with its bytes.
+        others: String,
+    },
+    /// The box is short of memory, hot or on a low battery.
+    #[error("{what}: refused for now, {why}")]
+    BackedOff { what: String, why: String },
     /// A thread could not be started.
     #[error("failed to start an inference thread: {0}")]
     Thread(String),
@@ -91,6 +108,8 @@ pub(super) enum Kind {
     Panicked,
     Run,
     Delegate,
+    NoRoom,
+    BackedOff,
 }
 
 impl Error {
@@ -115,8 +134,14 @@ impl Error {
             Self::Panicked { .. } => Kind::Panicked,
             Self::Run { .. } => Kind::Run,
             Self::Delegate { .. } => Kind::Delegate,
+            Self::NoRoom { .. } => Kind::NoRoom,
+            Self::BackedOff { .. } => Kind::BackedOff,
         }
     }
+}
+
+fn of(others: &str) -> String {
+    if others.is_empty() { String::new() } else { format!(" ({others})") }
 }
 
 /// What to do about a format that an engine outside this build reads.

@@ -48,16 +48,27 @@ impl Gate {
         changed.notify_all();
     }
 
+    /// Lets none pass that has not come yet.
+    pub fn shut(&self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).allowed = 0;
+    }
+
     /// Blocks until a request stands before the gate.
     pub fn wait_for_request(&self) {
+        self.wait_for_requests(1);
+    }
+
+    /// Blocks until so many requests stand before the gate.
+    pub fn wait_for_requests(&self, requests: u64) {
         let (passes, changed) = &*self.0;
         let mut passes = passes.lock().unwrap_or_else(PoisonError::into_inner);
-        while passes.waiting == 0 {
+        while passes.waiting < requests {
             passes = changed.wait(passes).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn pass(&self) {
+    /// Waits until one more may pass.
+    pub fn pass(&self) {
         let (passes, changed) = &*self.0;
         let mut passes = passes.lock().unwrap_or_else(PoisonError::into_inner);
         passes.waiting += 1;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::Error;
 use super::handle::{Computed, Loaded, PassedOver, Why};
-use super::pool::{Pool, chosen};
+use super::pool::Pool;
 use super::session::Engine;
 use super::spec::{LoadSpec, NamedTensor};
 
@@ -13,7 +13,7 @@ use super::spec::{LoadSpec, NamedTensor};
 #[derive(Default)]
 pub(super) struct Fallback {
     /// Why a delegate that was asked before its engine does not serve it.
-    reason: Option<Arc<str>>,
+    pub(super) reason: Option<Arc<str>>,
     /// The same model in an engine of this program, for when its delegate does not answer.
     pub(super) stand_in: Option<Box<Loaded>>,
     /// Whether that one computed the last request.
@@ -31,24 +31,20 @@ impl Fallback {
 }
 
 impl Pool {
-    /// The model once more, in the first of `engines` that is of this program and takes it.
-    pub(super) fn stand_in(
+    /// The model once more, in the first of `engines` that is of this program and computes it.
+    pub(super) fn stand_in<'a>(
         &self,
-        engines: &[Arc<dyn Engine>],
+        engines: impl Iterator<Item = &'a Arc<dyn Engine>>,
         spec: &LoadSpec,
         passed_over: &mut Vec<PassedOver>,
     ) -> Option<Box<Loaded>> {
-        let here = |engine: &&Arc<dyn Engine>| engine.reads(&spec.format) && engine.wants_stand_in(spec).is_none();
-        for engine in engines.iter().filter(here) {
-            let (why, reason) = match chosen(engine.as_ref(), spec) {
-                Err(reason) => (Why::NotChosen, reason),
-                Ok(()) => match self.load_with(engine.as_ref(), spec) {
-                    Ok(model) => return Some(Box::new(model)),
-                    Err(error @ Error::Sample { .. }) => (Why::WrongAnswer, error.to_string()),
-                    Err(error) => (Why::DoesNotLoad, error.to_string()),
-                },
+        for engine in engines.filter(|engine| engine.wants_stand_in(spec).is_none()) {
+            let error = match self.load_with(engine.as_ref(), spec) {
+                Ok(model) => return Some(Box::new(model)),
+                Err(error) => error,
             };
-            passed_over.push(PassedOver { engine: engine.name(), why, reason: format!("cannot stand in: {reason}") });
+            let why = if matches!(error, Error::Sample { .. }) { Why::WrongAnswer } else { Why::DoesNotLoad };
+            passed_over.push(PassedOver { engine: engine.name(), why, reason: format!("cannot stand in: {error}") });
         }
         None
     }

@@ -33,6 +33,12 @@ struct PassedOver {
 pub struct Metrics {
     pub(super) queue_depth: Gauge,
     pub(super) abandoned: Counter,
+    pub(super) batches: Counter,
+    pub(super) batched: Counter,
+    pub(super) spoiled: Counter,
+    pub(super) memory_bytes: Gauge,
+    pub(super) threads_allowed: Gauge,
+    pub(super) level: Gauge,
     queue_wait: Histogram,
     inference: Histogram,
     errors: Family<Labels, Counter>,
@@ -47,6 +53,12 @@ impl Default for Metrics {
         Self {
             queue_depth: Gauge::default(),
             abandoned: Counter::default(),
+            batches: Counter::default(),
+            batched: Counter::default(),
+            spoiled: Counter::default(),
+            memory_bytes: Gauge::default(),
+            threads_allowed: Gauge::default(),
+            level: Gauge::default(),
             queue_wait: buckets(),
             inference: buckets(),
             errors: Family::default(),
@@ -61,6 +73,14 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("engine_queue_depth_requests", "Inferences that wait", self.queue_depth.clone());
         registry.register("engine_abandoned", "Inferences not computed: caller gone", self.abandoned.clone());
+        registry.register("engine_batches", "Runs for several requests together", self.batches.clone());
+        registry.register("engine_batched_requests", "Requests answered by such runs", self.batched.clone());
+        let spoiled = "Such runs that failed, whose requests were then computed one by one";
+        registry.register("engine_spoiled_batches", spoiled, self.spoiled.clone());
+        registry.register("engine_memory_reserved_bytes", "Reserved by loaded models", self.memory_bytes.clone());
+        registry.register("engine_threads_allowed", "Threads that may compute now", self.threads_allowed.clone());
+        let level = "Service of models: 0 normal, 1 reduced, 2 minimal";
+        registry.register("engine_back_off_level", level, self.level.clone());
         registry.register_with_unit("engine_queue_wait", "Time in the queue", Unit::Seconds, self.queue_wait.clone());
         registry.register_with_unit("engine_inference", "Time to compute", Unit::Seconds, self.inference.clone());
         registry.register("engine_errors", "Models not loaded and requests not answered", self.errors.clone());

@@ -6,6 +6,15 @@ use super::delegate;
 use super::error::Error;
 use super::spec::{LoadSpec, NamedTensor};
 
+/// How well an engine suits a model. Those of the best fit are asked first, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// It is made for such models.
+    Best,
+    /// It computes them, and others are likely to be faster.
+    Able,
+}
+
 /// Reads models of some formats.
 pub trait Engine: Send + Sync {
     /// Its name in answers, logs and messages.
@@ -14,10 +23,10 @@ pub trait Engine: Send + Sync {
     /// Whether it reads `format`.
     fn reads(&self, format: &str) -> bool;
 
-    /// Whether it is the right one for this model, judged by the file before anything is loaded: its operators, above
-    /// all. The error says in a few words why not.
-    fn suits(&self, _spec: &LoadSpec) -> Result<(), String> {
-        Ok(())
+    /// Whether it is one for this model, judged by the file before anything is loaded: its operators, above all. The error
+    /// says in a few words why not.
+    fn suits(&self, _spec: &LoadSpec) -> Result<Fit, String> {
+        Ok(Fit::Best)
     }
 
     /// None for an engine that computes in this program. Some for one that has another program compute, which may be gone when
@@ -46,6 +55,11 @@ pub trait Session: Send + Sync {
     /// How the host is that computes it. None for a model that is computed in this program.
     fn delegate(&self) -> Option<delegate::State> {
         None
+    }
+
+    /// Threads that a run keeps busy on this box; so many places of the pool it takes.
+    fn threads(&self) -> usize {
+        1
     }
 }
 

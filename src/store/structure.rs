@@ -23,9 +23,11 @@ pub(super) fn follow(connection: &Connection, table: &'static str) -> Result<(),
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests spoil files on purpose")]
 mod tests {
     use super::*;
     use crate::base::ManualClock;
+    use crate::store::connection::open_reader;
     use crate::store::{Config, Schema, Store};
     use std::sync::Arc;
 
@@ -67,7 +69,7 @@ mod tests {
                 let mut spoiled = bytes.clone();
                 spoiled[page * 4096 + bit / 8] ^= 1 << (bit % 8);
                 std::fs::write(config.database(), spoiled).unwrap();
-                let connection = super::super::connection::open_reader(&config.disk, &config.database()).unwrap();
+                let connection = open_reader(&config.disk, &config.database()).unwrap();
                 let found = rows_found(&connection);
                 let is_whole = found.as_ref().is_ok_and(|found| *found == all);
                 hidden += usize::from(found.is_ok() && !is_whole);

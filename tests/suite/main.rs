@@ -9,6 +9,8 @@ mod checksums;
 mod classical;
 mod clock_jumps;
 mod collecting;
+#[cfg(feature = "tract")]
+mod conformance;
 mod custody_crash;
 mod custody_faults;
 mod custody_model;
@@ -76,6 +78,7 @@ mod postgres;
 mod promise;
 mod quota_model;
 mod salvage;
+mod serving;
 mod sketches;
 mod startup;
 mod store_faults;

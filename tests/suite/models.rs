@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use forebay::base::{Datatype, Digest, Name, SystemClock, Tensor};
 use forebay::catalog::{self, Catalog};
-use forebay::engine::{self, Handle, LoadSpec, NamedTensor, Pool, TensorSpec, built_in};
+use forebay::engine::{self, Batching, Handle, LoadSpec, NamedTensor, Pool, Serving, TensorSpec, When, built_in};
 use forebay::flows::load_spec;
 
 use crate::gateway::said;
@@ -94,6 +94,39 @@ async fn a_batch_gives_what_its_rows_give_alone() {
                 assert!((a - b).abs() < 1e-5, "{name} row {row}: {a} and {b}");
             }
         }
+    }
+}
+
+/// What is joined at all is what the measuring at load found to be the same to the bit.
+#[tokio::test]
+async fn requests_that_are_computed_together_answer_as_they_do_alone() {
+    let one_thread = engine::Config { threads: 1, ..engine::Config::default() };
+    let pool = Arc::new(Pool::start(&one_thread, built_in(), Arc::new(SystemClock::new())).unwrap());
+    let catalog = scan("tests/fixtures/models");
+    let batching = |when| Serving { batching: Batching { when, ..Batching::default() }, ..Serving::default() };
+    for (name, input, width) in [("dense", "x", 64), ("single", "x", 8), ("two", "a", 2)] {
+        let spec = load_spec(catalog.model(name, None).unwrap()).unwrap();
+        let alone = pool.load_as(&spec, &batching(When::Never)).unwrap();
+        let joined = pool.load_as(&spec, &batching(When::Pays)).unwrap();
+        let question = |at: usize| {
+            let data: Vec<f32> = (0..width).map(|i| ((i * 7 + at * 11) % 23) as f32 / 7.0 - 1.5).collect();
+            let mut inputs = vec![tensor(input, &[1, width], &data)];
+            inputs.extend((name == "two").then(|| tensor("b", &[1, width], &data)));
+            inputs
+        };
+        let asked: Vec<_> = (0..100)
+            .map(|at| {
+                let (joined, inputs) = (joined.clone(), question(at));
+                tokio::spawn(async move { joined.infer(inputs, None).await.unwrap() })
+            })
+            .collect();
+        let mut rows = 0;
+        for (at, one) in asked.into_iter().enumerate() {
+            let outputs = one.await.unwrap();
+            rows = rows.max(outputs.run.rows);
+            assert_eq!(outputs.tensors, alone.infer(question(at), None).await.unwrap().tensors, "{name} {at}");
+        }
+        assert!(rows == 1 || joined.batch_rows_max() > 1, "{name}: {}", joined.batching());
     }
 }
 

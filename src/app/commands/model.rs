@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{note, say};
 use crate::base::{Digest, Name, SystemClock};
 use crate::catalog::{Catalog, Config, Model, Port};
-use crate::engine::{self, LoadSpec, Outline, Pool};
+use crate::engine::{self, Fit, LoadSpec, Outline, Pool};
 use crate::flows::load_spec;
 
 fn scan(folder: &Path) -> Catalog {
@@ -145,27 +145,32 @@ fn inspect_version(folder: &Path) -> Result<ExitCode> {
             say(format_args!("{kind:<10} {} {} {:?}", port.name, port.datatype, port.shape));
         }
     }
+    let mut engines: Vec<_> = engine::built_in()
+        .into_iter()
+        .map(|engine| {
+            let chosen = match &spec.engine {
+                Some(wanted) if *wanted != engine.name() => Err(format!("the manifest wants {wanted}")),
+                Some(_) => Ok(Fit::Best),
+                None => engine.suits(&spec),
+            };
+            (chosen, engine)
+        })
+        .collect();
+    // As they would be asked.
+    engines.sort_by_key(|(chosen, _)| chosen.as_ref().map_or((true, None), |fit| (false, Some(*fit))));
     let mut serves = None;
-    for engine in engine::built_in() {
+    for (chosen, engine) in engines {
         let name = engine.name();
-        let chosen = match &spec.engine {
-            Some(wanted) if wanted != name => Err(format!("the manifest wants {wanted}")),
-            Some(_) => Ok(()),
-            None => engine.suits(&spec),
-        };
-        let alone = Pool::start(
-            &engine::Config { threads: 1, ..engine::Config::default() },
-            vec![engine],
-            Arc::new(SystemClock::new()),
-        )?;
+        let config = engine::Config { threads: 1, ..engine::Config::default() };
+        let alone = Pool::start(&config, vec![engine], Arc::new(SystemClock::new()))?;
         let loaded = alone.load(&LoadSpec { engine: Some(name.to_owned()), ..spec.clone() });
         let verdict = match (&chosen, &loaded, &serves) {
-            (Ok(()), Ok(_), None) => {
+            (Ok(_), Ok(_), None) => {
                 serves = Some(name);
                 "serves it".to_owned()
             }
-            (Ok(()), Ok(_), Some(_)) => "would serve it next".to_owned(),
-            (Ok(()), Err(error), _) => error.to_string(),
+            (Ok(_), Ok(_), Some(_)) => "would serve it next".to_owned(),
+            (Ok(_), Err(error), _) => error.to_string(),
             (Err(reason), Ok(_), _) => format!("is not chosen, although it could: {reason}"),
             (Err(reason), Err(_), _) => format!("is not chosen: {reason}"),
         };
@@ -201,7 +206,8 @@ fn inspect_file(file: &Path) -> Result<ExitCode> {
     let mut is_taken = false;
     for engine in engine::built_in().iter().filter(|engine| engine.reads(&spec.format)) {
         match engine.suits(&spec) {
-            Ok(()) => say(format_args!("# {} takes it{}", engine.name(), if is_taken { ", as the next" } else { "" })),
+            Ok(Fit::Best) => say(format_args!("# {} takes it", engine.name())),
+            Ok(Fit::Able) => say(format_args!("# {} takes it where no other does", engine.name())),
             Err(reason) => say(format_args!("# {} does not take it: {reason}", engine.name())),
         }
         is_taken |= engine.suits(&spec).is_ok();

@@ -33,6 +33,9 @@ pub fn review(loaded: &Loaded) -> Review {
     past(loaded, &mut review);
     delegates(loaded, &mut review);
     pace(loaded, &mut review);
+    if let Err((key, problem)) = config.catalog.check() {
+        review.errors.push(at(loaded, &key, &format!("{key}: {problem}"), None));
+    }
     let catalog = Catalog::scan(&config.catalog);
     for problem in catalog.problems() {
         let mut file = problem.path.display().to_string();

@@ -12,7 +12,7 @@ use super::process::{clear, model_file};
 use super::wire::{Load, PROTOCOL, Runtime};
 use crate::base::{Clock, Digest};
 use crate::engine::error::Error;
-use crate::engine::session::{Engine, Session};
+use crate::engine::session::{Engine, Fit, Session};
 use crate::engine::spec::{LoadSpec, NamedTensor};
 
 /// A device that a host computes on.
@@ -59,9 +59,9 @@ impl Engine for Delegate {
         format == "onnx"
     }
 
-    fn suits(&self, spec: &LoadSpec) -> Result<(), String> {
+    fn suits(&self, spec: &LoadSpec) -> Result<Fit, String> {
         match self.config.rule(&spec.name) {
-            Some(rule) if rule.devices.contains(&self.device.name) => Ok(()),
+            Some(rule) if rule.devices.contains(&self.device.name) => Ok(Fit::Best),
             _ => Err(format!("no [[delegate.model]] gives it to {}", self.device.name)),
         }
     }
@@ -119,6 +119,7 @@ impl Engine for Delegate {
             keeper,
             model: spec.title(),
             engine: self.name(),
+            threads: device.threads,
             metrics: self.metrics.clone(),
         }))
     }
@@ -128,6 +129,8 @@ struct DelegateSession {
     keeper: Keeper,
     model: String,
     engine: &'static str,
+    /// The host's, of this box's cores.
+    threads: usize,
     metrics: Metrics,
 }
 
@@ -140,6 +143,10 @@ impl Session for DelegateSession {
                 Refusal::Request(reason) => Error::Run { model, engine, reason },
             }
         })
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
     }
 
     fn delegate(&self) -> Option<State> {

@@ -221,7 +221,7 @@ mod tests {
     fn a_file_says_what_goes_in_what_comes_out_and_what_is_between() {
         let outline = Outline::of(&scaled(Vec::new())).unwrap();
         assert_eq!(outline.producer, "a test");
-        assert_eq!(outline.opsets, [("ai.onnx.ml".to_owned(), 3)]);
+        assert_eq!(outline.opsets, [("ai.onnx.ml".to_owned(), 3), (String::new(), 20)]);
         assert_eq!(outline.operators.into_iter().collect::<Vec<_>>(), [("ai.onnx.ml.Scaler".to_owned(), 1)]);
         let [input] = outline.inputs.as_slice() else { panic!("one input") };
         assert_eq!(
