@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what the tests, the benchmarks or a release need and the machine lacks, and says what it does.
-#   tests/tools.sh test|bench|release|static|guest FOLDER
+#   tests/tools.sh test|bench|release|delegate|static|guest FOLDER
 set -euo pipefail
 what=$1 folder=$2
 
@@ -53,7 +53,7 @@ mkdir -p "$folder"
 case $what in
   test)
     packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients curl=curl chromium=chromium \
-      chromedriver=chromium-driver python3=python3 nats-server=nats-server setpriv=util-linux \
+      chromedriver=chromium-driver python3=python3 nats-server=nats-server setpriv=util-linux strace=strace \
       "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
     # LightGBM loads the system's OpenMP. The CPU's XGBoost: the other one brings a gigabyte for graphics cards.
     packages "$(ls -d /usr/lib/*/libgomp.so.1 2>/dev/null | tail -1 || true)=libgomp1"
@@ -61,6 +61,8 @@ case $what in
       protobuf==6.33.6 geventhttpclient==2.6.1 aiohttp==3.14.5 python-rapidjson==1.25 \
       pandas==2.3.3 onnx==1.23.2 onnxruntime==1.28.0 scikit-learn==1.9.1 skl2onnx==1.20.0 onnxmltools==1.16.0 \
       xgboost-cpu==3.2.0 lightgbm==4.7.0 schemathesis==4.32.5 kserve==0.21.0
+    # Intel's provider for a delegate is made for this architecture only.
+    if [ "$(uname -m)" = x86_64 ]; then python onnxruntime-ep-openvino==1.8.1; fi
     node_tests
     ;;
   bench)
@@ -73,10 +75,14 @@ case $what in
     packages xz=xz-utils file=file python3=python3
     python ziglang==0.15.2 cargo-zigbuild==0.24.0
     ;;
+  delegate)
+    packages cc=gcc python3=python3
+    python onnxruntime==1.28.0
+    ;;
   guest)
     packages qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio /usr/sbin/mke2fs=e2fsprogs \
       python3=python3
     ;;
   static) packages qemu-aarch64-static=qemu-user-static mosquitto_pub=mosquitto-clients curl=curl ;;
-  *) echo "usage: $0 test|bench|release|static|guest FOLDER" >&2; exit 2 ;;
+  *) echo "usage: $0 test|bench|release|delegate|static|guest FOLDER" >&2; exit 2 ;;
 esac

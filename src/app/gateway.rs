@@ -21,7 +21,7 @@ use crate::access::Access;
 use crate::base::{Clock, Name, SystemClock};
 use crate::broker::{self, Broker};
 use crate::catalog::Catalog;
-use crate::engine::{self, Pool};
+use crate::engine::{self, Pool, delegate};
 use crate::flows::board::{Alert, Board};
 use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
@@ -186,6 +186,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         history,
         catalog,
         engine,
+        delegate,
         access,
         broker,
         mqtt,
@@ -248,7 +249,18 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     if let Err((key, problem)) = catalog.check() {
         bail!("failed to set up the models: {key}: {problem}");
     }
-    let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
+    let delegate_metrics = delegate::Metrics::default();
+    let mut engines = match delegate {
+        Some(config) => {
+            // Hosts have it as part of their home's path, so it must hold wherever they are.
+            let folder = config.work_folder.clone().unwrap_or_else(|| state_dir.join("delegate"));
+            let folder = std::path::absolute(folder).context("failed to use delegate.work_folder")?;
+            delegate::delegates(config, &folder, &clock, &delegate_metrics)?
+        }
+        None => Vec::new(),
+    };
+    engines.extend(engine::built_in());
+    let pool = Arc::new(Pool::start(&engine, engines, Arc::clone(&clock))?);
     let models = {
         let (pool, clock) = (Arc::clone(&pool), Arc::clone(&clock));
         let (catalog, state_dir) = (catalog.clone(), state_dir.clone());
@@ -292,6 +304,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     history.metrics().register(&mut registry);
     broker.metrics().register(&mut registry);
     pool.metrics().register(&mut registry);
+    delegate_metrics.register(&mut registry);
     flows::register_models(Arc::downgrade(&models), &mut registry);
     access.metrics().register(&mut registry);
     signals.register(&mut registry);

@@ -67,6 +67,12 @@ pub enum Error {
     /// The engine could not compute this request.
     #[error("failed to run model {model} with {engine}: {reason}")]
     Run { model: String, engine: &'static str, reason: String },
+    /// The program that computes it did not answer.
+    #[error("model {model} is not computed by {engine}: {reason}")]
+    Delegate { model: String, engine: &'static str, reason: String },
+    /// A setting that cannot be used.
+    #[error("failed to use {setting}: {problem}")]
+    Setting { setting: String, problem: String },
     /// The models' memory is taken.
     #[error(
         "no room for model {model}: it needs {needs_bytes} bytes, {in_use_bytes} of {limit_bytes} are in use{}; \
@@ -101,6 +107,7 @@ pub(super) enum Kind {
     Closed,
     Panicked,
     Run,
+    Delegate,
     NoRoom,
     BackedOff,
 }
@@ -112,6 +119,7 @@ impl Error {
             | Self::NoneTakes { .. }
             | Self::Load { .. }
             | Self::Declared { .. }
+            | Self::Setting { .. }
             | Self::Thread(_) => Kind::Load,
             Self::Sample { .. } => Kind::Sample,
             Self::MissingInput { .. }
@@ -125,6 +133,7 @@ impl Error {
             Self::Closed => Kind::Closed,
             Self::Panicked { .. } => Kind::Panicked,
             Self::Run { .. } => Kind::Run,
+            Self::Delegate { .. } => Kind::Delegate,
             Self::NoRoom { .. } => Kind::NoRoom,
             Self::BackedOff { .. } => Kind::BackedOff,
         }

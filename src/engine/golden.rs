@@ -8,15 +8,25 @@ use crate::base::{Datatype, Tensor};
 /// Computes sample `number` (from 1) and compares. The error says where the first difference is, and how large the
 /// largest is.
 pub(super) fn check(model: &Loaded, sample: &Sample, number: usize, tensor_bytes_max: usize) -> Result<(), Error> {
+    let inputs = arrange(&model.inputs, sample.inputs.clone(), tensor_bytes_max)?;
+    compare(&model.title, model.engine, sample, number, &model.run(&inputs)?)
+}
+
+/// Compares what `engine` computed of the sample's inputs.
+pub(super) fn compare(
+    model: &str,
+    engine: &'static str,
+    sample: &Sample,
+    number: usize,
+    outputs: &[NamedTensor],
+) -> Result<(), Error> {
     let differs = |output: &str, what: String| Error::Sample {
-        model: model.title.clone(),
-        engine: model.engine,
+        model: model.to_owned(),
+        engine,
         sample: number,
         output: output.to_owned(),
         what,
     };
-    let inputs = arrange(&model.inputs, sample.inputs.clone(), tensor_bytes_max)?;
-    let outputs = model.run(&inputs)?;
     for NamedTensor { name, tensor: expected } in &sample.outputs {
         let Some(given) = outputs.iter().find(|output| output.name == *name) else {
             return Err(differs(name, "it is no output that is computed".to_owned()));

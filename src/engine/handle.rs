@@ -9,7 +9,9 @@ use prometheus_client::encoding::EncodeLabelValue;
 use tokio::sync::oneshot;
 
 use super::batching::{self, Joins};
+use super::delegate;
 use super::error::Error;
+use super::fallback::Fallback;
 use super::memory::Room;
 use super::pool::Shared;
 use super::queue::{Caller, Job, Lane};
@@ -26,8 +28,17 @@ pub struct Outputs {
     pub duration_us: u64,
     /// Which engine computed it.
     pub engine: &'static str,
+    /// Why it was not computed by the delegate that should have.
+    pub fallback: Option<Arc<str>>,
     /// The run of the model that it came out of.
     pub run: Run,
+}
+
+/// Outputs, and who computed them.
+pub(super) struct Computed {
+    pub(super) tensors: Vec<NamedTensor>,
+    pub(super) engine: &'static str,
+    pub(super) fallback: Option<Arc<str>>,
 }
 
 /// A run of a model, as one of the requests in it sees it.
@@ -71,6 +82,7 @@ pub(super) struct Loaded {
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) allow_non_finite: bool,
     pub(super) passed_over: Vec<PassedOver>,
+    pub(super) fallback: Fallback,
     pub(super) session: Box<dyn Session>,
     /// Places that a run takes.
     pub(super) threads: usize,
@@ -175,6 +187,16 @@ impl Handle {
     /// The engines that were asked before and did not take it, or got a sample wrong.
     pub fn passed_over(&self) -> &[PassedOver] {
         &self.model.passed_over
+    }
+
+    /// How the host is that computes it. None for a model that is computed in this program.
+    pub fn delegate(&self) -> Option<delegate::State> {
+        self.model.session.delegate()
+    }
+
+    /// The engine that answers while the delegate does not.
+    pub fn stand_in(&self) -> Option<&'static str> {
+        self.model.fallback.stand_in.as_ref().map(|other| other.engine)
     }
 
     /// Whether requests that wait are computed together, and why or why not.

@@ -18,6 +18,11 @@ pub(super) struct Labels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfModel {
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PassedOver {
     engine: &'static str,
     why: Why,
@@ -37,6 +42,7 @@ pub struct Metrics {
     queue_wait: Histogram,
     inference: Histogram,
     errors: Family<Labels, Counter>,
+    fallbacks: Family<OfModel, Counter>,
     passed_over: Family<PassedOver, Counter>,
 }
 
@@ -56,6 +62,7 @@ impl Default for Metrics {
             queue_wait: buckets(),
             inference: buckets(),
             errors: Family::default(),
+            fallbacks: Family::default(),
             passed_over: Family::default(),
         }
     }
@@ -77,6 +84,11 @@ impl Metrics {
         registry.register_with_unit("engine_queue_wait", "Time in the queue", Unit::Seconds, self.queue_wait.clone());
         registry.register_with_unit("engine_inference", "Time to compute", Unit::Seconds, self.inference.clone());
         registry.register("engine_errors", "Models not loaded and requests not answered", self.errors.clone());
+        registry.register(
+            "engine_fallbacks",
+            "Inferences that a delegate should have computed",
+            self.fallbacks.clone(),
+        );
         let help = "Models that an engine was chosen for and did not load or answered wrong";
         registry.register("engine_passed_over", help, self.passed_over.clone());
     }
@@ -87,6 +99,10 @@ impl Metrics {
 
     pub(super) fn computed(&self, took: Duration) {
         self.inference.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn fell_back(&self, model: &str) {
+        self.fallbacks.get_or_create(&OfModel { model: model.to_owned() }).inc();
     }
 
     pub(super) fn failed(&self, error: &Error) {

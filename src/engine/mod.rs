@@ -11,7 +11,7 @@
 //! unless the model is declared to deal in them. A box in need gets less service ([`judge`]).
 //!
 //! Never here: manifests, folders, thresholds, sockets. A running inference cannot be interrupted;
-//! [`Pool::longest_running`] tells a watchdog.
+//! [`Pool::longest_running`] tells a watchdog. A model of a [`delegate`] is computed by a program of its own, which can.
 //!
 //! Limits: `queue_requests`, `queue_bytes`, `tensor_bytes_max`, `memory_bytes_max`; a model file's nodes, depth and sizes (`onnx`).
 
@@ -19,8 +19,10 @@ mod back_off;
 mod batching;
 mod classical;
 mod config;
+pub mod delegate;
 mod error;
 mod fake;
+mod fallback;
 mod golden;
 mod handle;
 mod memory;

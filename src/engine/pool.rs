@@ -9,6 +9,7 @@ use super::back_off::{BackOff, Level, Readings, judge};
 use super::batching::{decide, made_up};
 use super::config::Config;
 use super::error::Error;
+use super::fallback::Fallback;
 use super::golden;
 use super::handle::{Handle, Loaded, PassedOver, Why, caught};
 use super::memory::{Memory, Room, estimate_bytes, needs_bytes};
@@ -176,6 +177,7 @@ impl Pool {
         }
         let mut last = None;
         let mut passed_over = Vec::new();
+        let mut fallback = Fallback::default();
         let mut chosen = Vec::new();
         for engine in self.engines.iter().filter(|engine| engine.reads(&spec.format)) {
             match fit(engine.as_ref(), spec) {
@@ -184,16 +186,21 @@ impl Pool {
             }
         }
         chosen.sort_by_key(|(fit, _)| *fit);
-        for (_, engine) in chosen {
+        let mut chosen = chosen.into_iter();
+        while let Some((_, engine)) = chosen.next() {
             match self.load_with(engine.as_ref(), spec) {
                 Ok(mut model) => {
-                    model.passed_over = passed_over;
+                    if let Some(true) = engine.wants_stand_in(spec) {
+                        fallback.stand_in = self.stand_in(chosen.map(|(_, other)| other), spec, &mut passed_over);
+                    }
+                    (model.passed_over, model.fallback) = (passed_over, fallback);
                     return Ok(model);
                 }
                 Err(error) => {
                     self.shared.metrics.failed(&error);
                     let why = if matches!(error, Error::Sample { .. }) { Why::WrongAnswer } else { Why::DoesNotLoad };
                     self.shared.metrics.passed_over(engine.name(), why);
+                    fallback.missed(engine.as_ref(), spec, &error);
                     passed_over.push(PassedOver { engine: engine.name(), why, reason: error.to_string() });
                     last = Some(error);
                 }
@@ -211,7 +218,7 @@ impl Pool {
         })
     }
 
-    fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
+    pub(super) fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
         let title = spec.title();
         for tensor in spec.inputs.iter().chain(&spec.outputs) {
             self.check_declared(&title, tensor)?;
@@ -227,6 +234,7 @@ impl Pool {
             outputs,
             allow_non_finite,
             passed_over,
+            fallback: Fallback::default(),
             threads: session.threads(),
             session,
             joins: None,

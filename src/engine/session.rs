@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::delegate;
 use super::error::Error;
 use super::spec::{LoadSpec, NamedTensor};
 
@@ -28,6 +29,12 @@ pub trait Engine: Send + Sync {
         Ok(Fit::Best)
     }
 
+    /// None for an engine that computes in this program. Some for one that has another program compute, which may be gone when
+    /// a request comes; true if an engine of this program shall be loaded as well, to answer then.
+    fn wants_stand_in(&self, _spec: &LoadSpec) -> Option<bool> {
+        None
+    }
+
     /// Whether it takes only models that come with samples, unless the manifest asks for it: one that may compute with
     /// less precision than the model has must show that nobody will notice.
     fn needs_samples(&self) -> bool {
@@ -44,6 +51,11 @@ pub trait Session: Send + Sync {
     /// Computes the declared outputs in their order. The inputs are in the declared order, with admitted shapes. May
     /// panic: the caller catches it, and the session must stay usable for the next request.
     fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error>;
+
+    /// How the host is that computes it. None for a model that is computed in this program.
+    fn delegate(&self) -> Option<delegate::State> {
+        None
+    }
 
     /// Threads that a run keeps busy on this box; so many places of the pool it takes.
     fn threads(&self) -> usize {

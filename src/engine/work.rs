@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::batching::{join, share_out};
 use super::error::Error;
-use super::handle::{Loaded, Outputs, Run};
+use super::handle::{Computed, Loaded, Outputs, Run};
 use super::pool::Shared;
 use super::queue::{Job, Taken};
 use super::spec::{NamedTensor, all_finite};
@@ -38,15 +38,20 @@ fn alone(shared: &Shared, model: &Loaded, job: Job) {
     let began = shared.clock.since_boot();
     let waited = began.saturating_sub(job.queued);
     shared.metrics.waited(waited);
-    let answer = model.run(&job.inputs);
+    let answer = model.compute(&job.inputs);
     let took = shared.clock.since_boot().saturating_sub(began);
     match &answer {
-        Ok(_) => shared.metrics.computed(took),
+        Ok(computed) => {
+            shared.metrics.computed(took);
+            if computed.fallback.is_some() {
+                shared.metrics.fell_back(&model.title);
+            }
+        }
         Err(error) => shared.metrics.failed(error),
     }
     let rows = job.inputs.first().and_then(|input| input.tensor.shape().first().copied()).unwrap_or(1);
     let run = Run { waited_us: micros(waited), rows, leads: true };
-    job.caller.answer(answer.map(|tensors| outputs(model, tensors, took, run)));
+    job.caller.answer(answer.map(|computed| outputs(computed, took, run)));
 }
 
 /// Computes the jobs as one batch and gives back those that must be computed alone: all of them, if the batch fails, so
@@ -90,13 +95,14 @@ fn together(shared: &Shared, model: &Loaded, jobs: Vec<Job>) -> Vec<Job> {
         }
         let run = Run { waited_us: micros(waited), rows: all_rows, leads: leads && finite.is_ok() };
         leads &= finite.is_err();
-        job.caller.answer(finite.map(|()| outputs(model, tensors, took, run)));
+        let (engine, fallback) = (model.engine, model.fallback.reason.clone());
+        job.caller.answer(finite.map(|()| outputs(Computed { tensors, engine, fallback }, took, run)));
     }
     Vec::new()
 }
 
-fn outputs(model: &Loaded, tensors: Vec<NamedTensor>, took: Duration, run: Run) -> Outputs {
-    Outputs { tensors, duration_us: micros(took), engine: model.engine, run }
+fn outputs(Computed { tensors, engine, fallback }: Computed, took: Duration, run: Run) -> Outputs {
+    Outputs { tensors, duration_us: micros(took), engine, fallback, run }
 }
 
 fn micros(time: Duration) -> u64 {

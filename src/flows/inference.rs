@@ -54,6 +54,8 @@ pub struct Inferred {
     pub version: u32,
     /// What computed it.
     pub engine: String,
+    /// Why it was not the delegate that should have.
+    pub fallback: Option<Arc<str>>,
     /// Time in the engine, waiting not included.
     pub duration_us: u64,
     /// Outputs in the manifest's order, or in the caller's.
@@ -302,6 +304,7 @@ fn answer(
         model: about.name.to_string(),
         version: about.version,
         engine: outputs.engine.to_owned(),
+        fallback: outputs.fallback.clone(),
         duration_us: outputs.duration_us,
         outputs: picks.iter().map(named).collect::<Result<_, _>>()?,
     })
@@ -326,6 +329,8 @@ fn translate(error: engine::Error) -> InferError {
         | E::Load { .. }
         | E::Declared { .. }
         | E::Sample { .. }
+        | E::Setting { .. }
+        | E::Delegate { .. }
         | E::NoRoom { .. }
         | E::Thread(_) => InferError::NotServing { reason: detail },
         E::Panicked { .. } | E::Run { .. } => InferError::Failed { detail },

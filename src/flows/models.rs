@@ -52,6 +52,37 @@ pub struct ModelView {
     pub batching: Option<String>,
     /// Why it does not serve, or what went wrong when it was loaded last.
     pub problem: Option<String>,
+    /// The process that computes it, where it is not this one.
+    pub delegate: Option<DelegateView>,
+}
+
+/// A process that computes a model.
+#[derive(Debug, Clone, Serialize)]
+pub struct DelegateView {
+    /// The configuration's name for the device.
+    pub device: String,
+    /// `starting`, `serving` or `down`.
+    pub state: &'static str,
+    /// What computes while it does not.
+    pub stand_in: Option<&'static str>,
+    /// ONNX Runtime's version and the device in its driver's words.
+    pub runtime: String,
+    /// Who computes how many of the model's operators.
+    pub placement: String,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Starts after the first.
+    pub restarts: u64,
+    /// Why it was last started again or is down.
+    pub reason: Option<String>,
+    /// Memory of its own, in bytes.
+    pub memory_bytes: u64,
+    /// Above this it is started anew, in bytes.
+    pub memory_limit_bytes: u64,
+    /// Whether the kernel holds it to a hard limit, too.
+    pub memory_limited_by_kernel: bool,
+    /// What keeps it off the network.
+    pub network: &'static str,
 }
 
 impl ModelView {
@@ -450,6 +481,24 @@ impl Models {
     }
 }
 
+fn delegate_view(handle: &Handle) -> Option<DelegateView> {
+    let state = handle.delegate()?;
+    Some(DelegateView {
+        device: state.device,
+        state: state.phase.as_str(),
+        stand_in: handle.stand_in(),
+        runtime: state.runtime,
+        placement: state.placement,
+        pid: state.pid,
+        restarts: state.restarts,
+        reason: state.reason,
+        memory_bytes: state.memory_bytes,
+        memory_limit_bytes: state.memory_limit_bytes,
+        memory_limited_by_kernel: state.memory_limited_by_kernel,
+        network: state.isolation.as_str(),
+    })
+}
+
 fn unloaded(name: &Name, version: u32, state: &'static str, aliases: &BTreeMap<Name, u32>) -> ModelView {
     let aliases = aliases.iter().filter(|(_, of)| **of == version).map(|(alias, _)| alias.to_string()).collect();
     ModelView {
@@ -463,6 +512,7 @@ fn unloaded(name: &Name, version: u32, state: &'static str, aliases: &BTreeMap<N
         memory_bytes: None,
         batching: None,
         problem: None,
+        delegate: None,
     }
 }
 
@@ -478,6 +528,7 @@ fn view(name: &Name, version: u32, slot: &Slot, aliases: &BTreeMap<Name, u32>) -
             passed_over: passed_over(&loaded.handle),
             memory_bytes: Some(loaded.handle.memory_bytes()),
             batching: Some(loaded.handle.batching().to_owned()),
+            delegate: delegate_view(&loaded.handle),
             ..view("serving")
         },
         State::Refused(reason) => ModelView { problem: text(&reason), ..view("refused") },

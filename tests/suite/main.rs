@@ -15,11 +15,17 @@ mod custody_crash;
 mod custody_faults;
 mod custody_model;
 mod custody_rot;
+#[cfg(feature = "delegate-host")]
+mod delegate;
+mod delegate_faults;
+mod delegate_fixture;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
 mod e2e_cloud;
 mod e2e_custody;
+#[cfg(feature = "tract")]
+mod e2e_delegate;
 #[cfg(feature = "tract")]
 mod e2e_demo;
 mod e2e_disk;

@@ -44,6 +44,9 @@ pub struct Config {
     /// What runs them.
     #[serde(default)]
     pub engine: engine::Config,
+    /// A second program that computes models on devices; absent, there is none.
+    #[serde(default)]
+    pub delegate: Option<engine::delegate::Config>,
     /// Who may do what.
     #[serde(default)]
     pub access: access::Config,

@@ -67,11 +67,15 @@ async fn infer(
     let question = Question { model: request.model_name, version, inputs, outputs, deadline, priority };
     let inferred = inference.infer(question).await.map_err(|error| of_inference(&error))?;
     let text = |text: String| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
+    let mut parameters = HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]);
+    if let Some(reason) = &inferred.fallback {
+        parameters.insert("forebay_fallback".to_owned(), text(reason.to_string()));
+    }
     Ok(ModelInferResponse {
         model_name: inferred.model,
         model_version: inferred.version.to_string(),
         id: request.id,
-        parameters: HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]),
+        parameters,
         outputs: inferred.outputs.iter().map(describe).collect(),
         raw_output_contents: inferred.outputs.iter().map(|output| output.tensor.bytes().clone()).collect(),
     })
