@@ -51,7 +51,8 @@ fn hostile_numbers_are_errors_that_name_the_node() {
     let plain = |operator: &str, names: &[&str], given: &[(&str, Given)]| plain_node(operator, names, &["y"], given);
     let list = |list: &[i64]| Given::Wholes(list.to_vec());
     let two = ("x", floats(&[2, 2]));
-    let cases: Vec<(Message, Vec<(&str, Tensor)>, &str)> = vec![
+    type Case<'a> = (Message, Vec<(&'a str, Tensor)>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         (plain("Pad", &["x", "p"], &[]), vec![two.clone(), ("p", wholes(&[huge, 0, 0, 0]))], "pads"),
         (plain("Pad", &["x", "p"], &[]), vec![two.clone(), ("p", wholes(&[1 << 40, 0, 0, 0]))], "larger than"),
         (plain("Tile", &["x", "p"], &[]), vec![two.clone(), ("p", wholes(&[huge, huge]))], "larger than"),
