@@ -76,7 +76,7 @@ impl Run {
         let mut pages = HashMap::new();
         let mut salt = None;
         let mut sum = None;
-        let mut is_one = false;
+        let (mut is_one, mut before) = (false, (0, 0));
         for at in 0.. {
             if file.read_exact_at(&mut frame, place(at, page_bytes)).is_err() {
                 break;
@@ -102,11 +102,12 @@ impl Run {
             match (is_good, is_commit) {
                 (true, true) => run.committed.extend(pages.drain()),
                 (false, true) => {
-                    run.commits_behind +=
-                        u32::from(log::is_commit(&frame, usize::try_from(place(at, page_bytes)).unwrap_or(0)))
+                    let place = usize::try_from(place(at, page_bytes)).unwrap_or(0);
+                    run.commits_behind += u32::from(log::is_commit(&frame, place, before, BIG));
                 }
                 (_, false) => {}
             }
+            before = says;
         }
         // One frame that nothing bears out: rubbish, or a single commit, which may be torn like any last one.
         if !is_one {

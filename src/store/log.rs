@@ -66,24 +66,31 @@ fn look(mut log: impl Read) -> io::Result<Look> {
     let salt = (word(&header, 16), word(&header, 20));
     let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
     let (mut is_intact, mut commits_behind) = (true, 0);
-    let mut at = HEADER_BYTES;
+    let (mut at, mut before) = (HEADER_BYTES, sum);
     while read_whole(&mut log, &mut frame)? {
         let is_of_this_run = (word(&frame, 8), word(&frame, 12)) == salt;
         if is_intact {
-            let before = checksum(sum, &frame[..8], big);
-            sum = checksum(before, &frame[FRAME_HEADER_BYTES..], big);
+            let head = checksum(sum, &frame[..8], big);
+            sum = checksum(head, &frame[FRAME_HEADER_BYTES..], big);
             is_intact = is_of_this_run && sum == (word(&frame, 16), word(&frame, 20));
         }
-        commits_behind += u32::from(!is_intact && is_of_this_run && is_commit(&frame, at));
+        commits_behind += u32::from(!is_intact && is_of_this_run && is_commit(&frame, at, before, big));
+        before = (word(&frame, 16), word(&frame, 20));
         at += frame.len();
     }
     Ok(if commits_behind > MOST_TORN { Look::Rotten } else { Look::Whole })
 }
 
 /// True if the frame at this place of the log ends a commit. Where its length and its salt lie in two sectors a power cut may
-/// have left the one of an earlier run and the other of this: such a frame tells nothing.
-pub(super) fn is_commit(frame: &[u8], at: usize) -> bool {
-    word(frame, 4) != 0 && at % SECTOR_BYTES + 16 <= SECTOR_BYTES
+/// have left the one of an earlier run and the other of this: such a frame counts if its checksum follows from that of the
+/// frame before.
+pub(super) fn is_commit(frame: &[u8], at: usize, before: (u32, u32), big: bool) -> bool {
+    let is_shared = at % SECTOR_BYTES + 16 > SECTOR_BYTES;
+    let follows = || {
+        let sum = checksum(checksum(before, &frame[..8], big), &frame[FRAME_HEADER_BYTES..], big);
+        sum == (word(frame, 16), word(frame, 20))
+    };
+    word(frame, 4) != 0 && (!is_shared || follows())
 }
 
 /// Fills `frame`; false at the end, where a part of a frame does not count.

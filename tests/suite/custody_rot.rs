@@ -92,6 +92,8 @@ async fn a_flipped_bit_in_the_log_takes_back_nothing_in_silence_and_issues_no_nu
     let last_commit_begins = begins(frames);
     // A frame whose salt is hit looks like one of an earlier run, and its commit does not count.
     let last_but_one_begins = begins(last_commit_begins);
+    // A frame whose head two sectors share must follow from the checksum before it, or its commit does not count.
+    let is_shared = |frame: usize| (HEADER + frame * FRAME) % 512 > 496;
     let (mut set_aside, mut declared, mut served) = (0, 0, 0);
     for frame in 0..frames {
         // Page number, salt, checksum, and somewhere in the page: its head, its middle, its end.
@@ -122,7 +124,8 @@ async fn a_flipped_bit_in_the_log_takes_back_nothing_in_silence_and_issues_no_nu
                     (1..=COMMITS).filter(|seq| !rows.contains(seq) && !gaps.contains(seq)).collect();
                 assert_eq!(missing, [0_u64; 0], "{what}: {} has numbers that nobody accounts for", class.as_str());
                 let lost = (1..=COMMITS).filter(|seq| !rows.contains(seq)).count() as u64;
-                if frame < if at == SALT { last_but_one_begins } else { last_commit_begins } {
+                let hides_a_commit = at == SALT || at == 19 && is_shared(frame + 1);
+                if frame < if hides_a_commit { last_but_one_begins } else { last_commit_begins } {
                     assert!(again.set_aside, "{what}: SQLite took back commits in silence");
                 }
                 declared += lost;

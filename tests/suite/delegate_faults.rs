@@ -41,7 +41,8 @@ fn a_host_that_crashes_under_load_costs_no_answer() {
             });
         }
     });
-    assert!(stood_in.load(Ordering::Relaxed) >= 3 && hostile.starts() >= 4);
+    assert!(stood_in.load(Ordering::Relaxed) >= 1, "nobody asked while a host was away");
+    poll("a fourth start", || (hostile.starts() >= 4).then_some(()));
     let reason = poll("a reason", || handle.delegate().unwrap().reason.filter(|reason| reason.contains("signal")));
     assert_eq!(reason, "its host ended, with signal 11 (segmentation fault)");
 }

@@ -91,7 +91,11 @@ async fn a_full_disk_acknowledges_nothing_and_a_larger_limit_finds_everything_th
     // The newest of exactly what was acknowledged.
     let holds = |gateway: &Gateway, last: u64| {
         let numbers = gateway.numbers("press");
-        numbers.last() == Some(&last) && numbers.windows(2).all(|pair| pair[0] + 1 == pair[1])
+        let holds = numbers.last() == Some(&last) && numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        if !holds {
+            eprintln!("of {last}: {numbers:?}");
+        }
+        holds
     };
     assert!(holds(&gateway, pack * PACK), "while full");
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());

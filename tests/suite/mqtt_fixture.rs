@@ -1,5 +1,6 @@
 //! A gateway's MQTT side in this process, and a client that speaks packets.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -95,6 +96,8 @@ pub(crate) struct Client {
     stream: Box<dyn Duplex>,
     decoder: Decoder,
     buffer: BytesMut,
+    /// What came before the answer that was waited for.
+    early: VecDeque<Packet>,
     pub(crate) version: ProtocolVersion,
 }
 
@@ -124,7 +127,7 @@ impl Client {
 
     pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, version: ProtocolVersion) -> Self {
         let decoder = Decoder::from_server(version, usize::MAX);
-        Self { stream: Box::new(stream), decoder, buffer: BytesMut::new(), version }
+        Self { stream: Box::new(stream), decoder, buffer: BytesMut::new(), early: VecDeque::new(), version }
     }
 
     pub(crate) async fn connect(&mut self, connect: Connect) -> ConnAck {
@@ -153,6 +156,13 @@ impl Client {
 
     /// The next packet; None when the connection has ended.
     pub(crate) async fn next(&mut self) -> Option<Packet> {
+        match self.early.pop_front() {
+            Some(packet) => Some(packet),
+            None => self.read().await,
+        }
+    }
+
+    async fn read(&mut self) -> Option<Packet> {
         loop {
             if let Some(packet) = self.decoder.decode(&mut self.buffer).unwrap() {
                 return Some(packet);
@@ -185,9 +195,13 @@ impl Client {
         let properties = SubscribeProperties { subscription_id, ..SubscribeProperties::default() };
         let subscribe = Subscribe { packet_id: id(77), properties, subscriptions: vec![request] };
         self.send(Packet::Subscribe(subscribe)).await;
-        match self.next().await {
-            Some(Packet::SubAck(ack)) => ack.reasons[0],
-            other => panic!("no SUBACK but {other:?}"),
+        loop {
+            match self.read().await {
+                Some(Packet::SubAck(ack)) => return ack.reasons[0],
+                // A server may send what matches before it answers (MQTT 5.0, 3.8.4).
+                Some(early @ Packet::Publish(_)) => self.early.push_back(early),
+                other => panic!("no SUBACK but {other:?}"),
+            }
         }
     }
 
