@@ -153,6 +153,7 @@ pub(crate) fn is_running(pid: u32) -> bool {
 }
 
 /// Sends a signal.
+#[cfg(feature = "delegate-host")]
 pub(crate) fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
 }
