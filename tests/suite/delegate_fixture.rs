@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use forebay::base::{Clock, Digest, SystemClock, Tensor};
@@ -155,7 +154,9 @@ pub(crate) fn is_running(pid: u32) -> bool {
 /// Sends a signal.
 #[cfg(feature = "delegate-host")]
 pub(crate) fn signal(name: &str, pid: u32) {
-    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success()
+    );
 }
 
 /// Computes the model `simple` in this program.
