@@ -7,7 +7,7 @@
 //!
 //! Never here: running a model, fetching one, or following a path or link out of the models folder.
 //!
-//! Limits: manifest 1 MiB, model file `model_bytes_max`, 1024 models, 256 versions each, 64 inputs and outputs.
+//! Limits: 16 other files (tokenizers, labels) of 32 MiB, manifest 1 MiB, model file `model_bytes_max`, 1024 models, 256 versions each, 64 inputs and outputs.
 
 mod config;
 mod golden;
@@ -19,7 +19,7 @@ mod values;
 
 pub use config::Config;
 pub use golden::Golden;
-pub use manifest::{About, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
+pub use manifest::{About, FileEntry, Labels, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
 pub use model::{Error, Model};
 pub use parse::ManifestError;
 pub use scan::{Catalog, Problem};

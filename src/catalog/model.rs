@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::manifest::Manifest;
+use super::manifest::{FileEntry, Manifest};
 use crate::base::Digest;
+
+/// A tokenizer with a large vocabulary has 17 MB.
+const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Why a model's bytes cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,7 @@ pub struct Model {
     pub folder: PathBuf,
     /// Size of the model file in bytes.
     pub size_bytes: u64,
+    pub(super) root: PathBuf,
     pub(super) file: PathBuf,
     pub(super) bytes_max: u64,
 }
@@ -71,6 +75,24 @@ impl Model {
             .read_to_end(&mut bytes)
             .map_err(|source| Error::Read { path: self.file.clone(), source })?;
         agree(&self.file, self.manifest.model.sha256, Digest::of(&bytes))?;
+        Ok(bytes)
+    }
+
+    /// The bytes of a file that the manifest lists in `[[file]]`, whose digest is the manifest's. None if it lists no such
+    /// file. Reads the disk: not for an async thread.
+    pub fn read_file(&self, name: &str) -> Option<Result<Vec<u8>, Error>> {
+        let entry = self.manifest.files.iter().find(|file| file.name == name)?;
+        Some(self.read_entry(entry))
+    }
+
+    pub(super) fn read_entry(&self, entry: &FileEntry) -> Result<Vec<u8>, Error> {
+        let path = resolve(&self.root, &self.folder.join(&entry.name))?;
+        let (file, _) = open_regular(&path, FILE_BYTES_MAX)?;
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(|source| Error::Read { path: path.clone(), source })?;
+        agree(&path, entry.sha256, Digest::of(&bytes))?;
         Ok(bytes)
     }
 }

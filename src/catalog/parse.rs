@@ -6,10 +6,11 @@ use serde::Deserialize;
 use toml::{Spanned, Table};
 
 use super::golden::{Golden, ONLY_INPUT};
-use super::manifest::{About, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
+use super::manifest::{About, FileEntry, Labels, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
 
 const MAX_PORTS: usize = 64;
 const MAX_DIMS: usize = 8;
+const MAX_FILES: usize = 16;
 /// Elements of the fixed dimensions together: 64 MiB of 32-bit floats.
 const MAX_ELEMENTS: i64 = 1 << 24;
 
@@ -40,6 +41,9 @@ struct Raw {
     quality: Table,
     #[serde(default)]
     golden: Vec<Spanned<Golden>>,
+    #[serde(default)]
+    file: Vec<Spanned<FileEntry>>,
+    predict: Option<Table>,
 }
 
 type Wrong = (Range<usize>, String);
@@ -82,8 +86,48 @@ fn checked(raw: Raw) -> Result<Manifest, Wrong> {
     let thresholds = raw.thresholds.map(checked_thresholds).transpose()?;
     let golden =
         raw.golden.into_iter().map(|golden| checked_golden(golden, &inputs, &outputs)).collect::<Result<_, _>>()?;
-    let (provenance, quality) = (raw.provenance, raw.quality);
-    Ok(Manifest { model, inputs, outputs, training, normalise, thresholds, provenance, quality, golden })
+    let files = files(raw.file, &model.file)?;
+    for port in inputs.iter().chain(&outputs) {
+        if let Some(Labels::File(name)) = &port.labels
+            && !files.iter().any(|file| file.name == *name)
+        {
+            return wrong(format!("{} has its labels in {name:?}: list that file in [[file]] with its sha256", port.name));
+        }
+    }
+    let (provenance, quality, predict) = (raw.provenance, raw.quality, raw.predict);
+    Ok(Manifest {
+        model,
+        inputs,
+        outputs,
+        training,
+        normalise,
+        thresholds,
+        provenance,
+        quality,
+        golden,
+        files,
+        predict,
+    })
+}
+
+fn files(given: Vec<Spanned<FileEntry>>, model_file: &str) -> Result<Vec<FileEntry>, Wrong> {
+    let mut files: Vec<FileEntry> = Vec::new();
+    for file in given {
+        let (span, file) = (file.span(), file.into_inner());
+        let name = &file.name;
+        let message = if !plain_file_name(name) {
+            format!("{name:?} must be the plain name of a file beside the manifest, without slashes")
+        } else if name == model_file || files.iter().any(|other| other.name == *name) {
+            format!("file {name} stands twice")
+        } else if files.len() == MAX_FILES {
+            format!("a model has at most {MAX_FILES} other files")
+        } else {
+            files.push(file);
+            continue;
+        };
+        return Err((span, message));
+    }
+    Ok(files)
 }
 
 fn plain_file_name(file: &str) -> bool {
@@ -255,6 +299,10 @@ times = ["a", "b"]
 [[golden]]
 input = [1, 2.5, 3]
 score = 0.5
+
+[[file]]
+name = "labels.txt"
+sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 "#;
 
     fn refused(from: &str, to: &str) -> ManifestError {
@@ -303,6 +351,10 @@ score = 0.5
             ("score = 0.5", "scroe = 0.5", 42, "scroe, which is no output"),
             ("score = 0.5", "", 42, "names no output"),
             ("[provenance]", "[provenance", 35, ""),
+            ("name = \"labels.txt\"", "name = \"../labels.txt\"", 46, "plain name"),
+            ("name = \"labels.txt\"", "name = \"model.onnx\"", 46, "stands twice"),
+            ("unit = \"degC\"", "labels = \"names.txt\"", 2, "list that file in [[file]]"),
+            ("unit = \"degC\"", "labels = 7", 14, "a list of labels"),
         ] {
             let error = refused(from, to);
             assert_eq!((error.line, error.message.contains(message)), (line, true), "{to}: {error}");

@@ -188,7 +188,12 @@ fn read_model(config: &Config, root: &Path, path: &Path, name: &Name, version: u
     let file = resolve(root, &beside).map_err(|error| from_error(&beside, &error))?;
     let size_bytes =
         verify(&file, about.sha256, config.model_bytes_max).map_err(|error| from_error(&beside, &error))?;
-    Ok(Model { manifest, folder, size_bytes, file, bytes_max: config.model_bytes_max })
+    let root = root.to_owned();
+    let model = Model { manifest, folder, size_bytes, root, file, bytes_max: config.model_bytes_max };
+    for entry in &model.manifest.files {
+        model.read_entry(entry).map_err(|error| from_error(&model.folder.join(&entry.name), &error))?;
+    }
+    Ok(model)
 }
 
 fn read_manifest(root: &Path, path: &Path) -> Result<Manifest, Box<Problem>> {
@@ -219,7 +224,7 @@ fn from_error(path: &Path, error: &Error) -> Box<Problem> {
         }
         Error::Digest { expected, found, .. } => (
             format!("has SHA-256 {found}, the manifest says {expected}"),
-            "fetch the model again, or correct model.sha256 if the change was meant",
+            "fetch the model again, or correct the sha256 in the manifest if the change was meant",
         ),
     };
     Box::new(Problem { path: path.to_owned(), position: None, what, advice: advice.to_owned() })
@@ -367,6 +372,24 @@ mod tests {
         let flat = Folder::new();
         flat.put("press/manifest.toml", manifest("press", 1, b"weights").as_bytes());
         assert!(flat.problem().contains("move it with its model file"));
+    }
+
+    #[test]
+    fn a_file_beside_the_model_is_handed_out_as_its_manifest_describes_it() {
+        let folder = Folder::new();
+        folder.put("press/1/model.onnx", b"weights");
+        folder.put("press/1/labels.txt", b"good\nbad\n");
+        let listed = format!("[[file]]\nname = \"labels.txt\"\nsha256 = \"{}\"\n", Digest::of(b"good\nbad\n"));
+        let text = manifest("press", 1, b"weights") + &listed;
+        folder.put("press/1/manifest.toml", text.as_bytes());
+        let catalog = folder.scan();
+        assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
+        let model = catalog.model("press", None).unwrap();
+        assert_eq!(model.read_file("labels.txt").unwrap().unwrap(), b"good\nbad\n");
+        assert!(model.read_file("model.onnx").is_none());
+        folder.put("press/1/labels.txt", b"bad\ngood\n");
+        assert!(matches!(model.read_file("labels.txt"), Some(Err(Error::Digest { .. }))));
+        assert!(folder.problem().starts_with("press/1/labels.txt: has SHA-256"));
     }
 
     #[test]
