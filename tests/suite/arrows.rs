@@ -19,11 +19,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("history", &["base", "store"]),
     ("outbox", &["base", "store"]),
     ("inbox", &["base", "store"]),
+    ("transform", &["base"]),
     ("uplink", &["base"]),
     (
         "flows",
         &[
             "base", "store", "access", "broker", "signal", "rules", "catalog", "engine", "history", "outbox", "inbox",
+            "transform",
             "uplink",
         ],
     ),
@@ -43,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "history",
             "outbox",
             "inbox",
+            "transform",
             "uplink",
             "flows",
             "doors",

@@ -1,0 +1,1 @@
+//! Pictures and their bounds; the numbers are held against PIL, torchvision's formulas and OpenCV in the suite.
