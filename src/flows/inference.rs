@@ -161,16 +161,32 @@ impl Inference {
     pub async fn infer(&self, question: Question) -> Result<Inferred, InferError> {
         let loaded = self.models.serving(&question.model, question.version)?;
         let picks = picks(&loaded, &question.outputs)?;
-        let started = self.clock.since_boot();
-        let took = || self.clock.since_boot().saturating_sub(started);
         let inputs = question.inputs.into_iter();
         let inputs: Vec<_> = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
+        let outputs = self.run(&loaded, inputs, question.deadline).await?;
+        answer(&loaded, &outputs, &picks)
+    }
+
+    /// A version that serves; without a version the newest that does.
+    pub(super) fn serving(&self, model: &str, version: Option<u32>) -> Result<Arc<Loaded>, InferError> {
+        Ok(self.models.serving(model, version)?)
+    }
+
+    /// Asks this version, and counts it.
+    pub(super) async fn run(
+        &self,
+        loaded: &Loaded,
+        inputs: Vec<engine::NamedTensor>,
+        deadline: Duration,
+    ) -> Result<engine::Outputs, InferError> {
+        let started = self.clock.since_boot();
+        let took = || self.clock.since_boot().saturating_sub(started);
         let batch = inputs.first().and_then(|input| input.tensor.shape().first()).map_or(1, |&batch| batch as u64);
-        match loaded.handle.infer(inputs, Some(question.deadline)).await {
+        match loaded.handle.infer(inputs, Some(deadline)).await {
             Ok(outputs) => {
                 let compute = Duration::from_micros(outputs.duration_us);
                 loaded.tally.answered(batch, took(), compute, self.clock.wall_ms());
-                answer(&loaded, &outputs, &picks)
+                Ok(outputs)
             }
             Err(error) => {
                 loaded.tally.failed(took(), self.clock.wall_ms());
@@ -247,7 +263,7 @@ fn answer(
         let engine::NamedTensor { name, tensor } = outputs.tensors[at].clone();
         let tensor = match classes {
             None => tensor,
-            Some(classes) => classify(&tensor, classes, &[]).ok_or_else(|| InferError::Shape {
+            Some(classes) => classify(&tensor, classes, loaded.predictor.labels(at)).ok_or_else(|| InferError::Shape {
                 detail: format!("output {name} is BYTES, which cannot be classified; leave out `classification`"),
             })?,
         };

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::Serialize;
 
 use super::load_spec::load_spec;
+use super::predict::Predictor;
 use super::tally::Tally;
 use crate::base::Name;
 use crate::catalog::{Catalog, Manifest, Model, NormaliseMethod, Values};
@@ -20,6 +21,8 @@ pub struct Loaded {
     pub handle: Handle,
     /// What it served.
     pub tally: Tally,
+    /// How pictures, texts and records become its inputs, and what its outputs mean.
+    pub predictor: Predictor,
 }
 
 /// One version of a model as people see it.
@@ -203,8 +206,9 @@ pub fn passed_over(handle: &Handle) -> Vec<String> {
 pub(super) fn load_one(model: &Model, pool: &Pool) -> Result<Arc<Loaded>, String> {
     let about = &model.manifest.model;
     let loaded = load_spec(model).map_err(|error| chain(&error)).and_then(|spec| {
+        let predictor = Predictor::of(model)?;
         let handle = pool.load(&spec).map_err(|error| chain(&error))?;
-        Ok(Arc::new(Loaded { manifest: model.manifest.clone(), handle, tally: Tally::default() }))
+        Ok(Arc::new(Loaded { manifest: model.manifest.clone(), handle, tally: Tally::default(), predictor }))
     });
     match &loaded {
         Ok(loaded) => {

@@ -65,6 +65,7 @@ mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod predict;
 mod promise;
 mod quota_model;
 mod salvage;

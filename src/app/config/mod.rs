@@ -44,6 +44,9 @@ pub struct Config {
     /// What runs them.
     #[serde(default)]
     pub engine: engine::Config,
+    /// Bounds on pictures, sounds, texts and records for models.
+    #[serde(default)]
+    pub predict: flows::predict::Limits,
     /// Who may do what.
     #[serde(default)]
     pub access: access::Config,
