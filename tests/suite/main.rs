@@ -73,6 +73,7 @@ mod sketches;
 mod startup;
 mod store_faults;
 mod three_weeks;
+mod transform;
 mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;

@@ -270,3 +270,89 @@ fn to_hz(mel: f64, scale: Scale) -> f64 {
         Scale::Slaney => BEND_HZ * ((mel - BEND_MEL) * 6.4_f64.ln() / 27.0).exp(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // librosa 0.11.0, x[i] = ((i*i*7 + i*13) % 101 - 50) / 50 for 2,000 samples in 32 bits:
+    // db: power_to_db(feature.melspectrogram(y=x, sr=8000, n_fft=512, hop_length=128, n_mels=20), ref=1, top_db=None)
+    // htk: np.log(np.maximum(feature.melspectrogram(y=x, sr=8000, n_fft=400, win_length=320, hop_length=160, n_mels=16,
+    //      htk=True, norm=None, power=1, fmin=50, fmax=3800, center=False), 1e-5))
+    // whisper: x with 1,000 zeros behind it; filters.mel(sr=16000, n_fft=400, n_mels=80) @ abs(stft(x, n_fft=400,
+    //      hop_length=160, pad_mode="reflect")[:, :-1])**2, then the logarithm of Whisper's audio.py.
+    // First and last of the first row, the middle, first and last of the last row; the sum of all.
+    const LIBROSA: [(&str, u32, usize, [usize; 2], [f64; 5], f64); 3] = [
+        (
+            "bands = 20\nfft = 512\nhop = 128",
+            8000,
+            2000,
+            [20, 16],
+            [1.719_811, 3.326_35, 6.079_672, 3.800_426, 5.912_728],
+            1341.258,
+        ),
+        (
+            "bands = 16\nfft = 400\nwindow = 320\nhop = 160\nscale = \"htk\"\nnorm = \"none\"\npower = 1.0\nlow_hz = 50.0\n\
+             high_hz = 3800.0\npad = \"none\"\nlog = \"ln\"\nfloor = 1e-5",
+            8000,
+            2000,
+            [16, 11],
+            [2.959_65, 2.947_424, 4.076_424, 5.026_625, 5.027_47],
+            661.6875,
+        ),
+        (
+            "bands = 80\nfft = 400\nhop = 160\npad = \"reflect\"\nlog = \"whisper\"",
+            16000,
+            3000,
+            [80, 18],
+            [1.049_661, -0.801_192, 1.032_937, 0.960_781, -0.801_192],
+            761.3909,
+        ),
+    ];
+
+    fn signal(samples: usize) -> Vec<f32> {
+        let sample = |i: u32| ((i * i * 7 + i * 13) % 101) as f32 / 50.0 - 1.0;
+        let mut signal: Vec<f32> = (0..2000).map(sample).collect();
+        signal.resize(samples, 0.0);
+        signal
+    }
+
+    fn build(config: &str, rate: u32) -> Result<Mel, (String, String)> {
+        Mel::build(&toml::from_str(config).unwrap(), rate)
+    }
+
+    #[test]
+    fn spectrograms_equal_those_of_librosa_and_whisper() {
+        for (config, rate, samples, [rows, columns], expected, sum) in LIBROSA {
+            let mel = build(config, rate).unwrap();
+            let (numbers, given_rows, given_columns) = mel.of(&signal(samples)).unwrap();
+            assert_eq!([given_rows, given_columns], [rows, columns], "{config}");
+            let at = |row: usize, column: usize| f64::from(numbers[row * columns + column]);
+            let last = (rows - 1, columns - 1);
+            let given = [at(0, 0), at(0, last.1), at(rows / 2, columns / 2), at(last.0, 0), at(last.0, last.1)];
+            for (given, expected) in given.iter().zip(expected) {
+                // librosa computes in 32 bits.
+                assert!((given - expected).abs() < 2e-4, "{config}: {given} for {expected}");
+            }
+            let given: f64 = numbers.iter().map(|&x| f64::from(x)).sum();
+            assert!((given - sum).abs() < 2e-5 * sum, "{config}: {given} for {sum}");
+            let turned = build(&format!("{config}\norder = \"frames-bands\""), rate).unwrap();
+            let (turned, frames, bands) = turned.of(&signal(samples)).unwrap();
+            assert_eq!((frames, bands, turned[bands]), (columns, rows, numbers[1]));
+        }
+    }
+
+    #[test]
+    fn sounds_too_short_and_plans_that_cannot_be_are_refused() {
+        let mel = build("bands = 80\nfft = 400\nhop = 160\npad = \"reflect\"\nlog = \"whisper\"", 16000).unwrap();
+        assert_eq!(mel.of(&[0.0; 200]).unwrap_err(), "at least 201 samples");
+        assert!(mel.of(&[0.0; 201]).is_ok());
+        assert!(build("bands = 4\nfft = 64\nhop = 32\npad = \"none\"", 8000).unwrap().of(&[0.0; 63]).is_err());
+        assert!(build("bands = 4\nfft = 64\nhop = 32", 8000).unwrap().of(&[]).is_err());
+        for config in ["bands = 0\nfft = 64\nhop = 1", "bands = 4\nfft = 1\nhop = 1", "bands = 4\nfft = 64\nhop = 0",
+            "bands = 4\nfft = 64\nhop = 1\nwindow = 65", "bands = 4\nfft = 64\nhop = 1\nlow_hz = 5000.0",
+            "bands = 4\nfft = 64\nhop = 1\nfloor = 0.0", "bands = 1000\nfft = 65536\nhop = 1"] {
+            assert!(build(config, 8000).is_err(), "{config}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "image")]
 mod decode;
+#[cfg(feature = "image")]
 mod orient;
 mod picture;
 mod resize;
@@ -221,6 +222,7 @@ impl Images {
 
     #[cfg(not(feature = "image"))]
     fn decoded(&self, _: &[u8], _: &str, _: u64) -> Result<Picture, Error> {
+        let _ = self.config.exif;
         Err(Error::NotBuilt { kind: "an image", feature: "image" })
     }
 

@@ -175,3 +175,53 @@ fn nearest(picture: &Picture, width: u32, height: u32) -> Picture {
     }
     Picture { width, height, channels, data }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // cv2 5.0.0, p[y][x][c] = (37 x + 59 y + 83 c + 7 x y) % 256 of 9 x 7, cv2.resize(p, (w, h), interpolation=INTER_LINEAR):
+    // all of 5 x 4, the second channel of 16 x 11.
+    const SMALL: [u8; 60] = [
+        38, 121, 165, 109, 173, 147, 181, 168, 91, 156, 79, 162, 67, 150, 137, 146, 197, 56, 163, 66, 143, 77, 160, 211, 145,
+        221, 80, 97, 91, 154, 165, 81, 164, 114, 152, 49, 229, 88, 139, 95, 171, 75, 204, 63, 127, 106, 125, 74, 84, 71, 154,
+        125, 208, 131, 135, 109, 173, 144, 131, 93,
+    ];
+    const LARGE: [u8; 176] = [
+        83, 96, 116, 137, 158, 179, 200, 221, 169, 46, 27, 48, 68, 89, 110, 123, 110, 123, 146, 169, 188, 145, 120, 143, 126,
+        70, 71, 94, 116, 139, 161, 175, 147, 163, 188, 202, 207, 102, 32, 57, 82, 107, 133, 158, 170, 185, 210, 225, 185, 202,
+        229, 170, 96, 84, 84, 111, 139, 167, 194, 222, 151, 91, 119, 135, 129, 148, 178, 131, 75, 105, 135, 165, 169, 147, 163,
+        193, 136, 90, 120, 139, 4, 24, 57, 89, 122, 154, 187, 220, 180, 69, 62, 94, 127, 159, 192, 212, 41, 63, 98, 133, 163,
+        107, 76, 111, 120, 103, 123, 158, 107, 65, 101, 122, 79, 102, 140, 144, 139, 72, 34, 72, 110, 147, 156, 155, 91, 42,
+        79, 102, 116, 141, 181, 112, 28, 55, 86, 126, 166, 206, 152, 61, 81, 111, 151, 175, 154, 132, 96, 71, 52, 95, 137, 180,
+        183, 147, 121, 98, 137, 167, 131, 109, 181, 120, 20, 41, 85, 130, 174, 219, 191, 92, 96, 141, 185, 205, 106, 45,
+    ];
+
+    #[test]
+    fn opencv_linear_is_within_one_step_of_opencv() {
+        let pixel = |x: u32, y: u32, c: u32| ((37 * x + 59 * y + 83 * c + 7 * x * y) % 256) as u8;
+        let data = (0..7).flat_map(|y| (0..9).flat_map(move |x| (0..3).map(move |c| pixel(x, y, c)))).collect();
+        let picture = Picture { width: 9, height: 7, channels: 3, data };
+        let near = |given: &[u8], expected: &[u8]| {
+            assert_eq!(given.len(), expected.len());
+            assert!(given.iter().zip(expected).all(|(a, b)| a.abs_diff(*b) <= 1), "{given:?} for {expected:?}");
+        };
+        near(&resize(&picture, 5, 4, Filter::OpencvLinear).data, &SMALL);
+        let large = resize(&picture, 16, 11, Filter::OpencvLinear).data;
+        near(&large.chunks_exact(3).map(|pixel| pixel[1]).collect::<Vec<_>>(), &LARGE);
+    }
+
+    #[test]
+    fn every_filter_stands_any_size() {
+        let data = (0..3 * 5).map(|at| at as u8 * 17).collect();
+        let picture = Picture { width: 5, height: 3, channels: 1, data };
+        use Filter::{Bicubic, Bilinear, Box, Hamming, Lanczos, Nearest, OpencvLinear};
+        for filter in [Nearest, Box, Bilinear, Hamming, Bicubic, Lanczos, OpencvLinear] {
+            for (width, height) in [(1, 1), (1, 200), (200, 1), (5, 3), (4, 4)] {
+                let made = resize(&picture, width, height, filter);
+                assert_eq!(made.data.len(), (width * height) as usize, "{filter:?}");
+            }
+            assert_eq!(resize(&picture, 5, 3, filter), picture);
+        }
+    }
+}
