@@ -91,7 +91,10 @@ fn checked(raw: Raw) -> Result<Manifest, Wrong> {
         if let Some(Labels::File(name)) = &port.labels
             && !files.iter().any(|file| file.name == *name)
         {
-            return wrong(format!("{} has its labels in {name:?}: list that file in [[file]] with its sha256", port.name));
+            return wrong(format!(
+                "{} has its labels in {name:?}: list that file in [[file]] with its sha256",
+                port.name
+            ));
         }
     }
     let (provenance, quality, predict) = (raw.provenance, raw.quality, raw.predict);

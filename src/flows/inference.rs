@@ -263,9 +263,11 @@ fn answer(
         let engine::NamedTensor { name, tensor } = outputs.tensors[at].clone();
         let tensor = match classes {
             None => tensor,
-            Some(classes) => classify(&tensor, classes, loaded.predictor.labels(at)).ok_or_else(|| InferError::Shape {
-                detail: format!("output {name} is BYTES, which cannot be classified; leave out `classification`"),
-            })?,
+            Some(classes) => {
+                classify(&tensor, classes, loaded.predictor.labels(at)).ok_or_else(|| InferError::Shape {
+                    detail: format!("output {name} is BYTES, which cannot be classified; leave out `classification`"),
+                })?
+            }
         };
         Ok::<_, InferError>(NamedTensor { name: name.to_string(), tensor })
     };

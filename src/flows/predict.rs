@@ -17,8 +17,8 @@ pub use super::predict_metrics::PredictMetrics;
 use crate::base::Clock;
 use crate::catalog::Model;
 use crate::engine;
-use crate::transform::{Error, Named, Plan, Work};
 pub use crate::transform::{Answer, Content, Kind, Lap, Limits, Prediction, Source, Words};
+use crate::transform::{Error, Named, Plan, Work};
 
 /// The steps of a loaded model.
 #[derive(Debug)]
@@ -243,7 +243,8 @@ impl Predict {
             return Err(PredictError::Busy(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
         };
         let waited = self.since(before);
-        let (loaded, over, clock, limits) = (Arc::clone(loaded), Arc::clone(over), Arc::clone(&self.clock), self.limits);
+        let (loaded, over, clock, limits) =
+            (Arc::clone(loaded), Arc::clone(over), Arc::clone(&self.clock), self.limits);
         let done = tokio::task::spawn_blocking(move || {
             // Held to the end of the work, also when the caller has gone: the bound is on memory and cores.
             let _permit = permit;

@@ -157,8 +157,11 @@ impl Boxes {
                 let scores = named(scores)?;
                 if let Some(classes) = &config.classes {
                     named(classes)?;
-                } else if last(scores).is_none_or(|[_, classes]| scores.shape.len() != port.shape.len() || !classes_fit(classes)) {
-                    let expected = format!("scores of [N, classes] with {labels} labels, or the tensor of classes in `classes`");
+                } else if last(scores)
+                    .is_none_or(|[_, classes]| scores.shape.len() != port.shape.len() || !classes_fit(classes))
+                {
+                    let expected =
+                        format!("scores of [N, classes] with {labels} labels, or the tensor of classes in `classes`");
                     return wrong(expected, format!("{:?}", scores.shape));
                 }
             }
@@ -212,11 +215,8 @@ impl Boxes {
             let [left, top, right, bottom] = found.corners.map(f64::from);
             let (left, top) = picture.sent(left * f64::from(wide), top * f64::from(high));
             let (right, bottom) = picture.sent(right * f64::from(wide), bottom * f64::from(high));
-            let class = Class {
-                label: labels.get(found.class).cloned(),
-                index: found.class,
-                score: f64::from(found.score),
-            };
+            let class =
+                Class { label: labels.get(found.class).cloned(), index: found.class, score: f64::from(found.score) };
             Detection { class, bbox: [left, top, right, bottom].map(|value| value as f32) }
         };
         let boxes = kept.into_iter().map(detection).collect();
@@ -406,7 +406,13 @@ mod tests {
         picture.cut(0, -25, 100, 100);
         let v8 = build("style = \"yolov8\"", &[port("y", &[1, 6, -1], 2)]).unwrap();
         // Three anchors: one box, a worse one on it of the same class, and one under the threshold.
-        let tensor = Tensor::new([1, 6, 3], vec![50.0, 51.0, 10.0, 50.0, 50.0, 30.0, 20.0, 20.0, 4.0, 10.0, 10.0, 4.0, 0.1, 0.1, 0.1, 0.9, 0.8, 0.2_f32]).unwrap();
+        let tensor = Tensor::new(
+            [1, 6, 3],
+            vec![
+                50.0, 51.0, 10.0, 50.0, 50.0, 30.0, 20.0, 20.0, 4.0, 10.0, 10.0, 4.0, 0.1, 0.1, 0.1, 0.9, 0.8, 0.2_f32,
+            ],
+        )
+        .unwrap();
         let found = read(&v8, &[("y", tensor)], &picture);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].0, found[0].2), (1, [80.0, 40.0, 120.0, 60.0]));
@@ -435,7 +441,8 @@ mod tests {
     #[test]
     fn ssd_boxes_are_offsets_to_priors_or_the_graphs_own_with_classes_beside() {
         let ports = [port("boxes", &[1, 1, 4], 0), port("scores", &[1, 1, 3], 0)];
-        let config = "style = \"ssd\"\nscores = \"scores\"\nbackground = true\npriors = \"priors.json\"\nnormalised = true";
+        let config =
+            "style = \"ssd\"\nscores = \"scores\"\nbackground = true\npriors = \"priors.json\"\nnormalised = true";
         let ssd = build(config, &ports).unwrap();
         let offsets = Tensor::new([1, 1, 4], vec![1.0_f32, -1.0, 0.0, 0.0]).unwrap();
         let scores = Tensor::new([1, 1, 3], vec![0.99_f32, 0.1, 0.6]).unwrap();

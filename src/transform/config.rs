@@ -1,7 +1,7 @@
 //! `[predict]` as the manifest writes it, and the bounds that the configuration sets.
 
-use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use toml::{Table, Value};
 
 use super::audio::AudioConfig;
@@ -43,9 +43,9 @@ pub(super) struct Config {
 
 impl Config {
     pub(super) fn parse(table: &Table) -> Result<Self, Error> {
-        Value::Table(table.clone()).try_into().map_err(|error: toml::de::Error| {
-            Error::Config(error.message().trim().replace('\n', " "))
-        })
+        Value::Table(table.clone())
+            .try_into()
+            .map_err(|error: toml::de::Error| Error::Config(error.message().trim().replace('\n', " ")))
     }
 }
 

@@ -122,7 +122,11 @@ impl Masking {
         let as_u32 = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         let (runs, png_b64) = match self.config.form {
             Form::Runs if runs.len() > RUNS_MAX => {
-                return Err(format!("{} runs, the most is {}; `form = \"png\"` has no such bound", runs.len() / 2, RUNS_MAX / 2));
+                return Err(format!(
+                    "{} runs, the most is {}; `form = \"png\"` has no such bound",
+                    runs.len() / 2,
+                    RUNS_MAX / 2
+                ));
             }
             Form::Runs => (Some(runs), None),
             Form::Png => (None, Some(super::image::grey_png_b64(as_u32(wide), as_u32(high), &pixels)?)),

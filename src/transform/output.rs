@@ -7,7 +7,7 @@ use super::boxes::{Boxes, BoxesConfig};
 use super::config::OutputConfig;
 use super::error::Error;
 use super::geometry::Geometry;
-use super::mask::{Masking, MaskConfig};
+use super::mask::{MaskConfig, Masking};
 use super::port::Port;
 use crate::base::Tensor;
 
@@ -177,10 +177,12 @@ impl Readout {
     /// What the output of one item says.
     pub(super) fn read(&self, outputs: &[Named], picture: Option<&Geometry>) -> Result<Answer, Error> {
         let find = |name: &str| {
-            outputs.iter().find(|output| output.name == name).map(|output| &output.tensor).ok_or_else(|| Error::Output {
-                tensor: name.to_owned(),
-                step: self.step(),
-                detail: "the model did not give it".to_owned(),
+            outputs.iter().find(|output| output.name == name).map(|output| &output.tensor).ok_or_else(|| {
+                Error::Output {
+                    tensor: name.to_owned(),
+                    step: self.step(),
+                    detail: "the model did not give it".to_owned(),
+                }
             })
         };
         let tensor = find(&self.tensor)?;
@@ -217,7 +219,8 @@ impl Readout {
         let class = |index: usize| Class { label: self.labels.get(index).cloned(), index, score: numbers[index] };
         Ok(match self.end {
             End::TopK { k, at_least } => {
-                let kept = largest(&numbers, k).into_iter().filter(|&at| at_least.is_none_or(|least| numbers[at] >= least));
+                let kept =
+                    largest(&numbers, k).into_iter().filter(|&at| at_least.is_none_or(|least| numbers[at] >= least));
                 Answer::Classes { classes: kept.map(class).collect() }
             }
             End::Argmax => match largest(&numbers, 1).first() {
@@ -340,7 +343,8 @@ mod tests {
 
     fn build(steps: &str, port: &Port) -> Result<Readout, String> {
         let config: OutputConfig = toml::from_str(&format!("steps = {steps}")).map_err(|error| error.to_string())?;
-        Readout::build(config, std::slice::from_ref(port), false, &|_| unreachable!()).map_err(|error| error.to_string())
+        Readout::build(config, std::slice::from_ref(port), false, &|_| unreachable!())
+            .map_err(|error| error.to_string())
     }
 
     fn read(steps: &str, port: &Port, tensor: Tensor) -> serde_json::Value {
@@ -356,7 +360,9 @@ mod tests {
         let top = read(r#"["softmax", { step = "top_k", k = 2 }]"#, &classes, logits());
         // scipy.special.softmax([1, 3, 2])
         let expected = [0.665_240_955_774_821_9, 0.244_728_471_054_797_64];
-        for (class, (label, score)) in top["classes"].as_array().unwrap().iter().zip(["worn", "broken"].iter().zip(expected)) {
+        for (class, (label, score)) in
+            top["classes"].as_array().unwrap().iter().zip(["worn", "broken"].iter().zip(expected))
+        {
             assert_eq!(class["label"], *label);
             assert!((class["score"].as_f64().unwrap() - score).abs() < 1e-15);
         }

@@ -178,7 +178,8 @@ impl Plan {
             plan.readouts = outputs.iter().map(Readout::plain).collect();
         }
         let is_read = |port: &&Port| {
-            let reads = |readout: &Readout| readout.tensor == port.name || readout.also_reads().contains(&port.name.as_str());
+            let reads =
+                |readout: &Readout| readout.tensor == port.name || readout.also_reads().contains(&port.name.as_str());
             plan.readouts.iter().any(reads)
         };
         plan.is_batched = inputs.iter().chain(outputs.iter().filter(is_read)).all(Port::has_free_batch);
@@ -309,7 +310,8 @@ impl Plan {
             1 => source.name.clone(),
             _ => format!("{} {instance}", source.name),
         };
-        let one = |tensor: Tensor| vec![Made { first: None, picture: None, tensors: vec![(feed.tensor.clone(), tensor)] }];
+        let one =
+            |tensor: Tensor| vec![Made { first: None, picture: None, tensors: vec![(feed.tensor.clone(), tensor)] }];
         let wrong = |instance: usize, given: &Content| {
             let given = match given {
                 Content::File(bytes) => format!("a file of {} bytes", bytes.len()),
@@ -376,7 +378,8 @@ impl Plan {
             for (instance, contents) in instances.iter().enumerate() {
                 let Some(Content::Json(Value::Object(fields))) = contents.get(at) else { continue };
                 if let Some(odd) = fields.keys().find(|name| !known.contains(&name.as_str())) {
-                    let place = if instances.len() == 1 { source.name.clone() } else { format!("{} {instance}", source.name) };
+                    let place =
+                        if instances.len() == 1 { source.name.clone() } else { format!("{} {instance}", source.name) };
                     return Err(Error::content(place, format!("the fields {}", known.join(", ")), format!("{odd:?}")));
                 }
             }
@@ -385,7 +388,8 @@ impl Plan {
     }
 
     fn runs(&self, items: Vec<(usize, Made)>) -> Vec<Run> {
-        let about = |(instance, item): &(usize, Made)| Item { instance: *instance, first: item.first, picture: item.picture };
+        let about =
+            |(instance, item): &(usize, Made)| Item { instance: *instance, first: item.first, picture: item.picture };
         let named = |(name, tensor): Filled| Named { name, tensor };
         if self.is_batched && items.len() > 1 {
             let stacked = (0..items[0].1.tensors.len()).map(|at| {

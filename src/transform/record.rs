@@ -87,9 +87,18 @@ struct Column {
 #[derive(Debug)]
 enum Form {
     /// (x - shift) / scale
-    Number { shift: f64, scale: f64 },
-    OneHot { words: Vec<String>, or_zeros: bool },
-    Index { words: Vec<String>, unknown: Option<f64> },
+    Number {
+        shift: f64,
+        scale: f64,
+    },
+    OneHot {
+        words: Vec<String>,
+        or_zeros: bool,
+    },
+    Index {
+        words: Vec<String>,
+        unknown: Option<f64>,
+    },
     Text,
 }
 
@@ -151,8 +160,7 @@ impl Record {
         }
         if self.port.datatype == Datatype::Bytes {
             let shape = self.port.row_shape(texts.len()).unwrap_or_else(|| vec![1, texts.len()]);
-            return Tensor::of_texts(shape, texts)
-                .map_err(|error| Error::content(at, "texts", error.to_string()));
+            return Tensor::of_texts(shape, texts).map_err(|error| Error::content(at, "texts", error.to_string()));
         }
         fill(&self.port, &numbers, at)
     }
@@ -346,7 +354,10 @@ mod tests {
             (json!({"rpm": "fast"}), "field \"rpm\": expected a number, given \"fast\""),
             (json!({"rpm": 1, "tool": "mill", "shift": "noon"}), "field \"shift\": expected one of early, late"),
             (json!({"rpm": 1, "tool": ["mill"]}), "field \"tool\": expected one of drill, mill, given a list of 1"),
-            (json!({"rpm": 1, "tool": "", "shift": "late", "axes": [1]}), "field \"axes\": expected a list of 2 numbers"),
+            (
+                json!({"rpm": 1, "tool": "", "shift": "late", "axes": [1]}),
+                "field \"axes\": expected a list of 2 numbers",
+            ),
             (json!([1, 2]), "expected 5 values in the order rpm, load, tool, shift, axes, given 2 values"),
             (json!("1,2"), "expected an object with the fields"),
         ] {

@@ -64,7 +64,11 @@ impl Series {
         let width = channels.len().max(1);
         if window == 0 || window > WINDOW_MAX || stride == Some(0) {
             let given = format!("window {window}, stride {stride:?}");
-            return wrong("window", format!("a window of 1 to {WINDOW_MAX} readings and a stride of at least 1"), given);
+            return wrong(
+                "window",
+                format!("a window of 1 to {WINDOW_MAX} readings and a stride of at least 1"),
+                given,
+            );
         }
         let each = |given: &[f64], default: f64| match given {
             [] => Some(vec![default; width]),
@@ -97,11 +101,7 @@ impl Series {
         let values = self.values(given, at)?;
         let readings = values.len() / width;
         if readings < self.window {
-            return Err(Error::content(
-                at,
-                format!("at least {} readings", self.window),
-                format!("{readings}"),
-            ));
+            return Err(Error::content(at, format!("at least {} readings", self.window), format!("{readings}")));
         }
         let last = readings - self.window;
         let starts: Vec<usize> = match self.stride {
@@ -120,8 +120,14 @@ impl Series {
                 (values[(start + time) * width + channel] - self.shift[channel]) / self.scale[channel]
             };
             let numbers: Vec<f64> = match self.order {
-                Order::TimeChannel => (0..self.window).flat_map(|time| (0..width).map(move |c| (time, c))).map(|(t, c)| of(t, c)).collect(),
-                Order::ChannelTime => (0..width).flat_map(|c| (0..self.window).map(move |time| (time, c))).map(|(t, c)| of(t, c)).collect(),
+                Order::TimeChannel => (0..self.window)
+                    .flat_map(|time| (0..width).map(move |c| (time, c)))
+                    .map(|(t, c)| of(t, c))
+                    .collect(),
+                Order::ChannelTime => (0..width)
+                    .flat_map(|c| (0..self.window).map(move |time| (time, c)))
+                    .map(|(t, c)| of(t, c))
+                    .collect(),
             };
             Ok((start, fill(&self.port, &numbers, at)?))
         };
@@ -134,7 +140,9 @@ impl Series {
         let numbers = |value: &Value, what: &str| {
             let list = value.as_array().ok_or_else(|| Error::content(what, "a list of numbers", brief(value)))?;
             let number = |(place, value): (usize, &Value)| {
-                value.as_f64().ok_or_else(|| Error::content(format!("{what}, reading {place}"), "a number", brief(value)))
+                value
+                    .as_f64()
+                    .ok_or_else(|| Error::content(format!("{what}, reading {place}"), "a number", brief(value)))
             };
             list.iter().enumerate().map(number).collect::<Result<Vec<f64>, _>>()
         };
@@ -183,7 +191,13 @@ mod tests {
     use serde_json::json;
 
     fn build(text: &str, shape: &[i64]) -> Result<Series, String> {
-        let port = Port { name: "x".to_owned(), datatype: Datatype::Fp32, shape: shape.to_vec(), labels: Vec::new(), unit: None };
+        let port = Port {
+            name: "x".to_owned(),
+            datatype: Datatype::Fp32,
+            shape: shape.to_vec(),
+            labels: Vec::new(),
+            unit: None,
+        };
         Series::build(toml::from_str(text).unwrap(), port).map_err(|error| error.to_string())
     }
 
@@ -226,7 +240,11 @@ mod tests {
 
     #[test]
     fn a_window_that_is_not_the_models_is_refused_when_it_is_loaded() {
-        assert!(build("window = 3", &[-1, 4]).unwrap_err().contains("windows that fill a row of [-1, 4], given 3 readings of 1"));
+        assert!(
+            build("window = 3", &[-1, 4])
+                .unwrap_err()
+                .contains("windows that fill a row of [-1, 4], given 3 readings of 1")
+        );
         assert!(build("window = 0", &[-1, 4]).unwrap_err().contains("a window of 1 to"));
         assert!(build("window = 4\nmean = [1, 2]", &[-1, 4]).unwrap_err().contains("1 or 1 numbers each"));
         assert!(build("window = 4\nstd = [0]", &[-1, 4]).unwrap_err().contains("std above 0"));

@@ -170,7 +170,8 @@ mod with_tokenizers {
                 return wrong("length_max", "one that this tokenizer takes".to_owned(), error.to_string());
             }
             tokenizer.with_padding(None);
-            let usual = ["[PAD]", "<pad>", "<|endoftext|>", "</s>"].iter().find_map(|token| tokenizer.token_to_id(token));
+            let usual =
+                ["[PAD]", "<pad>", "<|endoftext|>", "</s>"].iter().find_map(|token| tokenizer.token_to_id(token));
             let pad_id = config.pad_id.or(pads.as_ref().map(|pads| pads.pad_id)).or(usual);
             let Some(pad_id) = pad_id else {
                 return wrong("pad_id", "the number of a padding token".to_owned(), "none".to_owned());
@@ -190,7 +191,11 @@ mod with_tokenizers {
 
         /// The tensors that it fills.
         pub(in crate::transform) fn tensors(&self) -> Vec<&str> {
-            [Some(&self.ids), self.mask.as_ref(), self.types.as_ref()].into_iter().flatten().map(|p| p.name.as_str()).collect()
+            [Some(&self.ids), self.mask.as_ref(), self.types.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|p| p.name.as_str())
+                .collect()
         }
 
         /// For each text its tensors; all are padded to the same length.

@@ -52,7 +52,8 @@ impl<'a> Work<'a> {
         let started = self.clock.since_boot();
         let made = code(self.limits)?;
         let us = u64::try_from(self.clock.since_boot().saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
-        let known = |lap: &&mut Lap| lap.step.strip_prefix(source).and_then(|rest| rest.strip_prefix(": ")) == Some(step);
+        let known =
+            |lap: &&mut Lap| lap.step.strip_prefix(source).and_then(|rest| rest.strip_prefix(": ")) == Some(step);
         match self.laps.iter_mut().find(known) {
             Some(lap) => lap.us += us,
             None => self.laps.push(Lap { step: format!("{source}: {step}"), us }),

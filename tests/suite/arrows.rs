@@ -24,7 +24,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "flows",
         &[
-            "base", "store", "access", "broker", "signal", "rules", "catalog", "engine", "history", "outbox", "inbox",
+            "base",
+            "store",
+            "access",
+            "broker",
+            "signal",
+            "rules",
+            "catalog",
+            "engine",
+            "history",
+            "outbox",
+            "inbox",
             "transform",
             "uplink",
         ],

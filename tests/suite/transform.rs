@@ -71,7 +71,13 @@ fn out() -> Port {
 /// Largest and mean difference, or what is odd.
 fn apart(expected: &Tensor, given: &Tensor) -> Result<(f64, f64), String> {
     if expected.shape() != given.shape() || expected.datatype() != given.datatype() {
-        return Err(format!("{:?} of {} and {:?} of {}", expected.shape(), expected.datatype(), given.shape(), given.datatype()));
+        return Err(format!(
+            "{:?} of {} and {:?} of {}",
+            expected.shape(),
+            expected.datatype(),
+            given.shape(),
+            given.datatype()
+        ));
     }
     let (left, right) = (expected.to_numbers().unwrap(), given.to_numbers().unwrap());
     let apart: Vec<f64> = left.iter().zip(&right).map(|(a, b)| (a - b).abs()).collect();
@@ -145,7 +151,9 @@ fn texts_become_the_numbers_that_tokenizers_makes_of_them() {
 fn close(expected: &Value, given: &Value, tolerance: f64) -> bool {
     match (expected, given) {
         (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() <= tolerance,
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b, tolerance)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b, tolerance))
+        }
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| close(a, b, tolerance)))
         }
@@ -183,19 +191,31 @@ fn finish(made: &Made, post: &Value) -> Result<Prediction, String> {
 #[cfg(feature = "image")]
 #[test]
 fn outputs_become_the_classes_and_boxes_that_the_definitions_give() {
-    assert_all("posts", 8, |_| true, |post| {
-        let prediction = finish(&MADE, post)?;
-        let given = serde_json::to_value(&prediction.answers[0].1).unwrap();
-        let same = close(&post["expected"], &given, post["tolerance"].as_f64().unwrap());
-        if same { Ok(()) } else { Err(format!("expected {}\n given {given}", post["expected"])) }
-    });
+    assert_all(
+        "posts",
+        8,
+        |_| true,
+        |post| {
+            let prediction = finish(&MADE, post)?;
+            let given = serde_json::to_value(&prediction.answers[0].1).unwrap();
+            let same = close(&post["expected"], &given, post["tolerance"].as_f64().unwrap());
+            if same { Ok(()) } else { Err(format!("expected {}\n given {given}", post["expected"])) }
+        },
+    );
 }
 
 #[cfg(feature = "image")]
 #[test]
 fn pictures_that_are_bombs_torn_or_none_are_refused_before_they_cost_anything() {
-    let x = Port { name: "x".to_owned(), datatype: Datatype::Uint8, shape: vec![-1, 3, -1, -1], labels: Vec::new(), unit: None };
-    let plan = Plan::build(&"[[input]]\nkind = \"image\"".parse().unwrap(), &[x], &[out()], &|_| unreachable!()).unwrap();
+    let x = Port {
+        name: "x".to_owned(),
+        datatype: Datatype::Uint8,
+        shape: vec![-1, 3, -1, -1],
+        labels: Vec::new(),
+        unit: None,
+    };
+    let plan =
+        Plan::build(&"[[input]]\nkind = \"image\"".parse().unwrap(), &[x], &[out()], &|_| unreachable!()).unwrap();
     assert_eq!(plan.sources()[0].kind, Kind::Image);
     let (limits, clock) = (Limits { image_pixels_max: 10_000, ..Limits::default() }, SystemClock::new());
     let ask = |bytes: &[u8]| {
@@ -215,7 +235,10 @@ fn pictures_that_are_bombs_torn_or_none_are_refused_before_they_cost_anything() 
     bomb[16..24].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff]);
     let sum = crc32fast_of(&bomb[12..29]);
     bomb[29..33].copy_from_slice(&sum.to_be_bytes());
-    assert_eq!(ask(&bomb).unwrap_err(), "image has 65535 x 65535 pixels, the most is 10000 in all (predict.image_pixels_max)");
+    assert_eq!(
+        ask(&bomb).unwrap_err(),
+        "image has 65535 x 65535 pixels, the most is 10000 in all (predict.image_pixels_max)"
+    );
     let jpeg = case("exif-1-jpeg");
     ask(&jpeg).unwrap();
     let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();

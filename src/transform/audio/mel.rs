@@ -349,9 +349,15 @@ mod tests {
         assert!(mel.of(&[0.0; 201]).is_ok());
         assert!(build("bands = 4\nfft = 64\nhop = 32\npad = \"none\"", 8000).unwrap().of(&[0.0; 63]).is_err());
         assert!(build("bands = 4\nfft = 64\nhop = 32", 8000).unwrap().of(&[]).is_err());
-        for config in ["bands = 0\nfft = 64\nhop = 1", "bands = 4\nfft = 1\nhop = 1", "bands = 4\nfft = 64\nhop = 0",
-            "bands = 4\nfft = 64\nhop = 1\nwindow = 65", "bands = 4\nfft = 64\nhop = 1\nlow_hz = 5000.0",
-            "bands = 4\nfft = 64\nhop = 1\nfloor = 0.0", "bands = 1000\nfft = 65536\nhop = 1"] {
+        for config in [
+            "bands = 0\nfft = 64\nhop = 1",
+            "bands = 4\nfft = 1\nhop = 1",
+            "bands = 4\nfft = 64\nhop = 0",
+            "bands = 4\nfft = 64\nhop = 1\nwindow = 65",
+            "bands = 4\nfft = 64\nhop = 1\nlow_hz = 5000.0",
+            "bands = 4\nfft = 64\nhop = 1\nfloor = 0.0",
+            "bands = 1000\nfft = 65536\nhop = 1",
+        ] {
             assert!(build(config, 8000).is_err(), "{config}");
         }
     }

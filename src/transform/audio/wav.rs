@@ -37,7 +37,9 @@ pub(super) fn read(bytes: &[u8], at: &str, seconds_max: u32) -> Result<Sound, Er
         };
         let announced = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
         match (&head[..4], &format) {
-            (b"fmt ", None) => format = Some(read_format(body.get(..announced).unwrap_or(body)).map_err(|given| wrong(&given))?),
+            (b"fmt ", None) => {
+                format = Some(read_format(body.get(..announced).unwrap_or(body)).map_err(|given| wrong(&given))?)
+            }
             (b"data", Some(format)) => {
                 // What records to a pipe cannot know the length and writes the largest.
                 let data = body.get(..announced).unwrap_or(body);

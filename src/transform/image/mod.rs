@@ -142,7 +142,9 @@ impl Images {
         // What is known of the size before any picture came.
         let mut size: Option<(u32, u32)> = None;
         let sound = |width: u32, height: u32| {
-            (1..=SIDE_MAX).contains(&width) && (1..=SIDE_MAX).contains(&height) && u64::from(width) * u64::from(height) <= AREA_MAX
+            (1..=SIDE_MAX).contains(&width)
+                && (1..=SIDE_MAX).contains(&height)
+                && u64::from(width) * u64::from(height) <= AREA_MAX
         };
         for step in &config.steps {
             let title = step.name();
@@ -172,12 +174,17 @@ impl Images {
                     };
                     let finite = divide.is_finite() && divide != 0.0 && mean.iter().all(|x| x.is_finite());
                     if !finite || !std.iter().all(|&std| std.is_finite() && std > 0.0) {
-                        return wrong(title, "finite numbers, divide not 0, std above 0".to_owned(), format!("{divide}, {mean:?}, {std:?}"));
+                        return wrong(
+                            title,
+                            "finite numbers, divide not 0, std above 0".to_owned(),
+                            format!("{divide}, {mean:?}, {std:?}"),
+                        );
                     }
                     normalise = Some(Normalise { divide, mean, std });
                 }
                 StepConfig::Resize { .. } => {
-                    let expected = format!("width and height, or shorter, of 1 to {SIDE_MAX} and {AREA_MAX} pixels in all");
+                    let expected =
+                        format!("width and height, or shorter, of 1 to {SIDE_MAX} and {AREA_MAX} pixels in all");
                     return wrong(title, expected, format!("{step:?}"));
                 }
                 StepConfig::Letterbox { width, height, .. } | StepConfig::Crop { width, height } => {
@@ -205,9 +212,8 @@ impl Images {
         }
         for step in &self.config.steps {
             if !matches!(step, StepConfig::Normalise { .. }) {
-                picture = work.lap(at, step.name(), |limits| {
-                    apply(step, picture, &mut geometry, at, limits.image_pixels_max)
-                })?;
+                picture = work
+                    .lap(at, step.name(), |limits| apply(step, picture, &mut geometry, at, limits.image_pixels_max))?;
             }
         }
         let tensor = work.lap(at, "tensor", |_| self.tensor(&picture, at))?;
@@ -256,7 +262,10 @@ impl Images {
             Tensor::new(shape, bytes)
         } else {
             // 256 values a channel, computed once as training code computes them.
-            let table: Vec<f32> = (0..channels).flat_map(|channel| (0..=255_u8).map(move |x| (channel, x))).map(|(c, x)| self.value(c, x)).collect();
+            let table: Vec<f32> = (0..channels)
+                .flat_map(|channel| (0..=255_u8).map(move |x| (channel, x)))
+                .map(|(c, x)| self.value(c, x))
+                .collect();
             let mut numbers = Vec::with_capacity(pixels * channels);
             each(&mut |channel, byte| numbers.push(table[channel * 256 + usize::from(byte)]));
             match self.port.datatype {

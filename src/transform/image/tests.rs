@@ -15,26 +15,68 @@ fn build(config: &str, datatype: Datatype, shape: &[i64]) -> Result<Images, Stri
 fn steps_that_do_not_give_the_tensor_are_named_when_the_model_is_loaded() {
     let fp32 = Datatype::Fp32;
     for (config, datatype, shape, says) in [
-        ("", fp32, &[-1_i64, 3, 224, 224][..], "layout Nchw of \"x\": expected what fills [-1, 3, 224, 224], given pictures of any size with 3 channels"),
-        ("steps = [{ step = \"crop\", width = 224, height = 200 }]", fp32, &[1, 3, 224, 224], "given 224 x 200 with 3 channels"),
+        (
+            "",
+            fp32,
+            &[-1_i64, 3, 224, 224][..],
+            "layout Nchw of \"x\": expected what fills [-1, 3, 224, 224], given pictures of any size with 3 channels",
+        ),
+        (
+            "steps = [{ step = \"crop\", width = 224, height = 200 }]",
+            fp32,
+            &[1, 3, 224, 224],
+            "given 224 x 200 with 3 channels",
+        ),
         ("colour = \"grey\"", fp32, &[-1, 3, -1, -1], "with 1 channels"),
         ("layout = \"NHWC\"", fp32, &[-1, 3, -1, -1], "layout Nhwc"),
-        ("layout = \"flat\"\nsteps = [{ step = \"resize\", width = 8, height = 8 }]", fp32, &[-1, 64], "8 x 8 with 3 channels"),
+        (
+            "layout = \"flat\"\nsteps = [{ step = \"resize\", width = 8, height = 8 }]",
+            fp32,
+            &[-1, 64],
+            "8 x 8 with 3 channels",
+        ),
         ("", Datatype::Int64, &[-1, 3, -1, -1], "UINT8, FP16, FP32 or FP64, given INT64"),
-        ("steps = [{ step = \"normalise\", divide = 255 }]", Datatype::Uint8, &[-1, 3, -1, -1], "a tensor of floats, given UINT8"),
+        (
+            "steps = [{ step = \"normalise\", divide = 255 }]",
+            Datatype::Uint8,
+            &[-1, 3, -1, -1],
+            "a tensor of floats, given UINT8",
+        ),
         ("steps = [{ step = \"normalise\", mean = [1, 2] }]", fp32, &[-1, 3, -1, -1], "1 or 3 numbers in mean and std"),
         ("steps = [{ step = \"normalise\", std = [0] }]", fp32, &[-1, 3, -1, -1], "std above 0"),
-        ("steps = [\"normalise\", { step = \"crop\", width = 1, height = 1 }]", fp32, &[-1, 3, -1, -1], "crop of \"x\": expected no step after normalise"),
+        (
+            "steps = [\"normalise\", { step = \"crop\", width = 1, height = 1 }]",
+            fp32,
+            &[-1, 3, -1, -1],
+            "crop of \"x\": expected no step after normalise",
+        ),
         ("steps = [{ step = \"resize\", width = 8 }]", fp32, &[-1, 3, -1, -1], "width and height, or shorter"),
         ("steps = [{ step = \"resize\", shorter = 100000 }]", fp32, &[-1, 3, -1, -1], "width and height, or shorter"),
-        ("steps = [{ step = \"crop\", width = 16384, height = 16384 }]", fp32, &[-1, 3, -1, -1], "16777216 pixels in all"),
+        (
+            "steps = [{ step = \"crop\", width = 16384, height = 16384 }]",
+            fp32,
+            &[-1, 3, -1, -1],
+            "16777216 pixels in all",
+        ),
         ("steps = [{ step = \"rezise\", width = 8 }]", fp32, &[-1, 3, -1, -1], "step 1: unknown variant `rezise`"),
-        ("steps = [{ step = \"resize\", shorter = 8, filter = \"cubic\" }]", fp32, &[-1, 3, -1, -1], "unknown variant `cubic`"),
+        (
+            "steps = [{ step = \"resize\", shorter = 8, filter = \"cubic\" }]",
+            fp32,
+            &[-1, 3, -1, -1],
+            "unknown variant `cubic`",
+        ),
     ] {
         let error = build(config, datatype, shape).unwrap_err();
         assert!(error.contains(says), "{config}: {error}");
     }
-    assert!(build("layout = \"flat\"\ncolour = \"grey\"\nsteps = [{ step = \"resize\", width = 8, height = 8 }]", fp32, &[-1, 64]).is_ok());
+    assert!(
+        build(
+            "layout = \"flat\"\ncolour = \"grey\"\nsteps = [{ step = \"resize\", width = 8, height = 8 }]",
+            fp32,
+            &[-1, 64]
+        )
+        .is_ok()
+    );
     assert!(build("steps = [{ step = \"resize\", width = 8, height = 4 }]", fp32, &[3, 4, 8]).is_ok());
 }
 

@@ -132,7 +132,9 @@ fn json(body: &[u8], sources: &[Source], most: usize) -> Result<Instances, Probl
         if let [only] = sources {
             // `{"image": ...}` is the same as what stands in it.
             let named = match &mut value {
-                Value::Object(fields) if !is_json(only.kind) && fields.len() == 1 => fields.get_mut(&only.name).map(Value::take),
+                Value::Object(fields) if !is_json(only.kind) && fields.len() == 1 => {
+                    fields.get_mut(&only.name).map(Value::take)
+                }
                 _ => None,
             };
             let inner = match named {
@@ -190,7 +192,10 @@ fn item(value: Value, source: &Source, place: &str) -> Result<Content, Problem> 
             (Some(Value::String(text)), 1) => decoded(text, place),
             _ => Err(wrong(format!("{place}: expected {{\"b64\": \"...\"}} with the file in base64"))),
         },
-        (kind, _) => Err(wrong(format!("{place}: expected a {kind}, as a text{}", if kind == Kind::Text { "" } else { " in base64" }))),
+        (kind, _) => Err(wrong(format!(
+            "{place}: expected a {kind}, as a text{}",
+            if kind == Kind::Text { "" } else { " in base64" }
+        ))),
     }
 }
 
@@ -219,9 +224,14 @@ fn parts(body: &Bytes, boundary: &str, sources: &[Source], most: usize) -> Resul
     let count = by_source[0].len();
     if let Some(at) = by_source.iter().position(|parts| parts.len() != count || parts.is_empty()) {
         let given = by_source[at].len();
-        return Err(wrong(format!("expected as many parts of {} each, given {given} of {}", names(), sources[at].name)));
+        return Err(wrong(format!(
+            "expected as many parts of {} each, given {given} of {}",
+            names(),
+            sources[at].name
+        )));
     }
-    let instance = |at: usize| sources.iter().zip(&by_source).map(|(source, parts)| file(parts[at].clone(), source)).collect();
+    let instance =
+        |at: usize| sources.iter().zip(&by_source).map(|(source, parts)| file(parts[at].clone(), source)).collect();
     (0..count).map(instance).collect()
 }
 
@@ -242,7 +252,8 @@ mod tests {
     }
 
     fn read(kind: &str, body: &str, sources: &[Source]) -> Result<Instances, String> {
-        let form = Form::of(&headers(kind), sources).map_err(|problem| format!("{}; {}", problem.message, problem.hint))?;
+        let form =
+            Form::of(&headers(kind), sources).map_err(|problem| format!("{}; {}", problem.message, problem.hint))?;
         form.instances(&Bytes::copy_from_slice(body.as_bytes()), sources, 3).map_err(|problem| problem.message)
     }
 
@@ -261,13 +272,15 @@ mod tests {
         ] {
             assert_eq!(read(kind, body, &image).unwrap(), [[picture.clone()]], "{kind} {body}");
         }
-        let words = |text: &str, pair: Option<&str>| Content::Words(Words { text: text.to_owned(), pair: pair.map(str::to_owned) });
+        let words = |text: &str, pair: Option<&str>| {
+            Content::Words(Words { text: text.to_owned(), pair: pair.map(str::to_owned) })
+        };
         let text = [source(Kind::Text)];
         assert_eq!(read("text/plain; charset=utf-8", "h\u{f6}ch", &text).unwrap(), [[words("h\u{f6}ch", None)]]);
-        assert_eq!(read("application/json", r#"{"instances":["a",{"text":"b","pair":"c"}]}"#, &text).unwrap(), [
-            [words("a", None)],
-            [words("b", Some("c"))]
-        ]);
+        assert_eq!(
+            read("application/json", r#"{"instances":["a",{"text":"b","pair":"c"}]}"#, &text).unwrap(),
+            [[words("a", None)], [words("b", Some("c"))]]
+        );
         let record = [source(Kind::Record)];
         let json = |text: &str| Content::Json(serde_json::from_str(text).unwrap());
         assert_eq!(read("application/json", r#"{"a":1}"#, &record).unwrap(), [[json(r#"{"a":1}"#)]]);
@@ -295,7 +308,12 @@ mod tests {
             ("application/json", r#"{"record":{},"image":"YWJj","x":1}"#, &both, "given \"x\""),
             ("application/json", "[]", &both, "expected an object with record, image"),
             ("multipart/form-data", "", &image, "without a boundary"),
-            ("multipart/form-data; boundary=x", "--x\r\ncontent-disposition: form-data; name=\"i\"\r\n\r\n1\r\n--x--", &image, "parts named image, given \"i\""),
+            (
+                "multipart/form-data; boundary=x",
+                "--x\r\ncontent-disposition: form-data; name=\"i\"\r\n\r\n1\r\n--x--",
+                &image,
+                "parts named image, given \"i\"",
+            ),
             ("multipart/form-data; boundary=x", "--x--", &image, "given 0 of image"),
             ("text/plain", "a", &[source(Kind::Record)], "send application/json"),
         ] {

@@ -47,7 +47,11 @@ pub(super) fn parts(body: &Bytes, boundary: &str, most: usize) -> Result<Vec<Par
     // The first line has no line break in front.
     let mut at = match body.strip_prefix(line.as_bytes()) {
         Some(_) => line.len(),
-        None => find(body, format!("\r\n{line}").as_bytes(), 0).ok_or("the body has no line with its boundary")? + line.len() + 2,
+        None => {
+            find(body, format!("\r\n{line}").as_bytes(), 0).ok_or("the body has no line with its boundary")?
+                + line.len()
+                + 2
+        }
     };
     let next = format!("\r\n{line}");
     let mut found = Vec::new();
@@ -62,7 +66,11 @@ pub(super) fn parts(body: &Bytes, boundary: &str, most: usize) -> Result<Vec<Par
         if found.len() == most {
             return Err(format!("over {most} parts"));
         }
-        let head_end = if rest.starts_with(b"\r\n\r\n") { at } else { find(body, b"\r\n\r\n", at).ok_or("a part without an end to its head")? };
+        let head_end = if rest.starts_with(b"\r\n\r\n") {
+            at
+        } else {
+            find(body, b"\r\n\r\n", at).ok_or("a part without an end to its head")?
+        };
         if head_end - at > HEAD_MAX_BYTES {
             return Err(format!("a part's head is over {HEAD_MAX_BYTES} bytes"));
         }
