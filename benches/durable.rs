@@ -15,8 +15,11 @@ use forebay::base::{Clock, Name, SystemClock};
 use forebay::outbox::{self, BatchLimits, Class, Envelope, Outbox, StreamKey};
 use forebay::store::{self, Schema, Store, Tx};
 
-const SCHEMA: Schema =
-    Schema { room: "bench", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB NOT NULL)"] };
+const SCHEMA: Schema = Schema {
+    room: "bench",
+    steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB NOT NULL)"],
+    read_at_start: &[],
+};
 const ROW_BYTES: usize = 200;
 const SPAN: Duration = Duration::from_secs(3);
 

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::commands::{self, note};
 use super::config::Overrides;
 use super::demo;
+use super::memory;
 use super::stop::until_told_to_stop;
 
 /// MQTT broker, local inference and a durable queue to the cloud, in one file.
@@ -411,6 +412,7 @@ pub(super) struct ModelsArgs {
 /// Reads the arguments, does what they say, and gives the exit code.
 #[allow(clippy::disallowed_methods, reason = "the environment is read here and nowhere below")]
 pub fn main() -> ExitCode {
+    memory::give_back_freed_memory();
     let cli = Cli::parse();
     match dispatch(cli.command) {
         Ok(code) => code,

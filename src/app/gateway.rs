@@ -114,6 +114,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
     tasks.spawn(salvage.run(link_end.clone()));
+    tasks.spawn(memory::stay_small(link_end.clone()));
     if let Some(sync) = sync {
         tasks.spawn(sync.run(link_end.clone()));
     }
@@ -122,7 +123,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     }
     tasks.close();
 
-    memory::give_back_startup_code();
+    memory::give_back_unused_code();
 
     let healed_by_restart = damaged(store.health());
     let damage = tokio::select! {
@@ -246,6 +247,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         let loading = move || Models::load(&Catalog::scan(&catalog), &pool);
         Arc::new(tokio::task::spawn_blocking(loading).await.context("failed to load the models")?)
     };
+    memory::give_back_unused_code();
     problems.extend(models.problems().iter().cloned());
 
     let (salvage, salvage_says) = Salvage::new(outbox.clone(), broker.clone(), store.wrecks());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use super::Waiting;
 use super::config::Config;
@@ -25,7 +25,7 @@ use super::tap::Tap;
 use super::topic::TopicLimits;
 use super::tree::Tree;
 use crate::base::Clock;
-use crate::store::{CommitError, Reader, Tx, Writer};
+use crate::store::{self, CommitError, Reader, Tx, Writer};
 
 /// Packet ids are given when a message is queued, so a queue has fewer than there are ids.
 const QUEUE_MESSAGES_MOST: usize = 60_000;
@@ -68,6 +68,8 @@ pub(super) struct Hub {
     deadlines: Mutex<Deadlines>,
     next_deadline: AtomicU64,
     chores: Mutex<Vec<Waiting>>,
+    /// Set when the queue's pages were found to hang together.
+    followed: OnceCell<()>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -106,6 +108,7 @@ impl Hub {
             deadlines: Mutex::default(),
             next_deadline: AtomicU64::new(0),
             chores: Mutex::default(),
+            followed: OnceCell::new(),
             config,
         });
         hub.restore(loaded);
@@ -294,13 +297,22 @@ impl Hub {
         std::mem::take(&mut *locked(&self.chores))
     }
 
+    /// Finds out, once, whether rows of the queue are hidden. Before the first is handed out: what clients take makes
+    /// SQLite free pages, and with them what hides there.
+    pub(super) async fn follow_queue(&self) -> Result<(), store::Error> {
+        self.followed.get_or_try_init(|| self.reader.follow("broker_queue")).await.copied()
+    }
+
     /// Reads the next rows of a connected client's queue. One read a session at a time.
     pub(super) fn load(self: &Arc<Self>, session: &Arc<Session>, of: PageOf) {
         let Some(row) = session.row else { return };
         let (hub, session, reader) = (self.clone(), session.clone(), self.reader.clone());
         let (clock, wanted) = (self.clock.clone(), of.clone());
         let work: Waiting = Box::pin(async move {
-            let read = reader.read(move |connection| load::load_page(connection, &*clock, row, &wanted)).await;
+            let read = match hub.follow_queue().await {
+                Ok(()) => reader.read(move |connection| load::load_page(connection, &*clock, row, &wanted)).await,
+                Err(error) => Err(error),
+            };
             if let Err(error) = &read {
                 tracing::warn!(client = &*session.client, error = %error, "queued messages cannot be read yet");
                 tokio::time::sleep(LOAD_PAUSE).await;
@@ -346,7 +358,7 @@ impl Hub {
     pub(super) fn write_later(
         &self,
         bytes: usize,
-        work: impl FnOnce(&Tx) -> Result<(), crate::store::Error> + Send + 'static,
+        work: impl FnOnce(&Tx) -> Result<(), store::Error> + Send + 'static,
     ) {
         self.write_then(bytes, work, |_| {});
     }
@@ -355,7 +367,7 @@ impl Hub {
     pub(super) fn write_then(
         &self,
         bytes: usize,
-        work: impl FnOnce(&Tx) -> Result<(), crate::store::Error> + Send + 'static,
+        work: impl FnOnce(&Tx) -> Result<(), store::Error> + Send + 'static,
         done: impl FnOnce(Result<(), CommitError>) + Send + 'static,
     ) {
         if let Err(full) = self.writer.try_submit(bytes, work, done) {
@@ -367,11 +379,7 @@ impl Hub {
     }
 
     /// Deletes that may ride in the next transaction: lost in a crash, they only cause a repetition.
-    pub(super) fn ride_later(
-        &self,
-        bytes: usize,
-        work: impl FnOnce(&Tx) -> Result<(), crate::store::Error> + Send + 'static,
-    ) {
+    pub(super) fn ride_later(&self, bytes: usize, work: impl FnOnce(&Tx) -> Result<(), store::Error> + Send + 'static) {
         let writer = self.writer.clone();
         let mut ride: Waiting = Box::pin(async move {
             let _ = writer.ride(bytes, work, |_| {}).await;

@@ -128,6 +128,12 @@ impl Broker {
     /// Runs deadlines and left-over work until `stop`. Without it delayed wills and expiry do not happen.
     pub async fn run(self, stop: CancellationToken) {
         let mut chores: FuturesUnordered<Waiting> = FuturesUnordered::new();
+        let hub = Arc::clone(&self.hub);
+        chores.push(Box::pin(async move {
+            if let Err(error) = hub.follow_queue().await {
+                tracing::error!(%error, "failed to follow the pages of the messages that wait for absent clients");
+            }
+        }));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -105,6 +105,15 @@ pub const SCHEMA: Schema = Schema {
             crc INTEGER NOT NULL
         )",
     ],
+    read_at_start: &[
+        "broker_session",
+        "broker_subscription",
+        "broker_incoming",
+        "broker_retained",
+        "broker_lost",
+        "broker_salvage",
+        "broker_salvaged",
+    ],
 };
 
 /// A queued row's place is the session's number and a count within it, so that a session's rows lie together and are

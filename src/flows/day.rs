@@ -32,6 +32,7 @@ pub const SYNC_SCHEMA: Schema = Schema {
         "ALTER TABLE sync_day ADD COLUMN crc INTEGER;
         UPDATE sync_day SET crc = row_crc('sync_day', counted_ms, boot_id, boot_ms, ntp_wall_ms, hours)",
     ],
+    read_at_start: &["sync_day"],
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

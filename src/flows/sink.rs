@@ -21,6 +21,7 @@ pub const COLLECT_SCHEMA: Schema = Schema {
         size_bytes INTEGER NOT NULL,
         payload BLOB NOT NULL
     ) STRICT"],
+    read_at_start: &[],
 };
 
 /// What one message did.

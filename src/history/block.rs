@@ -235,7 +235,7 @@ pub(super) fn remove(tx: &Tx<'_>, no: i64) -> Result<Gone, Error> {
 
 /// Deletes the stream's blocks that hold nothing after `last`.
 pub(super) fn remove_until(tx: &Tx<'_>, stream_no: i64, last: u64) -> Result<Gone, Error> {
-    remove_where(tx, "stream_no = ?1 AND last <= ?2", (stream_no, Some(last.cast_signed())))
+    forget_where(tx, "stream_no = ?1 AND last <= ?2", (stream_no, Some(last.cast_signed())))
 }
 
 /// Deletes the oldest blocks, of whatever stream, until at least `need` bytes are free or `most` blocks are gone.
@@ -252,7 +252,18 @@ pub(super) fn remove_oldest(tx: &Tx<'_>, need: u64, most: usize) -> Result<Gone,
             bytes += row.get::<_, i64>(1)?.cast_unsigned();
         }
     }
-    last.map_or(Ok(Gone::default()), |last| remove_where(tx, "no <= ?1 AND ?2 IS NULL", (last, None)))
+    last.map_or(Ok(Gone::default()), |last| forget_where(tx, "no <= ?1 AND ?2 IS NULL", (last, None)))
+}
+
+/// Deletes blocks whose readings are no longer kept. What an older release's table still has of before them goes too, or a
+/// stream would have a hole.
+fn forget_where(tx: &Tx<'_>, which: &str, range: (i64, Option<i64>)) -> Result<Gone, Error> {
+    let older = format!(
+        "DELETE FROM history_reading AS old WHERE EXISTS (
+             SELECT 1 FROM history_block WHERE {which} AND stream_no = old.stream_no AND last > old.seq)"
+    );
+    tx.execute(&older, range)?;
+    remove_where(tx, which, range)
 }
 
 fn remove_where(tx: &Tx<'_>, which: &str, range: (i64, Option<i64>)) -> Result<Gone, Error> {

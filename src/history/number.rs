@@ -183,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_database_of_the_first_version_goes_on_above_its_numbers() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Schema { room: "history", steps: SCHEMA.steps.get(..1).unwrap() };
+        let first = Schema { room: "history", steps: SCHEMA.steps.get(..1).unwrap(), read_at_start: &[] };
         let store = open(folder.path(), &[first]);
         let fill = |tx: &Tx<'_>| {
             tx.execute("INSERT INTO history_stream (name) VALUES ('press')", [])?;

@@ -84,6 +84,7 @@ pub const SCHEMA: Schema = Schema {
         UPDATE history_request SET crc = row_crc('history_request', stream_no, id, first_seq, last_seq, next_seq, readings,
             parts, truncated, alarm);
     "],
+    read_at_start: &["history_stream"],
 };
 
 /// The condition that an alarm is what was written.

@@ -50,6 +50,7 @@ pub const SCHEMA: Schema = Schema {
             PRIMARY KEY (series_no, seq)
         ) WITHOUT ROWID;
     "],
+    read_at_start: &[],
 };
 
 /// What became of a batch.

@@ -133,6 +133,7 @@ pub const SCHEMA: Schema = Schema {
         UPDATE outbox_salvage SET crc = row_crc('outbox_salvage', file, next_page, tries, rows, lost, lowest_no, done);
     ",
     ],
+    read_at_start: &["outbox_stream", "outbox_uptime", "outbox_salvage"],
 };
 
 /// Bytes for the cloud and when they were made. Opaque here.

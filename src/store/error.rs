@@ -61,6 +61,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Pages that do not hang together: rows may be hidden.
+    #[error("the pages of {table} do not hang together: {what}")]
+    Structure {
+        /// The table.
+        table: &'static str,
+        /// What SQLite found.
+        what: String,
+    },
     /// A value in a row that this program never writes.
     #[error("a row of {table} holds a value that was never written: {what}")]
     Row {
@@ -92,7 +100,7 @@ impl Error {
                             | rusqlite::Error::Utf8Error(..)
                     )
             }
-            Self::Row { .. } | Self::Commit(CommitError::Corrupt(_)) => true,
+            Self::Structure { .. } | Self::Row { .. } | Self::Commit(CommitError::Corrupt(_)) => true,
             _ => false,
         }
     }

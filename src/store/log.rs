@@ -98,7 +98,8 @@ mod tests {
     use crate::store::{Config, Schema, Store, Tx};
     use std::sync::Arc;
 
-    const SCHEMA: Schema = Schema { room: "test", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"] };
+    const SCHEMA: Schema =
+        Schema { room: "test", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"], read_at_start: &[] };
 
     /// The log of a store with `commits` commits, as a kill leaves it, without the room behind the last one.
     fn log_of(commits: usize) -> Vec<u8> {

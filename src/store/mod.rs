@@ -8,7 +8,8 @@
 //! - A commit that failed acknowledges nothing. Its frames are never synced again: the writer drops its connection
 //!   and overwrites them from a new one, while another connection keeps the log's end where it was.
 //! - The process starts whatever the file holds: a bad one is set aside as `*.quarantine-<wall_ms>` and a new epoch begins.
-//! - Opening reads nothing that grows with the queue.
+//! - Opening reads nothing that grows with the queue. Of the tables that are read whole at every start it follows the
+//!   pages first, so that none of their rows is hidden; a room does that for others when it first reads them.
 //!
 //! Limits: queued work in records and bytes, the database and its log in bytes, readers in number.
 //!
@@ -30,6 +31,7 @@ mod reader;
 mod room;
 mod salvage;
 mod schema;
+mod structure;
 mod submit;
 mod tx;
 mod vfs;

@@ -20,7 +20,8 @@ use super::queue::Queue;
 use super::reader::Reader;
 use super::room::LogRoom;
 use super::salvage::Wreck;
-use super::schema::{Schema, migrate};
+use super::schema::{OWN, Schema, migrate};
+use super::structure;
 use super::submit::Writer;
 use super::writer::{WriterThread, watch_log};
 use crate::base::{Clock, Epoch};
@@ -188,6 +189,9 @@ fn prepare(config: &Config, database: &Path, schemas: &[Schema], clock: &Arc<dyn
     // A full file must open: what a start writes comes from the reserve.
     limit_pages(&connection, config.delete_pages())?;
     migrate(&mut connection, schemas)?;
+    for table in std::iter::once(&OWN).chain(schemas).flat_map(|schema| schema.read_at_start) {
+        structure::follow(&connection, table)?;
+    }
     let (epoch, created) = settle_epoch(&connection, &config.state_dir.join("epoch"), &config.disk, &**clock)?;
     // Before the first stamp: the boot's own row and all others must be stamped by the same belief. In a new file the
     // epoch stands in, which is a wall clock that has passed and survives the loss of the file.
@@ -224,9 +228,13 @@ mod tests {
     use super::*;
     use crate::base::ManualClock;
 
-    const SCHEMA: Schema = Schema { room: "test", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"] };
-    const NEXT: Schema =
-        Schema { room: "test", steps: &[SCHEMA.steps[0], "ALTER TABLE item ADD COLUMN colour TEXT DEFAULT 'grey'"] };
+    const SCHEMA: Schema =
+        Schema { room: "test", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"], read_at_start: &[] };
+    const NEXT: Schema = Schema {
+        room: "test",
+        steps: &[SCHEMA.steps[0], "ALTER TABLE item ADD COLUMN colour TEXT DEFAULT 'grey'"],
+        read_at_start: &[],
+    };
 
     fn open(folder: &Path, schema: Schema) -> Result<(Store, Opened), Error> {
         open_at(folder, schema, 1_700_000_000_000)

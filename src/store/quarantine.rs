@@ -39,7 +39,9 @@ pub(super) fn is_marked(database: &Path) -> bool {
 /// True if opening failed because of what the file holds. Anything the machine is to blame for (space, permission,
 /// memory, a lock) must not cost the queue.
 pub(super) fn is_bad_content(error: &Error, database: &Path) -> bool {
-    let (Error::Sql(source) | Error::Open { source, .. }) = error else { return matches!(error, Error::Row { .. }) };
+    let (Error::Sql(source) | Error::Open { source, .. }) = error else {
+        return matches!(error, Error::Row { .. } | Error::Structure { .. });
+    };
     let Some(code) = source.sqlite_error_code() else { return true };
     match code {
         // A flipped version byte in the header reads as read-only too.

@@ -12,6 +12,7 @@ use super::error::{Closed, Error, chain};
 use super::health::HealthBoard;
 use super::metrics::Metrics;
 use super::quarantine;
+use super::structure;
 use super::vfs::Disk;
 use crate::base::Clock;
 
@@ -64,6 +65,11 @@ impl Reader {
             pool.read(read)
         });
         outcome.await.map_err(|_| Closed)?
+    }
+
+    /// Follows the pages of `table`, which takes as long as reading it. If they do not hang together the file is distrusted.
+    pub async fn follow(&self, table: &'static str) -> Result<(), Error> {
+        self.read(move |connection| structure::follow(connection, table)).await
     }
 
     /// A room found what it wrote to be wrong beyond repair: the next start sets the file aside.

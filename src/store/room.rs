@@ -80,7 +80,8 @@ mod tests {
     use crate::store::{Call, Event, Fault, Harm, Schema, Store, Tx, Watch};
     use std::sync::Arc;
 
-    const SCHEMA: Schema = Schema { room: "test", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"] };
+    const SCHEMA: Schema =
+        Schema { room: "test", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"], read_at_start: &[] };
 
     fn open(config: &Config) -> Store {
         Store::open(config, &[SCHEMA], Arc::new(ManualClock::at(1_700_000_000_000))).unwrap().0

@@ -429,6 +429,7 @@ mod tests {
         room: "test",
         steps: &["CREATE TABLE item (kind INTEGER NOT NULL, no INTEGER NOT NULL, word TEXT, body BLOB, PRIMARY KEY (kind, no)) WITHOUT ROWID;
                   CREATE TABLE numbered (no INTEGER PRIMARY KEY, word TEXT)"],
+        read_at_start: &[],
     };
 
     fn body(no: i64) -> Vec<u8> {

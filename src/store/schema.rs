@@ -11,6 +11,8 @@ pub struct Schema {
     pub room: &'static str,
     /// SQL of each step.
     pub steps: &'static [&'static str],
+    /// Small tables that every start reads whole. Their pages are followed first: a row that is hidden is not missed.
+    pub read_at_start: &'static [&'static str],
 }
 
 /// The store's own tables.
@@ -34,6 +36,7 @@ pub(super) const OWN: Schema = Schema {
         UPDATE boot SET crc = row_crc('boot', boot_no, boot_id, first_wall_ms, first_boot_ms, offset_ms);
     ",
     ],
+    read_at_start: &["meta", "boot", "schema_version"],
 };
 
 /// The condition that a row of `boot` is what was written.

@@ -145,7 +145,8 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    const SCHEMA: Schema = Schema { room: "test", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"] };
+    const SCHEMA: Schema =
+        Schema { room: "test", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"], read_at_start: &[] };
 
     fn open(config: &Config) -> (Store, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));

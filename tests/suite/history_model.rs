@@ -11,7 +11,8 @@ use forebay::store::{self, Disk, Schema, Store, Tx, Watch};
 use proptest::prelude::{Just, ProptestConfig, Strategy, prop_oneof, proptest};
 
 const NAMES: [&str; 4] = ["press", "pump", "mill", "oven"];
-const OTHERS: Schema = Schema { room: "others", steps: &["CREATE TABLE other (no INTEGER PRIMARY KEY, body BLOB)"] };
+const OTHERS: Schema =
+    Schema { room: "others", steps: &["CREATE TABLE other (no INTEGER PRIMARY KEY, body BLOB)"], read_at_start: &[] };
 
 struct Bench {
     store: Store,
@@ -361,4 +362,11 @@ async fn a_reading_of_60_bytes_is_written_to_the_disk_at_most_five_times_over_fo
         eprintln!("{streams} streams: {factor:.2} bytes written per payload byte");
         assert!(factor < 5.0, "{streams} streams: {factor:.2} bytes written per payload byte");
     }
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_the_oldest_also_while_an_older_release_s_readings_wait_to_be_moved() {
+    let append = |stream, readings| Step::Append { stream, readings, each_alone: false };
+    let first = vec![append(0, 1), Step::Restart, append(1, 100), append(1, 62), Step::Keep(4), Step::Restart];
+    run(first.into_iter().chain([Step::Keep(4), append(1, 115), Step::Restart]).collect(), 1).await;
 }

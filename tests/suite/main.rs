@@ -61,6 +61,8 @@ mod mqtt_transport;
 mod nats_server;
 #[cfg(all(feature = "grpc", feature = "tract"))]
 mod oip_clients;
+#[cfg(feature = "tract")]
+mod openapi;
 mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]

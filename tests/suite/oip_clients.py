@@ -8,6 +8,7 @@ import sys
 import threading
 
 try:
+    import grpc as gcrpc
     import numpy as np
     import tritonclient.grpc as tg
     import tritonclient.grpc.aio as tga
@@ -202,6 +203,35 @@ def under_fire():
     client.close()
 
 
-for part in (http_infers, grpc_infers, grpc_streams, lambda: asyncio.run(grpc_asyncio()), descriptions_agree, models_come_and_go, under_fire):
+def probes_are_answered():
+    """grpc.health.v1, as Kubernetes and Envoy ask it; messages by hand, because they are two bytes."""
+    serving, not_serving, unknown = b"\x08\x01", b"\x08\x02", b"\x08\x03"
+    name = lambda text: b"\x0a" + bytes([len(text)]) + text.encode()
+    client = tg.InferenceServerClient(grpc_address)
+    with gcrpc.insecure_channel(grpc_address) as channel:
+        check_call = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check_call(b"") == serving
+        assert check_call(name("inference.GRPCInferenceService")) == serving
+        assert check_call(name("simple")) == serving and check_call(name("simple/1")) == serving
+        for strange in ("nobody", "simple/9", "../simple"):
+            try:
+                assert not check_call(name(strange))
+            except gcrpc.RpcError as error:
+                assert error.code() == gcrpc.StatusCode.NOT_FOUND and strange in error.details(), error
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        told = watch(name("simple"))
+        assert next(told) == serving
+        client.unload_model("simple")
+        assert next(told) == not_serving
+        client.load_model("simple")
+        assert next(told) == serving
+        told.cancel()
+        strangers = watch(name("nobody"))
+        assert next(strangers) == unknown
+        strangers.cancel()
+    client.close()
+
+
+for part in (http_infers, grpc_infers, grpc_streams, lambda: asyncio.run(grpc_asyncio()), descriptions_agree, models_come_and_go, probes_are_answered, under_fire):
     part()
     print(getattr(part, "__name__", "?"))

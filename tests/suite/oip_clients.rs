@@ -1,4 +1,4 @@
-//! NVIDIA's own clients for the Open Inference Protocol, over HTTP and gRPC, against a real gateway.
+//! NVIDIA's and KServe's own clients for the Open Inference Protocol, over HTTP and gRPC, against a real gateway.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,8 +18,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-#[test]
-fn tritons_clients_infer_describe_and_manage_models_over_http_and_grpc() {
+/// Runs a script with the gateway's addresses and its models' folder.
+fn passes(script: &str) {
     let models = tempfile::tempdir().unwrap();
     copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models"), models.path());
     let grpc = loopback(free_port());
@@ -30,11 +30,21 @@ fn tritons_clients_infer_describe_and_manage_models_over_http_and_grpc() {
         ..Setup::default()
     });
     let interpreter = std::env::var("FOREBAY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/oip_clients.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite").join(script);
     let mut python = Command::new(&interpreter);
     python.arg(script).args([gateway.http.to_string(), grpc.to_string()]).arg(models.path());
     let output =
         python.output().unwrap_or_else(|error| panic!("{interpreter}: {error}; name a Python 3 in FOREBAY_PYTHON"));
     let (code, stdout, stderr) = said(output);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
+}
+
+#[test]
+fn tritons_clients_infer_describe_and_manage_models_over_http_and_grpc() {
+    passes("oip_clients.py");
+}
+
+#[test]
+fn kserves_client_infers_over_rest_and_grpc() {
+    passes("oip_kserve.py");
 }

@@ -13,7 +13,8 @@ use rand::{RngCore as _, SeedableRng as _};
 
 use crate::log_file;
 
-const SCHEMA: Schema = Schema { room: "fault", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"] };
+const SCHEMA: Schema =
+    Schema { room: "fault", steps: &["CREATE TABLE item (no INTEGER PRIMARY KEY, body BLOB)"], read_at_start: &[] };
 const FOLDER: &str = "FOREBAY_FAULT_FOLDER";
 
 fn open(folder: &Path) -> Store {

@@ -16,7 +16,8 @@ use crate::access::{Access, Principal};
 use crate::doors::caller::principal;
 
 /// For probes, which have no key, as over HTTP.
-const OPEN: [&str; 3] = [
+const OPEN: [&str; 4] = [
+    "/grpc.health.v1.Health/Check",
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",
     "/inference.GRPCInferenceService/ServerMetadata",

@@ -14,9 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic_health::pb::health_server::HealthServer;
 
 use super::config::Config;
 use super::entrance::Entrance;
+use super::health::Probe;
 use super::service::{Oip, Parts};
 use super::wire::grpc_inference_service_server::GrpcInferenceServiceServer;
 
@@ -75,10 +77,13 @@ pub async fn serve(listener: TcpListener, config: Config, parts: Parts, stop: Ca
     });
     let access = Arc::clone(&parts.access);
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
+    let places = Arc::new(Semaphore::new(config.calls_max));
+    let probe = HealthServer::new(Probe::new(Arc::clone(&parts.query), stop.clone()));
+    let probe = Entrance { inner: probe, access: Arc::clone(&access), places: Arc::clone(&places) };
     let service = GrpcInferenceServiceServer::new(Oip::new(config.server_name.clone(), call_timeout, parts))
         .max_decoding_message_size(config.message_max_bytes)
         .max_encoding_message_size(usize::MAX);
-    let service = Entrance { inner: service, access, places: Arc::new(Semaphore::new(config.calls_max)) };
+    let service = Entrance { inner: service, access, places };
     let keep_alive = Duration::from_millis(config.keep_alive_ms);
     let serving = Server::builder()
         .timeout(call_timeout)
@@ -86,6 +91,7 @@ pub async fn serve(listener: TcpListener, config: Config, parts: Parts, stop: Ca
         .http2_keepalive_interval(Some(keep_alive))
         .http2_keepalive_timeout(Some(keep_alive))
         .add_service(service)
+        .add_service(probe)
         .serve_with_incoming_shutdown(connections, stop.cancelled());
     let patience = Duration::from_millis(config.drain_timeout_ms);
     let cut = async {

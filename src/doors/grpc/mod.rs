@@ -11,6 +11,7 @@
 mod config;
 mod content;
 mod entrance;
+mod health;
 mod listen;
 mod service;
 mod status;

@@ -21,6 +21,7 @@ mod health;
 mod ingest;
 mod metrics;
 mod oip;
+mod openapi;
 mod page;
 mod predict;
 mod problem;

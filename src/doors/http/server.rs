@@ -20,7 +20,7 @@ use super::config::Config;
 use super::door::Door;
 use super::pulse;
 use super::stall::StallGuard;
-use super::{caller, events, guard, health, ingest, oip, page, predict, send, streams};
+use super::{caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams};
 
 /// Head of a request in bytes, and the buffer that hyper reads into. Far over any honest client's.
 const HEAD_MAX_BYTES: usize = 32 * 1024;
@@ -165,6 +165,7 @@ fn routes(door: &Arc<Door>, stop: &CancellationToken) -> Router {
     Router::new()
         .merge(private)
         .merge(health::open_routes())
+        .merge(openapi::open_routes())
         .merge(oip::open_routes())
         .fallback(guard::no_such_path)
         .method_not_allowed_fallback(guard::wrong_method)
