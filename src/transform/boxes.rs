@@ -283,7 +283,7 @@ impl Boxes {
             return Err(format!("{rows} boxes for {} priors", self.priors.len()));
         }
         let score_numbers = floats(scores).ok_or("scores that are no numbers")?;
-        let per_box = if rows == 0 { 0 } else { score_numbers.len() / rows };
+        let per_box = score_numbers.len().checked_div(rows).unwrap_or(0);
         if per_box * rows != score_numbers.len() || (classes.is_some() && per_box != 1) {
             return Err(format!("scores of {:?} for {rows} boxes", scores.shape()));
         }
@@ -487,9 +487,9 @@ mod tests {
         let mut numbers = vec![1.0_f32; 5 * count];
         numbers[0] = f32::NAN;
         numbers[1] = f32::INFINITY;
-        for at in 0..count {
+        for (at, x) in numbers.iter_mut().take(count).enumerate() {
             // Far apart, so that none suppresses another.
-            numbers[at] = numbers[at] * at as f32 * 10.0;
+            *x *= at as f32 * 10.0;
         }
         let found = read(&v8, &[("y", Tensor::new([1, 5, count], numbers).unwrap())], &Geometry::of(10, 10));
         assert_eq!(found.len(), 100);

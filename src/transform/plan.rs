@@ -110,7 +110,7 @@ enum Maker {
     Series(Series),
     Image(Images),
     Audio(Sounds),
-    Text(Texts),
+    Text(Box<Texts>),
 }
 
 #[derive(Debug)]
@@ -214,7 +214,7 @@ impl Plan {
             }
             InputConfig::Text(config) => {
                 let texts = Texts::build(&config, inputs, file)?;
-                (config.name, Kind::Text, String::new(), Maker::Text(texts))
+                (config.name, Kind::Text, String::new(), Maker::Text(Box::new(texts)))
             }
         };
         let name = name.unwrap_or_else(|| kind.to_string());

@@ -8,6 +8,7 @@ use forebay::engine::built_in;
 use forebay::flows::predict::Limits;
 use serde_json::{Value, json};
 
+use crate::gateway::forebay_says;
 use crate::http_fixture::{Answer, Gateway, Setup, slow_gateway};
 
 const WINE: &str = "/v1/models/wine-cultivar/predict";
@@ -319,4 +320,17 @@ async fn a_request_has_as_many_instances_as_the_configuration_allows() {
     let none = post(&gateway, WINE, &json!({"instances": []})).await;
     assert_eq!(none.status, 422, "{}", none.text());
     assert_eq!(post(&gateway, WINE, &json!({"instances": [wine(), wine()]})).await.status, 200);
+}
+
+#[test]
+fn the_example_is_in_order_and_the_command_line_says_what_a_model_takes() {
+    let root = bundled().parent().unwrap().to_owned();
+    let example = root.join("examples/predict.toml");
+    let (code, stdout, stderr) = forebay_says(&["check", "--config", example.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let models = bundled();
+    let (code, stdout, stderr) =
+        forebay_says(&["model", "show", "wine-cultivar", "--models", models.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("predict    takes record"), "{stdout}");
 }

@@ -282,7 +282,10 @@ mod tests {
     // whisper: x with 1,000 zeros behind it; filters.mel(sr=16000, n_fft=400, n_mels=80) @ abs(stft(x, n_fft=400,
     //      hop_length=160, pad_mode="reflect")[:, :-1])**2, then the logarithm of Whisper's audio.py.
     // First and last of the first row, the middle, first and last of the last row; the sum of all.
-    const LIBROSA: [(&str, u32, usize, [usize; 2], [f64; 5], f64); 3] = [
+    /// Settings, rate, samples, shape, the five numbers and the sum.
+    type Case = (&'static str, u32, usize, [usize; 2], [f64; 5], f64);
+
+    const LIBROSA: [Case; 3] = [
         (
             "bands = 20\nfft = 512\nhop = 128",
             8000,
