@@ -5,21 +5,26 @@
 //! issued twice. The two are told apart by what follows the bad frame: of this run through the log at most one commit
 //! is not on the disk, so a second commit behind the first bad frame was acknowledged.
 //!
+//! A log that starts over gets a new header before anything else, and a cut in that moment can leave anything there: the log is
+//! then judged by `headless.rs`.
+//!
 //! Format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>. Reads the log once; its length is bounded.
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 
-const HEADER_BYTES: usize = 32;
-const FRAME_HEADER_BYTES: usize = 24;
+use super::headless;
+
+pub(super) const HEADER_BYTES: usize = 32;
+pub(super) const FRAME_HEADER_BYTES: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
 /// Commits behind the first bad frame that a power cut cannot explain.
-const MOST_TORN: u32 = 1;
+pub(super) const MOST_TORN: u32 = 1;
 
 /// True if the log beside the database holds commits that were on the disk once and cannot be read any more. The last
 /// commit is not among those that can be told apart from a torn one.
-pub(super) fn is_rotten(log: &Path) -> io::Result<bool> {
+pub(super) fn is_rotten(log: &Path, database: &Path) -> io::Result<bool> {
     let file = match File::open(log) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         other => other?,
@@ -28,10 +33,22 @@ pub(super) fn is_rotten(log: &Path) -> io::Result<bool> {
     if bytes <= HEADER_BYTES as u64 {
         return Ok(false);
     }
-    look(BufReader::with_capacity(64 << 10, file))
+    match look(BufReader::with_capacity(64 << 10, &file))? {
+        Look::Whole => Ok(false),
+        Look::Rotten => Ok(true),
+        Look::NoHeader => headless::holds_more(&file, database),
+    }
 }
 
-fn look(mut log: impl Read) -> io::Result<bool> {
+/// What is in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Whole,
+    Rotten,
+    NoHeader,
+}
+
+fn look(mut log: impl Read) -> io::Result<Look> {
     let mut header = [0; HEADER_BYTES];
     log.read_exact(&mut header)?;
     // The lowest bit says in which order checksums read their words; everything else is big-endian.
@@ -41,9 +58,8 @@ fn look(mut log: impl Read) -> io::Result<bool> {
     let page_bytes = word(&header, 8) as usize;
     let is_header_good = magic & !1 == MAGIC && sum == (word(&header, 24), word(&header, 28));
     if !is_header_good || !(512..=65536).contains(&page_bytes) || !page_bytes.is_power_of_two() {
-        // The header fits a sector and is synced before the first frame, so it is never torn. A log that was begun and
-        // never got its header holds zeros.
-        return Ok(header.iter().any(|byte| *byte != 0));
+        // A log that was begun and never got its header holds zeros.
+        return Ok(if header.iter().any(|byte| *byte != 0) { Look::NoHeader } else { Look::Whole });
     }
     let salt = (word(&header, 16), word(&header, 20));
     let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
@@ -58,7 +74,7 @@ fn look(mut log: impl Read) -> io::Result<bool> {
         let is_commit = word(&frame, 4) != 0;
         commits_behind += u32::from(!is_intact && is_of_this_run && is_commit);
     }
-    Ok(commits_behind > MOST_TORN)
+    Ok(if commits_behind > MOST_TORN { Look::Rotten } else { Look::Whole })
 }
 
 /// Fills `frame`; false at the end, where a part of a frame does not count.
@@ -70,12 +86,12 @@ fn read_whole(log: &mut impl Read, frame: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// The log's running checksum over pairs of words.
-fn checksum((mut first, mut second): (u32, u32), bytes: &[u8], big: bool) -> (u32, u32) {
+pub(super) fn checksum((mut first, mut second): (u32, u32), bytes: &[u8], big: bool) -> (u32, u32) {
     let (pairs, _) = bytes.as_chunks::<8>();
     for [a, b, c, d, e, f, g, h] in pairs {
         let (x, y) = ([*a, *b, *c, *d], [*e, *f, *g, *h]);
@@ -123,9 +139,9 @@ mod tests {
         let log = log_of(6);
         assert!(log.len() > HEADER_BYTES + 6 * FRAME);
         for length in (HEADER_BYTES + 1..=log.len()).step_by(501) {
-            assert!(!look(&log[..length]).unwrap(), "cut at {length}");
+            assert_eq!(look(&log[..length]).unwrap(), Look::Whole, "cut at {length}");
         }
-        assert!(!look(&[0; 8192][..]).unwrap(), "begun and never written");
+        assert_eq!(look(&[0; 8192][..]).unwrap(), Look::Whole, "begun and never written");
     }
 
     #[test]
@@ -137,7 +153,7 @@ mod tests {
             for at in [0, 4, 9, 17, 24, 2000] {
                 let mut spoiled = log.clone();
                 spoiled[HEADER_BYTES + frame * FRAME + at] ^= 4;
-                let rotten = look(&spoiled[..]).unwrap();
+                let rotten = look(&spoiled[..]).unwrap() == Look::Rotten;
                 // A commit frame whose own length or salt was hit does not count itself.
                 assert!(rotten || frame + 4 > frames, "frame {frame} of {frames}, byte {at}");
                 assert!(!rotten || frame + 1 < frames, "frame {frame} of {frames}, byte {at}: it may be torn");
@@ -146,8 +162,55 @@ mod tests {
         for at in 0..HEADER_BYTES {
             let mut spoiled = log.clone();
             spoiled[at] ^= 1;
-            assert!(look(&spoiled[..]).unwrap(), "byte {at} of the header");
+            assert_eq!(look(&spoiled[..]).unwrap(), Look::NoHeader, "byte {at} of the header");
         }
+    }
+
+    /// The log and the database of a store with commits, all of them copied into the database or none.
+    fn files_of(commits: usize, copied: bool) -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::at(folder.path());
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let (store, _) = Store::open(&config, &[SCHEMA], clock).unwrap();
+        for _ in 0..commits {
+            let insert = |tx: &Tx<'_>| tx.execute("INSERT INTO item (body) VALUES (zeroblob(300))", []);
+            store.writer().commit_blocking(insert).unwrap();
+        }
+        if copied {
+            let other = rusqlite::Connection::open(config.database()).unwrap();
+            other.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(())).unwrap();
+        }
+        // As a kill leaves them.
+        let beside = tempfile::tempdir().unwrap();
+        let (database, log) = (beside.path().join("forebay.db"), beside.path().join("forebay.db-wal"));
+        std::fs::copy(config.database(), &database).unwrap();
+        std::fs::copy(config.log(), &log).unwrap();
+        (beside, log, database)
+    }
+
+    #[test]
+    fn a_new_header_that_a_cut_spoiled_is_not_rot_and_a_spoiled_header_before_commits_is() {
+        for copied in [true, false] {
+            let (_folder, log, database) = files_of(6, copied);
+            assert!(!is_rotten(&log, &database).unwrap());
+            let whole = std::fs::read(&log).unwrap();
+            let rubbish: Vec<u8> = (0..32).map(|n: u8| n.wrapping_mul(37) ^ 11).collect();
+            let headers = [rubbish, whole[..HEADER_BYTES].iter().map(|byte| byte ^ 1).collect()];
+            for header in headers {
+                let spoiled = [&header, &whole[HEADER_BYTES..]].concat();
+                std::fs::write(&log, &spoiled).unwrap();
+                assert_eq!(is_rotten(&log, &database).unwrap(), !copied, "copied: {copied}");
+            }
+        }
+        let (_folder, log, database) = files_of(1, true);
+        std::fs::write(&log, [7; 32].into_iter().chain([0; 8240]).collect::<Vec<u8>>()).unwrap();
+        assert!(!is_rotten(&log, &database).unwrap(), "nothing follows it");
+        let (_folder, log, database) = files_of(6, false);
+        let mut spoiled = std::fs::read(&log).unwrap();
+        spoiled[3] ^= 1;
+        std::fs::write(&log, spoiled).unwrap();
+        std::fs::remove_file(&database).unwrap();
+        assert!(is_rotten(&log, &database).unwrap(), "nothing of it is in a database");
     }
 
     #[test]
@@ -157,6 +220,6 @@ mod tests {
         for at in (HEADER_BYTES..frames.len()).step_by(FRAME).skip(2) {
             frames[at + 8..at + 16].fill(0x11);
         }
-        assert!(!look(&frames[..]).unwrap());
+        assert_eq!(look(&frames[..]).unwrap(), Look::Whole);
     }
 }

@@ -21,6 +21,7 @@ mod checksum;
 mod config;
 mod connection;
 mod error;
+mod headless;
 mod health;
 mod log;
 mod metrics;

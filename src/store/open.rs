@@ -77,7 +77,7 @@ impl Store {
         let mut quarantined = None;
         if quarantine::is_marked(&database) {
             quarantined = Some(aside("an earlier run found it corrupt")?);
-        } else if log::is_rotten(&config.log()).map_err(|source| Error::File {
+        } else if log::is_rotten(&config.log(), &database).map_err(|source| Error::File {
             step: "read",
             path: config.log(),
             source,

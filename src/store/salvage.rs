@@ -114,7 +114,7 @@ impl Wreck {
 
     /// True if SQLite does not show everything that the file's log holds.
     pub fn is_log_rotten(&self) -> bool {
-        log::is_rotten(&quarantine::beside(&self.path, "-wal")).unwrap_or(true)
+        log::is_rotten(&quarantine::beside(&self.path, "-wal"), &self.path).unwrap_or(true)
     }
 
     /// Opens the file for reading page by page.

@@ -12,7 +12,7 @@ try:
 except ImportError as error:
     sys.exit(f"{error}: python3 -m pip install kserve==0.21.0, and name the interpreter in FOREBAY_PYTHON")
 
-url, (host, port) = f"http://{sys.argv[1]}", sys.argv[2].rsplit(":", 1)
+url, grpc_address = f"http://{sys.argv[1]}", sys.argv[2]
 A = np.arange(32, dtype=np.int32).reshape(2, 16)
 B = np.full((2, 16), 3, dtype=np.int32)
 
@@ -50,7 +50,7 @@ async def over_rest():
 
 
 async def over_grpc():
-    client = InferenceGRPCClient(host, int(port))
+    client = InferenceGRPCClient(grpc_address)
     assert await client.is_server_live() and await client.is_server_ready() and await client.is_model_ready("simple")
     for binary in (False, True):
         check(await client.infer(request(binary)))
