@@ -18,7 +18,7 @@ use super::text::TextConfig;
 pub struct Limits {
     /// Requests that are decoded and encoded at the same time; 0 takes one less than there are cores, at least one.
     pub threads: usize,
-    /// Largest picture, width times height. Decoded it takes three bytes a pixel, as it stands in the file up to four.
+    /// Largest picture, width times height. Decoded it takes three bytes a pixel, up to ten while it is being decoded.
     pub image_pixels_max: u64,
     /// Longest sound in seconds.
     pub audio_seconds_max: u32,
