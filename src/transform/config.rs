@@ -24,11 +24,19 @@ pub struct Limits {
     pub audio_seconds_max: u32,
     /// Instances in one request, and windows of a series.
     pub instances_max: usize,
+    /// Bytes of all tensors that one request becomes: small files may be large pictures.
+    pub tensor_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { threads: 0, image_pixels_max: 25_000_000, audio_seconds_max: 60, instances_max: 256 }
+        Self {
+            threads: 0,
+            image_pixels_max: 25_000_000,
+            audio_seconds_max: 60,
+            instances_max: 256,
+            tensor_bytes_max: 128 << 20,
+        }
     }
 }
 

@@ -335,9 +335,10 @@ impl Plan {
                 })
                 .collect();
             let made = work.lap(&source.name, "tokenize", |_| texts.make(&words, &source.name))?;
+            work.hold(&source.name, made.iter().flatten().map(|(_, tensor)| tensor.bytes().len()).sum())?;
             return Ok(made.into_iter().map(|tensors| vec![Made { first: None, picture: None, tensors }]).collect());
         }
-        let mut made = Vec::with_capacity(instances.len());
+        let mut made: Vec<Vec<Made>> = Vec::with_capacity(instances.len());
         for (instance, contents) in instances.iter().enumerate() {
             let at = at(instance);
             let content = contents
@@ -363,6 +364,12 @@ impl Plan {
                 (Maker::Audio(sounds), Content::File(bytes)) => one(sounds.make(bytes, &at, work)?),
                 (_, other) => return Err(wrong(instance, other)),
             });
+            // A picture is counted before its tensor is made.
+            if source.kind != Kind::Image {
+                let items = made.last().into_iter().flatten();
+                let bytes = items.flat_map(|item| &item.tensors).map(|(_, tensor)| tensor.bytes().len()).sum();
+                work.hold(&at, bytes)?;
+            }
         }
         Ok(made)
     }

@@ -21,17 +21,33 @@ pub struct Work<'a> {
     clock: &'a dyn Clock,
     is_over: &'a dyn Fn() -> bool,
     laps: Vec<Lap>,
+    /// Bytes of tensors so far.
+    held: usize,
 }
 
 impl<'a> Work<'a> {
     /// `is_over` says whether the caller has gone or its time is over; it is asked before every step.
     pub fn new(limits: &'a Limits, clock: &'a dyn Clock, is_over: &'a dyn Fn() -> bool) -> Self {
-        Self { limits, clock, is_over, laps: Vec::new() }
+        Self { limits, clock, is_over, laps: Vec::new(), held: 0 }
     }
 
     /// How long each step took, in the order in which they came first.
     pub fn into_laps(self) -> Vec<Lap> {
         self.laps
+    }
+
+    /// Counts the bytes of a tensor that is made next, or was just made.
+    pub(super) fn hold(&mut self, at: &str, bytes: usize) -> Result<(), Error> {
+        self.held = self.held.saturating_add(bytes);
+        let most = self.limits.tensor_bytes_max;
+        if self.held <= most {
+            return Ok(());
+        }
+        Err(Error::TooLarge {
+            what: format!("the request up to {at}"),
+            given: format!("tensors of {} bytes", self.held),
+            most: format!("{most} (predict.tensor_bytes_max)"),
+        })
     }
 
     pub(super) fn limits(&self) -> &'a Limits {

@@ -216,6 +216,8 @@ impl Images {
                     .lap(at, step.name(), |limits| apply(step, picture, &mut geometry, at, limits.image_pixels_max))?;
             }
         }
+        let bytes = self.port.datatype.size_bytes().unwrap_or(1);
+        work.hold(at, picture.data.len().saturating_mul(bytes))?;
         let tensor = work.lap(at, "tensor", |_| self.tensor(&picture, at))?;
         Ok((tensor, geometry))
     }

@@ -115,3 +115,19 @@ fn nothing_begins_for_a_caller_who_has_gone() {
     let mut work = Work::new(&limits, &clock, &|| true);
     assert_eq!(images.make(b"no picture at all", "image", &mut work).unwrap_err(), Error::Abandoned);
 }
+
+#[test]
+fn small_files_that_are_large_tensors_are_counted_before_they_are_made() {
+    let images =
+        build("steps = [{ step = \"resize\", width = 64, height = 64 }]", Datatype::Fp32, &[-1, 3, 64, 64]).unwrap();
+    let dot = decode::grey_png(1, 1, &[7]).unwrap();
+    let (limits, clock) = (Limits { tensor_bytes_max: 100_000, ..Limits::default() }, SystemClock::new());
+    let mut work = Work::new(&limits, &clock, &|| false);
+    assert!(images.make(&dot, "image 0", &mut work).is_ok());
+    assert!(images.make(&dot, "image 1", &mut work).is_ok());
+    let error = images.make(&dot, "image 2", &mut work).unwrap_err().to_string();
+    assert!(
+        error.contains("image 2 has tensors of 147456 bytes, the most is 100000 (predict.tensor_bytes_max)"),
+        "{error}"
+    );
+}
