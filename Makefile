@@ -12,7 +12,7 @@ FEATURES ?=
 TOOLS := $(TARGET_DIR)/tools
 PYTHON := $(TOOLS)/python/bin/python
 
-.PHONY: help demo test prove power-cuts interop check bench doc clean deny release static tools-test tools-bench tools-release
+.PHONY: help demo test prove power-cuts interop check bench doc clean deny release static delegate tools-test tools-bench tools-release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ demo: release ## build the file that ships, then show a reading become a verdict
 
 test: tools-test ## every test, with real brokers, clients, disks and a real browser
 	@echo "== cargo test"
-	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo test --locked
+	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo test --locked --features delegate-host
 	bash tests/interop.sh $(TARGET_DIR) $(PAHO_TESTING)
 
 # The account remembers what is done, so that an interrupted or too short proof goes on where it was.
@@ -42,7 +42,7 @@ interop: ## only the public MQTT interoperability clients; PAHO_TESTING=a checko
 
 check: ## formatting and lints, warnings are errors
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features delegate-host -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 
 bench: tools-bench ## the numbers in the README, side by side with mosquitto
@@ -51,7 +51,9 @@ bench: tools-bench ## the numbers in the README, side by side with mosquitto
 	cargo bench --locked --bench gateway
 	cargo bench --locked --bench custody
 	cargo bench --locked --bench collector
+	cargo bench --locked --bench reloads
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo bench --locked --bench engines
+	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo bench --locked --features delegate-host --bench delegate
 
 doc: ## API documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
@@ -67,6 +69,13 @@ release: tools-release ## one static file (the first time takes some ten minutes
 	@file=$(TARGET_DIR)/$(TARGET)/release/forebay; \
 	  printf '%s\n  %s bytes, %s as xz\n' "$$file" "$$(stat -c %s $$file)" "$$(xz -9 --stdout $$file | wc -c)"; \
 	  file $$file | grep -oE '(statically linked|static-pie linked)'
+
+# For this machine's C library: a vendor's libraries are shared objects, which a static file cannot load.
+delegate: ## the second program, which computes models with ONNX Runtime on GPUs and NPUs, and the library that it needs (docs/delegate.md)
+	bash tests/tools.sh delegate $(TOOLS)
+	cargo build --release --locked --no-default-features --features delegate-host --bin forebay-delegate
+	@library=$$(echo $(abspath $(TOOLS))/python/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.28.0); \
+	  printf '[delegate]\nprogram = "%s"\nlibrary = "%s"\n' "$(abspath $(TARGET_DIR))/release/forebay-delegate" "$$library"
 
 static: ## both static files, tried: x86 runs the demo in an empty chroot, ARM answers under emulation
 	bash tests/static.sh $(TARGET_DIR)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what the tests, the benchmarks or a release need and the machine lacks, and says what it does.
-#   tests/tools.sh test|bench|release|static|guest FOLDER
+#   tests/tools.sh test|bench|release|delegate|static|guest FOLDER
 set -euo pipefail
 what=$1 folder=$2
 
@@ -37,11 +37,23 @@ PY
   "$folder/python/bin/pip" install --quiet --disable-pip-version-check "$@"
 }
 
+# The ONNX project's node tests lie in the wheels up to 1.17. They are read, nothing of that release is run: any
+# platform's wheel has them.
+node_tests() {
+  local data="$folder/onnx-1.17.0"
+  [ -d "$data/onnx/backend/test/data/node" ] && return
+  echo "== the ONNX project's node tests from PyPI into $data"
+  rm -rf "$data.new" "$data"
+  "$folder/python/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile --only-binary=:all: \
+    --platform manylinux2014_x86_64 --python-version 3.11 --target "$data.new" onnx==1.17.0
+  mv "$data.new" "$data"
+}
+
 mkdir -p "$folder"
 case $what in
   test)
     packages cc=gcc /usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients curl=curl chromium=chromium \
-      chromedriver=chromium-driver python3=python3 nats-server=nats-server setpriv=util-linux \
+      chromedriver=chromium-driver python3=python3 nats-server=nats-server setpriv=util-linux strace=strace \
       "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
     # LightGBM loads the system's OpenMP. The CPU's XGBoost: the other one brings a gigabyte for graphics cards.
     packages "$(ls -d /usr/lib/*/libgomp.so.1 2>/dev/null | tail -1 || true)=libgomp1"
@@ -50,6 +62,9 @@ case $what in
       pandas==2.3.3 onnx==1.23.2 onnxruntime==1.28.0 scikit-learn==1.9.1 skl2onnx==1.20.0 onnxmltools==1.16.0 \
       xgboost-cpu==3.2.0 lightgbm==4.7.0 schemathesis==4.32.5 kserve==0.21.0 \
       scipy==1.17.1 pillow==13.0.0 tokenizers==0.23.3
+    # Intel's provider for a delegate is made for this architecture only.
+    if [ "$(uname -m)" = x86_64 ]; then python onnxruntime-ep-openvino==1.8.1; fi
+    node_tests
     ;;
   bench)
     packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server /usr/sbin/rsyslogd=rsyslog python3=python3 \
@@ -61,10 +76,14 @@ case $what in
     packages xz=xz-utils file=file python3=python3
     python ziglang==0.15.2 cargo-zigbuild==0.24.0
     ;;
+  delegate)
+    packages cc=gcc python3=python3
+    python onnxruntime==1.28.0
+    ;;
   guest)
     packages qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio /usr/sbin/mke2fs=e2fsprogs \
       python3=python3
     ;;
   static) packages qemu-aarch64-static=qemu-user-static mosquitto_pub=mosquitto-clients curl=curl ;;
-  *) echo "usage: $0 test|bench|release|static|guest FOLDER" >&2; exit 2 ;;
+  *) echo "usage: $0 test|bench|release|delegate|static|guest FOLDER" >&2; exit 2 ;;
 esac

@@ -50,8 +50,11 @@ enum Command {
     /// Models on this box.
     #[command(subcommand)]
     Model(ModelCommand),
-    /// Look at this machine and say what the gateway can rely on: disk, clock, ports, memory, engines.
-    Doctor(ConfigArgs),
+    /// Look at this machine and say what the gateway can rely on: disk, clock, ports, memory, engines, accelerators.
+    ///
+    /// Lists devices, libraries and versions, what is missing and how to get it. Exit code 1 if something that the
+    /// configuration needs does not work.
+    Doctor(DoctorArgs),
     /// Prove on this machine's own disk that what is acknowledged survives power cuts and kills.
     ///
     /// Measures how long the disk takes to make a write durable and what that allows: rows a second, at which delay, and
@@ -95,6 +98,15 @@ pub(super) struct ConfigArgs {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", default_value = "/etc/forebay/forebay.toml", env = "FOREBAY_CONFIG")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    pub at: ConfigArgs,
+    /// The answer as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -384,9 +396,10 @@ pub(super) struct ProveArgs {
 pub(super) enum ModelCommand {
     /// One line a model: name, version, format, size, quality, problems.
     List(ModelsArgs),
-    /// What an ONNX file says of itself, as a manifest to begin with, and which engine takes it.
+    /// What an ONNX file says of itself, as a manifest to begin with, and which engine takes it. For a version folder:
+    /// what each engine makes of the model and its golden samples.
     Inspect {
-        /// The model file.
+        /// The model file, or a folder MODELS/NAME/VERSION.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
@@ -432,7 +445,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime()?.block_on(commands::run::run(&args, &overrides(), under_journald))
         }
         Command::Check(args) => Ok(commands::check::run(&args.config, &overrides())),
-        Command::Doctor(args) => Ok(commands::doctor::run(&args.config, &overrides())),
+        Command::Doctor(args) => Ok(commands::doctor::run(&args.at.config, &overrides(), args.json)),
         Command::Prove(args) => commands::prove::run(&args),
         Command::Demo(args) => runtime()?.block_on(demo::run(&args)),
         Command::Replay(args) => {

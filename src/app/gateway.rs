@@ -16,11 +16,12 @@ use super::config::Config;
 use super::memory;
 use super::metered::Metered;
 use super::notify::{self, Vitals};
+use super::resources::Resources;
 use crate::access::Access;
 use crate::base::{Clock, Name, SystemClock};
 use crate::broker::{self, Broker};
 use crate::catalog::Catalog;
-use crate::engine::{self, Pool};
+use crate::engine::{self, Pool, delegate};
 use crate::flows::board::{Alert, Board};
 use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
@@ -187,6 +188,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         catalog,
         engine,
         predict,
+        delegate,
         access,
         broker,
         mqtt,
@@ -207,6 +209,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     };
 
     let store_config = store;
+    let state_dir = store_config.state_dir.clone();
     let database = store_config.state_dir.join("forebay.db");
     let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA, SYNC_SCHEMA];
     let outbox_config = outbox;
@@ -240,11 +243,30 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             opened.epoch
         ));
     }
-    let pool = Arc::new(Pool::start(&engine, engine::built_in(), Arc::clone(&clock))?);
+    let resources = Resources::new(Path::new("/proc"), Path::new("/sys"));
+    let mut engine = engine;
+    if engine.memory_bytes_max == 0 {
+        engine.memory_bytes_max = resources.memory_for_models().unwrap_or(0);
+    }
+    if let Err((key, problem)) = catalog.check() {
+        bail!("failed to set up the models: {key}: {problem}");
+    }
+    let delegate_metrics = delegate::Metrics::default();
+    let mut engines = match delegate {
+        Some(config) => {
+            // Hosts have it as part of their home's path, so it must hold wherever they are.
+            let folder = config.work_folder.clone().unwrap_or_else(|| state_dir.join("delegate"));
+            let folder = std::path::absolute(folder).context("failed to use delegate.work_folder")?;
+            delegate::delegates(config, &folder, &clock, &delegate_metrics)?
+        }
+        None => Vec::new(),
+    };
+    engines.extend(engine::built_in());
+    let pool = Arc::new(Pool::start(&engine, engines, Arc::clone(&clock))?);
     let models = {
-        let pool = Arc::clone(&pool);
-        let catalog = catalog.clone();
-        let loading = move || Models::load(&Catalog::scan(&catalog), &pool);
+        let (pool, clock) = (Arc::clone(&pool), Arc::clone(&clock));
+        let (catalog, state_dir) = (catalog.clone(), state_dir.clone());
+        let loading = move || Models::load(&Catalog::scan(&catalog), &catalog, &state_dir, &pool, clock);
         Arc::new(tokio::task::spawn_blocking(loading).await.context("failed to load the models")?)
     };
     memory::give_back_unused_code();
@@ -271,6 +293,8 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let (sense, newscast, stream_problems) = Sense::start(&stream, parts, &tasks, &streams_end).await?;
     problems.extend(stream_problems);
     let sense = Arc::new(sense);
+    tasks.spawn(resources.watch(Arc::clone(&pool), streams_end.clone()));
+    tasks.spawn(Arc::clone(&models).keep(streams_end.clone()));
     broker.attach(Arc::clone(&sense) as _);
     let news = newscast.metrics().clone();
     tasks.spawn(newscast.run(standing_alarms(&sense, &store).await?));
@@ -282,6 +306,8 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     history.metrics().register(&mut registry);
     broker.metrics().register(&mut registry);
     pool.metrics().register(&mut registry);
+    delegate_metrics.register(&mut registry);
+    flows::register_models(Arc::downgrade(&models), &mut registry);
     access.metrics().register(&mut registry);
     signals.register(&mut registry);
     news.register(&mut registry);
@@ -344,7 +370,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     let inference = Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock)));
     let predict = Arc::new(Predict::new(Arc::clone(&inference), Arc::clone(&clock), predict));
     predict.metrics().register(&mut registry);
-    let repository = Arc::new(Repository::new(models, Arc::clone(&pool), catalog));
+    let repository = Arc::new(Repository::new(models, catalog));
     #[cfg(feature = "grpc")]
     let grpc = grpc.map(|(listener, config)| {
         let parts = doors::grpc::Parts {

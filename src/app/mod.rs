@@ -10,6 +10,7 @@ mod metered;
 mod notify;
 pub mod prove;
 pub mod replay;
+mod resources;
 mod stop;
 
 pub use cli::main;

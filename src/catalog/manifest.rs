@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Table;
 
 use super::golden::Golden;
+use super::serving::Serving;
 use super::values::Values;
 use crate::base::{Datatype, Digest, Name};
 
@@ -12,9 +13,9 @@ use crate::base::{Datatype, Digest, Name};
 pub struct Manifest {
     /// `[model]`.
     pub model: About,
-    /// `[[input]]`, at least one.
+    /// `[[input]]`; none where the model file is to say it.
     pub inputs: Vec<Port>,
-    /// `[[output]]`, at least one.
+    /// `[[output]]`; none where the model file is to say it.
     pub outputs: Vec<Port>,
     /// `[training]`: statistics of the readings it was trained on.
     pub training: Option<Training>,
@@ -22,6 +23,8 @@ pub struct Manifest {
     pub normalise: Option<Normalisation>,
     /// `[thresholds]`: when a score becomes an alert, unless the configuration says otherwise.
     pub thresholds: Option<Thresholds>,
+    /// `[serving]`: when it is loaded, how much it needs, whether its requests are computed together.
+    pub serving: Serving,
     /// `[provenance]`: where data and weights come from, in the author's own keys.
     pub provenance: Table,
     /// `[quality]`: what was measured, in the author's own keys.
@@ -194,7 +197,7 @@ fn once() -> u32 {
     1
 }
 
-fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+pub(super) fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|_| de::Error::custom("a SHA-256 is 64 hex digits: `sha256sum FILE` prints it"))
 }

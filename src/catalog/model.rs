@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::golden::GoldenFile;
 use super::manifest::{FileEntry, Manifest};
-use crate::base::Digest;
+use super::npy;
+use crate::base::{Digest, Tensor};
+
+/// Most bytes of a version's golden files together.
+pub(super) const GOLDEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A tokenizer with a large vocabulary has 17 MB.
-const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+pub(super) const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Why a model's bytes cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,14 @@ pub enum Error {
         /// What the file has.
         found: Digest,
     },
+    /// A golden file that holds no tensor.
+    #[error("failed to read {} as a tensor: {what}", path.display())]
+    Golden {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
 }
 
 /// A version whose manifest is sound and whose file had the right digest when the folder was scanned.
@@ -60,7 +73,8 @@ pub struct Model {
     pub folder: PathBuf,
     /// Size of the model file in bytes.
     pub size_bytes: u64,
-    pub(super) root: PathBuf,
+    /// Where the files of `[[file]]` are, in its order.
+    pub(super) beside: Vec<PathBuf>,
     pub(super) file: PathBuf,
     pub(super) bytes_max: u64,
 }
@@ -81,19 +95,32 @@ impl Model {
     /// The bytes of a file that the manifest lists in `[[file]]`, whose digest is the manifest's. None if it lists no such
     /// file. Reads the disk: not for an async thread.
     pub fn read_file(&self, name: &str) -> Option<Result<Vec<u8>, Error>> {
-        let entry = self.manifest.files.iter().find(|file| file.name == name)?;
-        Some(self.read_entry(entry))
+        let (entry, place) = self.manifest.files.iter().zip(&self.beside).find(|(entry, _)| entry.name == name)?;
+        Some(read_entry(place, entry))
     }
+}
 
-    pub(super) fn read_entry(&self, entry: &FileEntry) -> Result<Vec<u8>, Error> {
-        let path = resolve(&self.root, &self.folder.join(&entry.name))?;
-        let (file, _) = open_regular(&path, FILE_BYTES_MAX)?;
+fn read_entry(path: &Path, entry: &FileEntry) -> Result<Vec<u8>, Error> {
+    let (file, _) = open_regular(path, FILE_BYTES_MAX)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    agree(path, entry.sha256, Digest::of(&bytes))?;
+    Ok(bytes)
+}
+
+impl Model {
+    /// The tensor in a golden file, whose digest is the manifest's. Reads the disk: not for an async thread.
+    pub fn golden_tensor(&self, golden: &GoldenFile) -> Result<Tensor, Error> {
+        let path = resolve(&self.folder, &self.folder.join(&golden.file))?;
+        let (file, _) = open_regular(&path, GOLDEN_BYTES_MAX)?;
         let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX)
+        file.take(GOLDEN_BYTES_MAX)
             .read_to_end(&mut bytes)
             .map_err(|source| Error::Read { path: path.clone(), source })?;
-        agree(&path, entry.sha256, Digest::of(&bytes))?;
-        Ok(bytes)
+        agree(&path, golden.sha256, Digest::of(&bytes))?;
+        npy::parse(&bytes.into()).map_err(|what| Error::Golden { path, what })
     }
 }
 

@@ -5,8 +5,9 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::{Spanned, Table};
 
-use super::golden::{Golden, ONLY_INPUT};
+use super::golden::Golden;
 use super::manifest::{About, FileEntry, Labels, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
+use super::serving::Serving;
 
 const MAX_PORTS: usize = 64;
 const MAX_DIMS: usize = 8;
@@ -30,11 +31,14 @@ pub struct ManifestError {
 #[serde(deny_unknown_fields)]
 struct Raw {
     model: Spanned<About>,
+    #[serde(default)]
     input: Vec<Spanned<Port>>,
+    #[serde(default)]
     output: Vec<Spanned<Port>>,
     training: Option<Spanned<Training>>,
     normalise: Option<Spanned<Normalisation>>,
     thresholds: Option<Spanned<Thresholds>>,
+    serving: Option<Spanned<Serving>>,
     #[serde(default)]
     provenance: Table,
     #[serde(default)]
@@ -84,6 +88,7 @@ fn checked(raw: Raw) -> Result<Manifest, Wrong> {
     let training = raw.training.map(checked_training).transpose()?;
     let normalise = raw.normalise.map(checked_normalisation).transpose()?;
     let thresholds = raw.thresholds.map(checked_thresholds).transpose()?;
+    let serving = raw.serving.map(checked_serving).transpose()?.unwrap_or_default();
     let golden =
         raw.golden.into_iter().map(|golden| checked_golden(golden, &inputs, &outputs)).collect::<Result<_, _>>()?;
     let files = files(raw.file, &model.file)?;
@@ -105,6 +110,7 @@ fn checked(raw: Raw) -> Result<Manifest, Wrong> {
         training,
         normalise,
         thresholds,
+        serving,
         provenance,
         quality,
         golden,
@@ -138,8 +144,8 @@ fn plain_file_name(file: &str) -> bool {
 }
 
 fn ports(what: &str, given: Vec<Spanned<Port>>, whole: &Range<usize>) -> Result<Vec<Port>, Wrong> {
-    if given.is_empty() || given.len() > MAX_PORTS {
-        let message = format!("a model has 1 to {MAX_PORTS} [[{what}]] tables, this one has {}", given.len());
+    if given.len() > MAX_PORTS {
+        let message = format!("a model has at most {MAX_PORTS} [[{what}]] tables, this one has {}", given.len());
         return Err((whole.clone(), message));
     }
     let mut ports: Vec<Port> = Vec::new();
@@ -212,51 +218,35 @@ fn checked_thresholds(given: Spanned<Thresholds>) -> Result<Thresholds, Wrong> {
     Ok(thresholds)
 }
 
+fn checked_serving(given: Spanned<Serving>) -> Result<Serving, Wrong> {
+    let (span, serving) = (given.span(), given.into_inner());
+    serving.check().map_err(|problem| (span, problem))?;
+    Ok(serving)
+}
+
 fn checked_golden(given: Spanned<Golden>, inputs: &[Port], outputs: &[Port]) -> Result<Golden, Wrong> {
-    let (span, mut golden) = (given.span(), given.into_inner());
-    let wrong = |message: String| Err((span.clone(), message));
-    if let Some(values) = golden.inputs.remove(ONLY_INPUT) {
-        let [only] = inputs else {
-            return wrong(format!(
-                "this model has {} inputs: write `input = {{ {} = [...], ... }}`",
-                inputs.len(),
-                inputs[0].name
-            ));
-        };
-        golden.inputs.insert(only.name.clone(), values);
-    }
-    for port in inputs {
-        if !golden.inputs.contains_key(&port.name) {
-            return wrong(format!("golden sample has no values for input {}", port.name));
-        }
-    }
+    let (span, golden) = (given.span(), given.into_inner());
+    let wrong = |message: String| (span.clone(), message);
     if golden.outputs.is_empty() {
-        return wrong("golden sample names no output, so it would prove nothing".to_owned());
+        return Err(wrong("golden sample names no output, so it would prove nothing".to_owned()));
     }
-    for (what, given, ports) in [("input", &golden.inputs, inputs), ("output", &golden.outputs, outputs)] {
-        for (name, values) in given {
-            let Some(port) = ports.iter().find(|port| port.name == *name) else {
-                let known: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
-                return wrong(format!("golden sample has {name}, which is no {what}: there is {}", known.join(", ")));
-            };
-            if port.sample_shape(values.as_slice().len()).is_none() {
-                let count = values.as_slice().len();
-                return wrong(format!(
-                    "golden {name} has {count} values, which do not fill the shape {:?}",
-                    port.shape
-                ));
-            }
-        }
+    if golden.tolerance < 0.0 || golden.relative_tolerance < 0.0 {
+        return Err(wrong("a tolerance must not be negative".to_owned()));
     }
-    if golden.tolerance < 0.0 {
-        return wrong("tolerance must not be negative".to_owned());
+    if let Some(file) = golden.files().find(|file| !plain_file_name(&file.file)) {
+        return Err(wrong(format!("golden file {:?} must be the plain name of a file beside the manifest", file.file)));
     }
-    Ok(golden)
+    if inputs.is_empty() || outputs.is_empty() {
+        // The model file says what they are; the sample is checked against that when it is loaded.
+        return Ok(golden);
+    }
+    golden.fitted(inputs, outputs).map_err(wrong)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::GoldenValue;
 
     const GOOD: &str = r#"
 [model]
@@ -308,6 +298,11 @@ name = "labels.txt"
 sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 "#;
 
+    fn numbers(value: &GoldenValue) -> &[f64] {
+        let GoldenValue::Numbers(values) = value else { panic!("{value:?}") };
+        values.as_slice()
+    }
+
     fn refused(from: &str, to: &str) -> ManifestError {
         assert!(GOOD.contains(from), "{from} is not in the sample");
         Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err()
@@ -322,16 +317,52 @@ sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         assert_eq!(manifest.thresholds.unwrap().raise_after, 1);
         assert_eq!(manifest.quality["windows_caught"].as_integer(), Some(4));
         let golden = &manifest.golden[0];
-        assert_eq!(golden.inputs["window"].as_slice(), [1.0, 2.5, 3.0]);
-        assert_eq!(golden.outputs["score"].as_slice(), [0.5]);
+        assert_eq!(numbers(&golden.inputs["window"]), [1.0, 2.5, 3.0]);
+        assert_eq!(numbers(&golden.outputs["score"]), [0.5]);
     }
 
     #[test]
     fn golden_values_may_stand_in_tables_by_name() {
         let tables = "input = { window = [1, 2, 3, 4, 5, 6] }\noutput = { score = [0.5, 0.6] }";
         let manifest = Manifest::parse(&GOOD.replace("input = [1, 2.5, 3]\nscore = 0.5", tables)).unwrap();
-        assert_eq!(manifest.golden[0].outputs["score"].as_slice(), [0.5, 0.6]);
+        assert_eq!(numbers(&manifest.golden[0].outputs["score"]), [0.5, 0.6]);
         assert_eq!(manifest.inputs[0].sample_shape(6), Some(vec![2, 3]));
+    }
+
+    #[test]
+    fn golden_tensors_may_lie_in_files_beside_the_manifest_and_not_elsewhere() {
+        let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let files = |file: &str| {
+            let given = format!(
+                "input = {{ window = {{ file = {file:?}, sha256 = \"{digest}\" }} }}\nscore = {{ file = \"y.npy\", sha256 = \"{digest}\" }}"
+            );
+            Manifest::parse(&GOOD.replace("input = [1, 2.5, 3]\nscore = 0.5", &given))
+        };
+        let golden = files("x.npy").unwrap().golden.remove(0);
+        assert_eq!(golden.files().map(|file| file.file.as_str()).collect::<Vec<_>>(), ["x.npy", "y.npy"]);
+        assert!(files("../x.npy").unwrap_err().message.contains("plain name"));
+        let only = GOOD.replace("[1, 2.5, 3]", &format!("{{ sha256 = \"{digest}\", file = \"x.npy\" }}"));
+        assert_eq!(Manifest::parse(&only).unwrap().golden[0].files().count(), 1);
+    }
+
+    #[test]
+    fn inputs_and_outputs_may_be_left_to_the_model_file() {
+        let (head, rest) = GOOD.split_once("[[input]]").unwrap();
+        let bare = format!("{head}[training]{}", rest.split_once("[training]").unwrap().1);
+        let manifest = Manifest::parse(&bare).unwrap();
+        assert!(manifest.inputs.is_empty() && manifest.outputs.is_empty());
+        let port = |name: &str, shape: &[i64]| Port {
+            name: name.to_owned(),
+            datatype: crate::base::Datatype::Fp32,
+            shape: shape.to_vec(),
+            unit: None,
+            labels: None,
+        };
+        let golden = || manifest.golden[0].clone();
+        let fitted = golden().fitted(&[port("w", &[-1, 3])], &[port("score", &[-1, 1])]).unwrap();
+        assert_eq!(numbers(&fitted.inputs["w"]), [1.0, 2.5, 3.0]);
+        let short = golden().fitted(&[port("w", &[-1, 4])], &[port("score", &[-1, 1])]).unwrap_err();
+        assert!(short.contains("do not fill the shape [-1, 4]"), "{short}");
     }
 
     #[test]
@@ -351,8 +382,15 @@ sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
             ("clear = 1.0", "clear = 2.0", 31, "at most raise"),
             ("input = [1, 2.5, 3]", "input = [1, 2.5]", 42, "do not fill the shape"),
             ("input = [1, 2.5, 3]", "input = [1, nan, 3]", 43, "nan"),
+            ("input = [1, 2.5, 3]", "input = [1, \"low\"]", 43, "numbers or texts, not both"),
+            ("input = [1, 2.5, 3]", "input = [\"a\", \"b\", \"c\"]", 42, "has texts, expected FP32"),
+            ("input = [1, 2.5, 3]", "input = { file = \"x.npy\" }", 43, "missing field `sha256`"),
+            ("score = 0.5", "score = 0.5\nrelative_tolerance = -1", 42, "must not be negative"),
             ("score = 0.5", "scroe = 0.5", 42, "scroe, which is no output"),
             ("score = 0.5", "", 42, "names no output"),
+            ("[provenance]", "[serving]\nbatching = \"sometimes\"\n[provenance]", 36, "unknown variant `sometimes`"),
+            ("[provenance]", "[serving]\nbatch_rows_max = 0\n[provenance]", 35, "at least 1"),
+            ("[provenance]", "[serving]\nidle_unload = 3\n[provenance]", 36, "unknown field `idle_unload`"),
             ("[provenance]", "[provenance", 35, ""),
             ("name = \"labels.txt\"", "name = \"../labels.txt\"", 46, "plain name"),
             ("name = \"labels.txt\"", "name = \"model.onnx\"", 46, "stands twice"),

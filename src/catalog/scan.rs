@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::manifest::Manifest;
-use super::model::{Error, Model, open_regular, resolve, verify};
+use super::model::{Error, FILE_BYTES_MAX, GOLDEN_BYTES_MAX, Model, open_regular, resolve, verify};
+use super::oci;
 use super::parse::ManifestError;
 use crate::base::Name;
 
 const MANIFEST: &str = "manifest.toml";
-const MAX_MANIFEST_BYTES: u64 = 1024 * 1024;
+pub(super) const MAX_MANIFEST_BYTES: u64 = 1024 * 1024;
 const MAX_MODELS: usize = 1024;
 const MAX_VERSIONS: usize = 256;
 
@@ -46,6 +47,8 @@ impl fmt::Display for Problem {
 pub struct Catalog {
     /// Versions in ascending order, at least one each.
     models: BTreeMap<Name, Vec<Arc<Model>>>,
+    /// Version folders that are no usable model, with what is wrong.
+    broken: BTreeMap<Name, BTreeMap<u32, String>>,
     problems: Vec<Problem>,
 }
 
@@ -63,9 +66,10 @@ impl Catalog {
             }
         };
         let Some(entries) = catalog.folders(&root, MAX_MODELS) else { return catalog };
-        for path in entries {
-            catalog.add_model(config, &root, &path);
+        for path in entries.iter().filter(|path| !oci::is_layout(path)) {
+            catalog.add_model(config, &root, path);
         }
+        catalog.add_layouts(config, &root, None);
         catalog
     }
 
@@ -75,11 +79,38 @@ impl Catalog {
         // A name is one folder's: it cannot lead elsewhere.
         if let (Ok(name), Ok(root)) = (Name::new(name), config.folder.canonicalize()) {
             let path = root.join(name.as_str());
-            if path.is_dir() {
+            if path.is_dir() && !oci::is_layout(&path) {
                 catalog.add_model(config, &root, &path);
             }
+            catalog.add_layouts(config, &root, Some(&name));
         }
         catalog
+    }
+
+    /// Models in layouts come behind those in folders.
+    fn add_layouts(&mut self, config: &Config, root: &Path, only: Option<&Name>) {
+        for layout in oci::layouts(root) {
+            let found = oci::read(config, root, &layout, only);
+            self.problems.extend(found.problems);
+            for (name, version, what) in found.broken {
+                self.broken.entry(name).or_default().insert(version, format!("{}: {what}", layout.display()));
+            }
+            for model in found.models {
+                let (name, version) = (model.manifest.model.name.clone(), model.manifest.model.version);
+                let versions = self.models.entry(name.clone()).or_default();
+                match versions.binary_search_by_key(&version, |model| model.manifest.model.version) {
+                    Err(at) if versions.len() < MAX_VERSIONS => versions.insert(at, Arc::new(model)),
+                    Err(_) => {
+                        let what = format!("{name} has over {MAX_VERSIONS} versions, the others are left out");
+                        self.problem(&layout, what, "move some elsewhere");
+                    }
+                    Ok(_) => {
+                        let what = format!("{name} version {version} is there already");
+                        self.problem(&layout, what, "give one of the two another version");
+                    }
+                }
+            }
+        }
     }
 
     fn add_model(&mut self, config: &Config, root: &Path, path: &Path) {
@@ -99,7 +130,10 @@ impl Catalog {
             match version_number(&file_name(&path)) {
                 Some(version) => match read_model(config, root, &path, &name, version) {
                     Ok(model) => versions.push(Arc::new(model)),
-                    Err(problem) => self.problems.push(*problem),
+                    Err(problem) => {
+                        self.broken.entry(name.clone()).or_default().insert(version, problem.to_string());
+                        self.problems.push(*problem);
+                    }
                 },
                 // A folder of notes or data beside the versions is nobody's mistake.
                 None if !manifest.exists() => {}
@@ -159,6 +193,11 @@ impl Catalog {
         self.models.values().flatten()
     }
 
+    /// Version folders that are no usable model, by name and version, with what is wrong.
+    pub fn broken(&self) -> &BTreeMap<Name, BTreeMap<u32, String>> {
+        &self.broken
+    }
+
     /// What is broken, in the order of the folders.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -188,12 +227,28 @@ fn read_model(config: &Config, root: &Path, path: &Path, name: &Name, version: u
     let file = resolve(root, &beside).map_err(|error| from_error(&beside, &error))?;
     let size_bytes =
         verify(&file, about.sha256, config.model_bytes_max).map_err(|error| from_error(&beside, &error))?;
-    let root = root.to_owned();
-    let model = Model { manifest, folder, size_bytes, root, file, bytes_max: config.model_bytes_max };
-    for entry in &model.manifest.files {
-        model.read_entry(entry).map_err(|error| from_error(&model.folder.join(&entry.name), &error))?;
+    let mut rest = GOLDEN_BYTES_MAX;
+    for golden in manifest.golden.iter().flat_map(super::golden::Golden::files) {
+        let beside = folder.join(&golden.file);
+        let real = resolve(&folder, &beside).map_err(|error| from_error(&beside, &error))?;
+        match verify(&real, golden.sha256, rest) {
+            Ok(bytes) => rest -= bytes,
+            Err(Error::TooLarge { bytes, .. }) => {
+                let what = format!("has {bytes} bytes, golden files have at most {GOLDEN_BYTES_MAX} together");
+                let advice = "take fewer or smaller samples".to_owned();
+                return Err(Box::new(Problem { path: beside, position: None, what, advice }));
+            }
+            Err(error) => return Err(from_error(&beside, &error)),
+        }
     }
-    Ok(model)
+    let mut beside = Vec::new();
+    for entry in &manifest.files {
+        let path = folder.join(&entry.name);
+        let real = resolve(root, &path).map_err(|error| from_error(&path, &error))?;
+        verify(&real, entry.sha256, FILE_BYTES_MAX).map_err(|error| from_error(&path, &error))?;
+        beside.push(real);
+    }
+    Ok(Model { manifest, folder, size_bytes, file, beside, bytes_max: config.model_bytes_max })
 }
 
 fn read_manifest(root: &Path, path: &Path) -> Result<Manifest, Box<Problem>> {
@@ -226,6 +281,7 @@ fn from_error(path: &Path, error: &Error) -> Box<Problem> {
             format!("has SHA-256 {found}, the manifest says {expected}"),
             "fetch the model again, or correct the sha256 in the manifest if the change was meant",
         ),
+        Error::Golden { what, .. } => (what.clone(), "write it with numpy.save"),
     };
     Box::new(Problem { path: path.to_owned(), position: None, what, advice: advice.to_owned() })
 }
@@ -255,7 +311,7 @@ mod tests {
         }
 
         fn scan(&self) -> Catalog {
-            Catalog::scan(&Config { folder: self.0.path().to_owned(), model_bytes_max: 1000 })
+            Catalog::scan(&Config { folder: self.0.path().to_owned(), model_bytes_max: 1000, ..Config::default() })
         }
 
         /// The only problem, as it prints, without the temporary folder.

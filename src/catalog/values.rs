@@ -29,10 +29,16 @@ impl Values {
             }
             values.push(value);
         }
-        if values.is_empty() {
-            return Err(serde::de::Error::custom("a list needs at least one number"));
+        Self::of(values).map_err(serde::de::Error::custom)
+    }
+
+    /// Finite numbers as a list of a manifest.
+    pub(super) fn of(values: Vec<f64>) -> Result<Self, String> {
+        match values.len() {
+            0 => Err("a list needs at least one number".to_owned()),
+            1..=MAX => Ok(Self(values)),
+            _ => Err(format!("a list has at most {MAX} numbers")),
         }
-        Ok(Self(values))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::back_off::BackOff;
+
 /// `[engine]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -16,6 +18,11 @@ pub struct Config {
     pub tensor_bytes_max: usize,
     /// How long a request may take, waiting included, where its caller names no time, in milliseconds.
     pub timeout_ms: u64,
+    /// Bytes that all loaded models may need together, by what their manifests say or their files let expect. 0 takes
+    /// three quarters of what the box or its control group has.
+    pub memory_bytes_max: u64,
+    /// `[engine.back_off]`: when models step back.
+    pub back_off: BackOff,
 }
 
 impl Default for Config {
@@ -26,6 +33,8 @@ impl Default for Config {
             queue_bytes: 32 * 1024 * 1024,
             tensor_bytes_max: 64 * 1024 * 1024,
             timeout_ms: 10_000,
+            memory_bytes_max: 0,
+            back_off: BackOff::default(),
         }
     }
 }

@@ -22,8 +22,8 @@ pub enum Error {
     Declared { model: String, what: String, expected: String, given: String },
     /// This build does not reproduce the sample that came with the model.
     #[error(
-        "model {model} gives {given} with {engine} where sample {sample} has {expected} \
-         (output {output}, element {at}, tolerance {tolerance}): it must not serve"
+        "model {model} gives something else with {engine} than sample {sample} has, so it must not serve: output \
+         {output}, {what}"
     )]
     Sample {
         model: String,
@@ -31,10 +31,8 @@ pub enum Error {
         /// From 1, as the samples stand in the manifest.
         sample: usize,
         output: String,
-        at: usize,
-        expected: f64,
-        given: f64,
-        tolerance: f64,
+        /// Where, what was expected and what came.
+        what: String,
     },
     /// An input is not there.
     #[error("no input {input}; expected {expected}")]
@@ -69,6 +67,29 @@ pub enum Error {
     /// The engine could not compute this request.
     #[error("failed to run model {model} with {engine}: {reason}")]
     Run { model: String, engine: &'static str, reason: String },
+    /// The program that computes it did not answer.
+    #[error("model {model} is not computed by {engine}: {reason}")]
+    Delegate { model: String, engine: &'static str, reason: String },
+    /// A setting that cannot be used.
+    #[error("failed to use {setting}: {problem}")]
+    Setting { setting: String, problem: String },
+    /// The models' memory is taken.
+    #[error(
+        "no room for model {model}: it needs {needs_bytes} bytes, {in_use_bytes} of {limit_bytes} are in use{}; \
+         engine.memory_bytes_max is the bound",
+        of(others)
+    )]
+    NoRoom {
+        model: String,
+        needs_bytes: u64,
+        limit_bytes: u64,
+        in_use_bytes: u64,
+        /// Each with its bytes.
+        others: String,
+    },
+    /// The box is short of memory, hot or on a low battery.
+    #[error("{what}: refused for now, {why}")]
+    BackedOff { what: String, why: String },
     /// A thread could not be started.
     #[error("failed to start an inference thread: {0}")]
     Thread(String),
@@ -86,6 +107,9 @@ pub(super) enum Kind {
     Closed,
     Panicked,
     Run,
+    Delegate,
+    NoRoom,
+    BackedOff,
 }
 
 impl Error {
@@ -95,6 +119,7 @@ impl Error {
             | Self::NoneTakes { .. }
             | Self::Load { .. }
             | Self::Declared { .. }
+            | Self::Setting { .. }
             | Self::Thread(_) => Kind::Load,
             Self::Sample { .. } => Kind::Sample,
             Self::MissingInput { .. }
@@ -108,8 +133,15 @@ impl Error {
             Self::Closed => Kind::Closed,
             Self::Panicked { .. } => Kind::Panicked,
             Self::Run { .. } => Kind::Run,
+            Self::Delegate { .. } => Kind::Delegate,
+            Self::NoRoom { .. } => Kind::NoRoom,
+            Self::BackedOff { .. } => Kind::BackedOff,
         }
     }
+}
+
+fn of(others: &str) -> String {
+    if others.is_empty() { String::new() } else { format!(" ({others})") }
 }
 
 /// What to do about a format that an engine outside this build reads.

@@ -11,6 +11,10 @@ use crate::base::Tensor;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fake;
 
+/// [`Fake`], but every element is one too large: an engine that answers, and answers wrong.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Biased;
+
 /// Loads every model and fails every request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Failing;
@@ -44,16 +48,27 @@ impl Gate {
         changed.notify_all();
     }
 
+    /// Lets none pass that has not come yet.
+    pub fn shut(&self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).allowed = 0;
+    }
+
     /// Blocks until a request stands before the gate.
     pub fn wait_for_request(&self) {
+        self.wait_for_requests(1);
+    }
+
+    /// Blocks until so many requests stand before the gate.
+    pub fn wait_for_requests(&self, requests: u64) {
         let (passes, changed) = &*self.0;
         let mut passes = passes.lock().unwrap_or_else(PoisonError::into_inner);
-        while passes.waiting == 0 {
+        while passes.waiting < requests {
             passes = changed.wait(passes).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn pass(&self) {
+    /// Waits until one more may pass.
+    pub fn pass(&self) {
         let (passes, changed) = &*self.0;
         let mut passes = passes.lock().unwrap_or_else(PoisonError::into_inner);
         passes.waiting += 1;
@@ -69,6 +84,7 @@ impl Gate {
 struct FakeSession {
     outputs: Vec<TensorSpec>,
     gate: Option<Gate>,
+    bias: f32,
 }
 
 impl Session for FakeSession {
@@ -81,7 +97,8 @@ impl Session for FakeSession {
         let data = first.as_slice::<f32>().unwrap_or_default();
         let width = data.len() / rows;
         #[allow(clippy::cast_precision_loss, reason = "a test's row is short")]
-        let means: Vec<f32> = data.chunks(width).map(|row| row.iter().sum::<f32>() / width as f32).collect();
+        let means: Vec<f32> =
+            data.chunks(width).map(|row| row.iter().sum::<f32>() / width as f32 + self.bias).collect();
         let fill = |spec: &TensorSpec| {
             let dims = spec.shape.iter().enumerate();
             let free = |at| if at == 0 { rows } else { 1 };
@@ -134,10 +151,12 @@ macro_rules! engine {
     };
 }
 
-engine!(Fake, "fake", |_, spec| Box::new(FakeSession { outputs: spec.outputs.clone(), gate: None }));
-engine!(Slow, "slow", |slow, spec| Box::new(FakeSession {
-    outputs: spec.outputs.clone(),
-    gate: Some(slow.gate.clone())
-}));
+fn fake(spec: &LoadSpec, gate: Option<Gate>, bias: f32) -> Box<dyn Session> {
+    Box::new(FakeSession { outputs: spec.outputs.clone(), gate, bias })
+}
+
+engine!(Fake, "fake", |_, spec| fake(spec, None, 0.0));
+engine!(Biased, "biased", |_, spec| fake(spec, None, 1.0));
+engine!(Slow, "slow", |slow, spec| fake(spec, Some(slow.gate.clone()), 0.0));
 engine!(Failing, "failing", |_, _| Box::new(FailingSession));
 engine!(Panicking, "panicking", |_, _| Box::new(PanickingSession));

@@ -1,14 +1,21 @@
 //! A loaded model, as callers hold it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelValue;
 use tokio::sync::oneshot;
 
+use super::batching::{self, Joins};
+use super::delegate;
 use super::error::Error;
+use super::fallback::Fallback;
+use super::memory::Room;
 use super::pool::Shared;
 use super::queue::{Caller, Job, Lane};
+use super::serving::Terms;
 use super::session::Session;
 use super::spec::{NamedTensor, TensorSpec, all_finite, arrange};
 
@@ -21,6 +28,28 @@ pub struct Outputs {
     pub duration_us: u64,
     /// Which engine computed it.
     pub engine: &'static str,
+    /// Why it was not computed by the delegate that should have.
+    pub fallback: Option<Arc<str>>,
+    /// The run of the model that it came out of.
+    pub run: Run,
+}
+
+/// Outputs, and who computed them.
+pub(super) struct Computed {
+    pub(super) tensors: Vec<NamedTensor>,
+    pub(super) engine: &'static str,
+    pub(super) fallback: Option<Arc<str>>,
+}
+
+/// A run of a model, as one of the requests in it sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Time that the request waited for it, in microseconds.
+    pub waited_us: u64,
+    /// Rows of all requests that were computed together.
+    pub rows: usize,
+    /// True for one request of each run, so that runs can be counted by what their requests say.
+    pub leads: bool,
 }
 
 /// An engine that does not compute a model although it was asked before the one that does.
@@ -28,8 +57,21 @@ pub struct Outputs {
 pub struct PassedOver {
     /// The engine's name.
     pub engine: &'static str,
-    /// Why.
+    /// Why, in a word.
+    pub why: Why,
+    /// Why, for people.
     pub reason: String,
+}
+
+/// Why an engine does not compute a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Why {
+    /// The manifest or the model's operators are for another one.
+    NotChosen,
+    /// It tried and could not.
+    DoesNotLoad,
+    /// It did not reproduce a sample.
+    WrongAnswer,
 }
 
 /// A model with the session that computes it.
@@ -40,15 +82,40 @@ pub(super) struct Loaded {
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) allow_non_finite: bool,
     pub(super) passed_over: Vec<PassedOver>,
+    pub(super) fallback: Fallback,
     pub(super) session: Box<dyn Session>,
+    /// Places that a run takes.
+    pub(super) threads: usize,
+    /// Whether requests are computed together, and why or why not.
+    pub(super) joins: Option<Joins>,
+    pub(super) joins_because: String,
+    /// Runs at the same time; 0 is any number. The queue counts `running`.
+    pub(super) concurrency_max: usize,
+    pub(super) running: AtomicUsize,
+    /// Held as long as the session.
+    pub(super) room: Option<Room>,
 }
 
 impl Loaded {
+    /// Whether it computes as many runs as it may.
+    pub(super) fn is_occupied(&self) -> bool {
+        self.concurrency_max > 0 && self.running.load(Ordering::Relaxed) >= self.concurrency_max
+    }
+
     /// Computes on this thread. The inputs are arranged; a panic is an error.
     pub(super) fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
         if !self.allow_non_finite {
             all_finite(inputs)?;
         }
+        let outputs = self.run_unseen(inputs)?;
+        if !self.allow_non_finite {
+            all_finite(&outputs)?;
+        }
+        Ok(outputs)
+    }
+
+    /// The same without a look at the numbers.
+    pub(super) fn run_unseen(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
         let outputs = caught(&self.title, || self.session.run(inputs))?;
         for (spec, given) in self.outputs.iter().zip(&outputs) {
             if given.tensor.datatype() != spec.datatype {
@@ -67,9 +134,6 @@ impl Loaded {
                     given: format!("{:?}", given.tensor.shape()),
                 });
             }
-        }
-        if !self.allow_non_finite {
-            all_finite(&outputs)?;
         }
         Ok(outputs)
     }
@@ -125,12 +189,42 @@ impl Handle {
         &self.model.passed_over
     }
 
+    /// How the host is that computes it. None for a model that is computed in this program.
+    pub fn delegate(&self) -> Option<delegate::State> {
+        self.model.session.delegate()
+    }
+
+    /// The engine that answers while the delegate does not.
+    pub fn stand_in(&self) -> Option<&'static str> {
+        self.model.fallback.stand_in.as_ref().map(|other| other.engine)
+    }
+
+    /// Whether requests that wait are computed together, and why or why not.
+    pub fn batching(&self) -> &str {
+        &self.model.joins_because
+    }
+
+    /// The most rows that are computed together; 1 where requests are computed one by one.
+    pub fn batch_rows_max(&self) -> usize {
+        self.model.joins.map_or(1, |joins| joins.rows_max)
+    }
+
+    /// Bytes that it reserved.
+    pub fn memory_bytes(&self) -> u64 {
+        self.model.room.as_ref().map_or(0, |room| room.bytes)
+    }
+
     /// Computes on the pool's threads. `timeout` counts from now, waiting included; None takes the configured one.
     /// Dropping the future takes the request out of the queue before it is computed.
     pub async fn infer(&self, inputs: Vec<NamedTensor>, timeout: Option<Duration>) -> Result<Outputs, Error> {
-        let timeout = timeout.unwrap_or(self.shared.timeout);
+        self.infer_on(inputs, Terms { timeout, ..Terms::default() }).await
+    }
+
+    /// The same on other terms than the usual ones.
+    pub async fn infer_on(&self, inputs: Vec<NamedTensor>, terms: Terms) -> Result<Outputs, Error> {
+        let timeout = terms.timeout.unwrap_or(self.shared.timeout);
         let (answer, answered) = oneshot::channel();
-        self.count(self.queue(inputs, timeout, Caller::Async(answer)))?;
+        self.count(self.queue(inputs, terms, Caller::Async(answer)))?;
         match tokio::time::timeout(timeout, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => self.count(Err(Error::Closed)),
@@ -140,10 +234,11 @@ impl Handle {
 
     /// The same for a thread without an async runtime. Blocks; never call it from async code.
     pub fn infer_blocking(&self, inputs: Vec<NamedTensor>, timeout: Option<Duration>) -> Result<Outputs, Error> {
+        let terms = Terms { timeout, ..Terms::default() };
         let timeout = timeout.unwrap_or(self.shared.timeout);
         let (answer, answered) = mpsc::sync_channel(1);
         let waiting = Arc::new(());
-        self.count(self.queue(inputs, timeout, Caller::Blocking(answer, Arc::downgrade(&waiting))))?;
+        self.count(self.queue(inputs, terms, Caller::Blocking(answer, Arc::downgrade(&waiting))))?;
         match answered.recv_timeout(timeout) {
             Ok(answer) => answer,
             Err(mpsc::RecvTimeoutError::Disconnected) => self.count(Err(Error::Closed)),
@@ -151,11 +246,13 @@ impl Handle {
         }
     }
 
-    fn queue(&self, inputs: Vec<NamedTensor>, timeout: Duration, caller: Caller) -> Result<(), Error> {
+    fn queue(&self, inputs: Vec<NamedTensor>, terms: Terms, caller: Caller) -> Result<(), Error> {
         let inputs = arrange(&self.model.inputs, inputs, self.shared.tensor_bytes_max)?;
         let bytes = inputs.iter().map(|input| input.tensor.bytes().len()).sum();
+        let rows = batching::rows(&inputs, self.model.joins);
+        let (level, timeout) = (terms.level(), terms.timeout.unwrap_or(self.shared.timeout));
         let (model, queued) = (Arc::clone(&self.model), self.shared.clock.since_boot());
-        self.shared.queue.push(self.lane, Job { model, inputs, bytes, queued, timeout, caller })
+        self.shared.queue.push(self.lane, Job { model, inputs, bytes, rows, level, queued, timeout, caller })
     }
 
     fn count<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
@@ -164,7 +261,8 @@ impl Handle {
 }
 
 pub(super) fn expired(timeout: Duration) -> Error {
-    Error::Expired { timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) }
+    // Rounded up: nobody waits for 0 ms.
+    Error::Expired { timeout_ms: u64::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u64::MAX) }
 }
 
 impl std::fmt::Debug for Handle {

@@ -1,17 +1,25 @@
 //! The threads that compute, and how a model gets to them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::back_off::{BackOff, Level, Readings, judge};
+use super::batching::{decide, made_up};
 use super::config::Config;
 use super::error::Error;
-use super::handle::{Handle, Loaded, Outputs, PassedOver, caught, expired};
+use super::fallback::Fallback;
+use super::golden;
+use super::handle::{Handle, Loaded, PassedOver, Why, caught};
+use super::memory::{Memory, Room, estimate_bytes, needs_bytes};
 use super::metrics::Metrics;
-use super::queue::{Job, Lane, Queue};
-use super::session::Engine;
-use super::spec::{LoadSpec, NamedTensor, TensorSpec, arrange};
+use super::onnx::{Outline, check_declared};
+use super::queue::{Lane, Queue};
+use super::serving::Serving;
+use super::session::{Engine, Fit};
+use super::spec::{LoadSpec, TensorSpec, arrange};
+use super::work::work;
 use crate::base::Clock;
 
 /// What handles and threads share.
@@ -21,14 +29,54 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) timeout: Duration,
     pub(super) tensor_bytes_max: usize,
+    pub(super) memory: Memory,
+    back_off: BackOff,
+    /// How much service there is, and the readings that speak for less than all of it.
+    level: Mutex<(Level, Vec<String>)>,
+    /// One load at a time: together with the threads that compute it keeps every core busy and no more.
+    loading: Mutex<()>,
     /// For each thread, nanoseconds since boot at which its request began; 0 while it has none.
     busy_since_ns: Vec<AtomicU64>,
+}
+
+impl Shared {
+    /// A request begins on thread `at`.
+    pub(super) fn begin(&self, at: usize) {
+        let now_ns = u64::try_from(self.clock.since_boot().as_nanos()).unwrap_or(u64::MAX);
+        self.busy_since_ns[at].store(now_ns, Ordering::Relaxed);
+    }
+
+    /// And ends.
+    pub(super) fn end(&self, at: usize) {
+        self.busy_since_ns[at].store(0, Ordering::Relaxed);
+    }
+
+    fn level(&self) -> (Level, Vec<String>) {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How the pool is, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// How much service there is.
+    pub level: Level,
+    /// Why it is not all of it.
+    pub reasons: Vec<String>,
+    /// Threads that compute, and how many of them may now.
+    pub threads: usize,
+    /// As many as the level leaves.
+    pub threads_allowed: usize,
+    /// Bytes for models; 0 is no bound.
+    pub memory_limit_bytes: u64,
+    /// What each loaded model reserved.
+    pub memory_of: Vec<(String, u64)>,
 }
 
 /// Owns the inference threads. Dropping it closes the queue and waits for the requests that are being computed.
 pub struct Pool {
     engines: Vec<Arc<dyn Engine>>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -38,9 +86,14 @@ impl Pool {
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let count = if config.threads == 0 { cores().saturating_sub(1).max(1) } else { config.threads };
         let metrics = Metrics::default();
+        metrics.threads_allowed.set(i64::try_from(count).unwrap_or(i64::MAX));
         let shared = Arc::new(Shared {
-            queue: Queue::new(config, metrics.clone()),
+            queue: Queue::new(config, count, Arc::clone(&clock), metrics.clone()),
             clock,
+            memory: Memory::new(config.memory_bytes_max, metrics.memory_bytes.clone()),
+            back_off: config.back_off.clone(),
+            level: Mutex::default(),
+            loading: Mutex::default(),
             metrics,
             timeout: Duration::from_millis(config.timeout_ms),
             tensor_bytes_max: config.tensor_bytes_max,
@@ -60,22 +113,95 @@ impl Pool {
     /// declaration and reproduces its samples; [`Handle::passed_over`] says why it was not an earlier one. Takes from a
     /// millisecond to seconds: not for an async thread.
     pub fn load(&self, spec: &LoadSpec) -> Result<Handle, Error> {
+        self.load_as(spec, &Serving::default())
+    }
+
+    /// The same, to be served as `serving` says. Its memory is reserved first; its runs before it serves take places among
+    /// the pool's threads.
+    pub fn load_as(&self, spec: &LoadSpec, serving: &Serving) -> Result<Handle, Error> {
+        let _loading = self.shared.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = self
+            .may_load(&spec.title())
+            .and_then(|()| self.shared.memory.reserve(&spec.title(), needs_bytes(spec, serving.memory_bytes)));
+        let room = admitted.inspect_err(|error| self.shared.metrics.failed(error))?;
+        let mut model = self.load_first(spec)?;
+        self.prepare(&mut model, spec, serving, room);
+        Ok(Handle { shared: Arc::clone(&self.shared), model: Arc::new(model), lane: Lane::Request })
+    }
+
+    /// Whether a model with a file of this size would have room now; asked before the file is read.
+    pub fn has_room(&self, title: &str, file_bytes: u64, serving: &Serving) -> Result<(), Error> {
+        self.may_load(title)?;
+        let bytes = serving.memory_bytes.unwrap_or_else(|| estimate_bytes(file_bytes));
+        self.shared.memory.check(title, bytes)
+    }
+
+    fn may_load(&self, title: &str) -> Result<(), Error> {
+        match self.shared.level() {
+            (Level::Minimal, reasons) => {
+                Err(Error::BackedOff { what: format!("loading {title}"), why: reasons.join(", ") })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Warms it up and finds out whether its requests are better computed together.
+    fn prepare(&self, model: &mut Loaded, spec: &LoadSpec, serving: &Serving, room: Room) {
+        let permit = |model: &Loaded| self.shared.queue.permit(model.threads);
+        let runs = usize::try_from(serving.warm_up_runs).unwrap_or(usize::MAX).saturating_sub(spec.samples.len());
+        let inputs = match spec.samples.first() {
+            Some(sample) => arrange(&model.inputs, sample.inputs.clone(), self.shared.tensor_bytes_max).ok(),
+            None => made_up(spec, 0),
+        };
+        for _ in 0..runs {
+            let _permit = permit(model);
+            // Numbers that were made up may be none that the model takes: its first request will say.
+            if inputs.as_ref().is_none_or(|inputs| model.run(inputs).is_err()) {
+                break;
+            }
+        }
+        (model.joins, model.joins_because) = {
+            let _permit = permit(model);
+            decide(model, spec, &serving.batching, &*self.shared.clock)
+        };
+        model.concurrency_max = serving.concurrency_max;
+        model.room = Some(room);
+    }
+
+    fn load_first(&self, spec: &LoadSpec) -> Result<Loaded, Error> {
+        // What cannot be read is each engine's to say; what can is asked once, for all of them.
+        if spec.format == "onnx"
+            && let Ok(outline) = Outline::of(&spec.bytes)
+        {
+            check_declared(spec, &outline).inspect_err(|error| self.shared.metrics.failed(error))?;
+        }
         let mut last = None;
         let mut passed_over = Vec::new();
+        let mut fallback = Fallback::default();
+        let mut chosen = Vec::new();
         for engine in self.engines.iter().filter(|engine| engine.reads(&spec.format)) {
-            if let Err(reason) = chosen(engine.as_ref(), spec) {
-                passed_over.push(PassedOver { engine: engine.name(), reason });
-                continue;
+            match fit(engine.as_ref(), spec) {
+                Ok(fit) => chosen.push((fit, engine)),
+                Err(reason) => passed_over.push(PassedOver { engine: engine.name(), why: Why::NotChosen, reason }),
             }
+        }
+        chosen.sort_by_key(|(fit, _)| *fit);
+        let mut chosen = chosen.into_iter();
+        while let Some((_, engine)) = chosen.next() {
             match self.load_with(engine.as_ref(), spec) {
                 Ok(mut model) => {
-                    model.passed_over = passed_over;
-                    let shared = Arc::clone(&self.shared);
-                    return Ok(Handle { shared, model: Arc::new(model), lane: Lane::Request });
+                    if let Some(true) = engine.wants_stand_in(spec) {
+                        fallback.stand_in = self.stand_in(chosen.map(|(_, other)| other), spec, &mut passed_over);
+                    }
+                    (model.passed_over, model.fallback) = (passed_over, fallback);
+                    return Ok(model);
                 }
                 Err(error) => {
                     self.shared.metrics.failed(&error);
-                    passed_over.push(PassedOver { engine: engine.name(), reason: error.to_string() });
+                    let why = if matches!(error, Error::Sample { .. }) { Why::WrongAnswer } else { Why::DoesNotLoad };
+                    self.shared.metrics.passed_over(engine.name(), why);
+                    fallback.missed(engine.as_ref(), spec, &error);
+                    passed_over.push(PassedOver { engine: engine.name(), why, reason: error.to_string() });
                     last = Some(error);
                 }
             }
@@ -92,7 +218,7 @@ impl Pool {
         })
     }
 
-    fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
+    pub(super) fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
         let title = spec.title();
         for tensor in spec.inputs.iter().chain(&spec.outputs) {
             self.check_declared(&title, tensor)?;
@@ -101,9 +227,25 @@ impl Pool {
         let (inputs, outputs) = (spec.inputs.clone(), spec.outputs.clone());
         let allow_non_finite = spec.allow_non_finite;
         let passed_over = Vec::new();
-        let model = Loaded { title, engine: engine.name(), inputs, outputs, allow_non_finite, passed_over, session };
-        for at in 0..spec.samples.len() {
-            self.check_sample(&model, spec, at)?;
+        let model = Loaded {
+            title,
+            engine: engine.name(),
+            inputs,
+            outputs,
+            allow_non_finite,
+            passed_over,
+            fallback: Fallback::default(),
+            threads: session.threads(),
+            session,
+            joins: None,
+            joins_because: String::new(),
+            concurrency_max: 0,
+            running: AtomicUsize::new(0),
+            room: None,
+        };
+        for (at, sample) in spec.samples.iter().enumerate() {
+            let _permit = self.shared.queue.permit(model.threads);
+            golden::check(&model, sample, at + 1, self.shared.tensor_bytes_max)?;
         }
         Ok(model)
     }
@@ -124,48 +266,49 @@ impl Pool {
         }
     }
 
-    fn check_sample(&self, model: &Loaded, spec: &LoadSpec, at: usize) -> Result<(), Error> {
-        let sample = &spec.samples[at];
-        let inputs = arrange(&model.inputs, sample.inputs.clone(), self.shared.tensor_bytes_max)?;
-        let outputs = model.run(&inputs)?;
-        for NamedTensor { name, tensor } in &sample.outputs {
-            let given = outputs.iter().find(|output| output.name == *name);
-            let given = given.and_then(|output| output.tensor.to_numbers()).unwrap_or_default();
-            let expected = tensor.to_numbers().unwrap_or_default();
-            if given.len() != expected.len() {
-                return Err(Error::Declared {
-                    model: model.title.clone(),
-                    what: format!("elements of output {name} for sample {}", at + 1),
-                    expected: expected.len().to_string(),
-                    given: given.len().to_string(),
-                });
-            }
-            for (element, (&expected, given)) in expected.iter().zip(given).enumerate() {
-                // Written so that nan on either side is a difference.
-                let close = (given - expected).abs() <= f64::from(sample.tolerance);
-                if !close {
-                    return Err(Error::Sample {
-                        model: model.title.clone(),
-                        engine: model.engine,
-                        sample: at + 1,
-                        output: name.to_string(),
-                        at: element,
-                        expected,
-                        given,
-                        tolerance: f64::from(sample.tolerance),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// How long the longest request has been computing. A model that never ends shows here: a running inference cannot
     /// be interrupted, so a watchdog must decide.
     pub fn longest_running(&self) -> Option<Duration> {
         let now = self.shared.clock.since_boot();
         let since = self.shared.busy_since_ns.iter().map(|since| since.load(Ordering::Relaxed));
         since.filter(|&since| since > 0).map(|since| now.saturating_sub(Duration::from_nanos(since))).max()
+    }
+
+    /// Takes what the box says of itself; from now on there is as much service as it leaves. True if that changed.
+    pub fn back_off(&self, readings: &Readings) -> bool {
+        let mut level = self.shared.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = level.0;
+        *level = judge(&self.shared.back_off, readings, before);
+        let (now, reasons) = (level.0, level.1.join(", "));
+        drop(level);
+        if now != before {
+            let allowed = now.threads(self.threads.len());
+            let refused = (now > Level::Normal).then(|| Arc::from(reasons.as_str()));
+            self.shared.queue.limit(allowed, refused);
+            self.shared.metrics.threads_allowed.set(i64::try_from(allowed).unwrap_or(i64::MAX));
+            self.shared.metrics.level.set(now as i64);
+            tracing::warn!(
+                level = now.as_str(),
+                before = before.as_str(),
+                threads = allowed,
+                reasons,
+                "service of models"
+            );
+        }
+        now != before
+    }
+
+    /// How much service there is, why, and who has the memory.
+    pub fn condition(&self) -> Condition {
+        let (level, reasons) = self.shared.level();
+        Condition {
+            level,
+            reasons,
+            threads: self.threads.len(),
+            threads_allowed: level.threads(self.threads.len()),
+            memory_limit_bytes: self.shared.memory.limit_bytes(),
+            memory_of: self.shared.memory.models(),
+        }
     }
 
     /// Metrics of this room.
@@ -189,43 +332,16 @@ impl Drop for Pool {
     }
 }
 
-/// Whether the manifest and the model's operators let this engine try.
-fn chosen(engine: &dyn Engine, spec: &LoadSpec) -> Result<(), String> {
+/// How well this engine suits the model, if the manifest and the model's operators let it try.
+fn fit(engine: &dyn Engine, spec: &LoadSpec) -> Result<Fit, String> {
     match &spec.engine {
         Some(wanted) if *wanted != engine.name() => Err(format!("the manifest wants {wanted}")),
         // What the manifest wants is tried, whatever its operators look like.
-        Some(_) => Ok(()),
+        Some(_) => Ok(Fit::Best),
+        None if engine.needs_samples() && spec.samples.is_empty() => {
+            Err("no golden sample shows that it computes this model right".to_owned())
+        }
         None => engine.suits(spec),
-    }
-}
-
-fn work(shared: &Shared, at: usize) {
-    while let Some(job) = shared.queue.pop() {
-        let Job { model, inputs, queued, timeout, caller, .. } = job;
-        if caller.has_gone() {
-            shared.metrics.abandoned.inc();
-            continue;
-        }
-        let began = shared.clock.since_boot();
-        let waited = began.saturating_sub(queued);
-        shared.metrics.waited(waited);
-        if waited >= timeout {
-            let error = expired(timeout);
-            shared.metrics.failed(&error);
-            caller.answer(Err(error));
-            continue;
-        }
-        let began_ns = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
-        shared.busy_since_ns[at].store(began_ns, Ordering::Relaxed);
-        let answer = model.run(&inputs);
-        shared.busy_since_ns[at].store(0, Ordering::Relaxed);
-        let took = shared.clock.since_boot().saturating_sub(began);
-        match &answer {
-            Ok(_) => shared.metrics.computed(took),
-            Err(error) => shared.metrics.failed(error),
-        }
-        let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        caller.answer(answer.map(|tensors| Outputs { tensors, duration_us, engine: model.engine }));
     }
 }
 
@@ -235,8 +351,9 @@ mod tests {
     use super::*;
     use crate::base::{Datatype, ManualClock, Name, Tensor};
     use crate::engine::error::Kind;
-    use crate::engine::fake::{Failing, Fake, Panicking, Slow};
-    use crate::engine::spec::Sample;
+    use crate::engine::fake::{Biased, Failing, Fake, Panicking, Slow};
+    use crate::engine::session::Session;
+    use crate::engine::spec::{NamedTensor, Sample};
 
     fn tensor(name: &str, values: &[f32]) -> NamedTensor {
         NamedTensor::new(name, Tensor::new([1, values.len()], values.to_vec()).unwrap())
@@ -259,6 +376,12 @@ mod tests {
             samples: Vec::new(),
             allow_non_finite: false,
         }
+    }
+
+    /// That one and three are `expected` in the middle.
+    fn sample(expected: f32, tolerance: f32) -> Sample {
+        let outputs = vec![tensor("y", &[expected])];
+        Sample { inputs: x(&[1.0, 3.0]), outputs, tolerance, relative_tolerance: 0.0 }
     }
 
     struct Plant {
@@ -396,12 +519,15 @@ mod tests {
     #[test]
     fn a_model_that_does_not_reproduce_its_sample_must_not_serve() {
         let plant = plant(Fake);
-        let sample =
-            |expected| Sample { inputs: x(&[1.0, 3.0]), outputs: vec![tensor("y", &[expected])], tolerance: 0.1 };
+        let sample = |expected| sample(expected, 0.1);
         let with = |samples| LoadSpec { samples, ..spec() };
         assert!(plant.pool.load(&with(vec![sample(2.05)])).is_ok());
         let error = plant.pool.load(&with(vec![sample(2.0), sample(2.5)])).unwrap_err();
-        assert!(error.to_string().contains("gives 2 with fake where sample 2 has 2.5"), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "model press/1 gives something else with fake than sample 2 has, so it must not serve: output y, element 0: \
+             expected 2.5, given 2 (tolerance 0.1); 1 of 1 differ, by at most 0.5"
+        );
         assert!(plant.pool.load(&with(vec![sample(f32::NAN)])).is_err());
         assert_eq!(plant.pool.metrics().errors_of(Kind::Sample), 2);
     }
@@ -410,8 +536,52 @@ mod tests {
     fn the_next_engine_serves_where_the_first_fails_the_sample() {
         let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Failing), Arc::new(Fake)];
         let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
-        let samples = vec![Sample { inputs: x(&[1.0, 3.0]), outputs: vec![tensor("y", &[2.0])], tolerance: 0.0 }];
-        assert_eq!(pool.load(&LoadSpec { samples, ..spec() }).unwrap().engine(), "fake");
+        let handle = pool.load(&LoadSpec { samples: vec![sample(2.0, 0.0)], ..spec() }).unwrap();
+        assert_eq!(handle.engine(), "fake");
+        let [passed] = handle.passed_over() else { panic!("{:?}", handle.passed_over()) };
+        assert_eq!((passed.engine, passed.why), ("failing", Why::DoesNotLoad));
+    }
+
+    #[test]
+    fn an_engine_that_answers_wrong_is_passed_over_counted_and_its_answer_is_told() {
+        let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Biased), Arc::new(Fake)];
+        let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
+        let handle = pool.load(&LoadSpec { samples: vec![sample(2.0, 0.1)], ..spec() }).unwrap();
+        assert_eq!(handle.engine(), "fake");
+        let [passed] = handle.passed_over() else { panic!("{:?}", handle.passed_over()) };
+        assert_eq!((passed.engine, passed.why), ("biased", Why::WrongAnswer));
+        assert!(passed.reason.contains("expected 2, given 3 (tolerance 0.1)"), "{}", passed.reason);
+        assert_eq!(pool.metrics().passed_over_of("biased", Why::WrongAnswer), 1);
+        // Nobody is right: nothing serves, and everybody's answer is told.
+        let none = pool.load(&LoadSpec { samples: vec![sample(9.0, 0.1)], ..spec() }).unwrap_err().to_string();
+        assert!(none.contains("biased: ") && none.contains("given 3 ") && none.contains("given 2 "), "{none}");
+    }
+
+    #[test]
+    fn an_engine_that_needs_samples_takes_nothing_without_one_unless_it_is_asked() {
+        struct Delegate;
+        impl Engine for Delegate {
+            fn name(&self) -> &'static str {
+                "delegate"
+            }
+            fn reads(&self, _: &str) -> bool {
+                true
+            }
+            fn needs_samples(&self) -> bool {
+                true
+            }
+            fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {
+                Fake.load(spec)
+            }
+        }
+        let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Delegate), Arc::new(Fake)];
+        let pool = Pool::start(&Config::default(), engines, Arc::new(ManualClock::at(0))).unwrap();
+        let without = pool.load(&spec()).unwrap();
+        assert_eq!(without.engine(), "fake");
+        assert!(without.passed_over()[0].reason.contains("no golden sample"), "{:?}", without.passed_over());
+        assert_eq!(pool.load(&LoadSpec { samples: vec![sample(2.0, 0.0)], ..spec() }).unwrap().engine(), "delegate");
+        let asked = LoadSpec { engine: Some("delegate".to_owned()), ..spec() };
+        assert_eq!(pool.load(&asked).unwrap().engine(), "delegate");
     }
 
     #[test]

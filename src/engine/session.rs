@@ -2,8 +2,18 @@
 
 use std::sync::Arc;
 
+use super::delegate;
 use super::error::Error;
 use super::spec::{LoadSpec, NamedTensor};
+
+/// How well an engine suits a model. Those of the best fit are asked first, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// It is made for such models.
+    Best,
+    /// It computes them, and others are likely to be faster.
+    Able,
+}
 
 /// Reads models of some formats.
 pub trait Engine: Send + Sync {
@@ -13,10 +23,22 @@ pub trait Engine: Send + Sync {
     /// Whether it reads `format`.
     fn reads(&self, format: &str) -> bool;
 
-    /// Whether it is the right one for this model, judged by the file before anything is loaded: its operators, above
-    /// all. The error says in a few words why not.
-    fn suits(&self, _spec: &LoadSpec) -> Result<(), String> {
-        Ok(())
+    /// Whether it is one for this model, judged by the file before anything is loaded: its operators, above all. The error
+    /// says in a few words why not.
+    fn suits(&self, _spec: &LoadSpec) -> Result<Fit, String> {
+        Ok(Fit::Best)
+    }
+
+    /// None for an engine that computes in this program. Some for one that has another program compute, which may be gone when
+    /// a request comes; true if an engine of this program shall be loaded as well, to answer then.
+    fn wants_stand_in(&self, _spec: &LoadSpec) -> Option<bool> {
+        None
+    }
+
+    /// Whether it takes only models that come with samples, unless the manifest asks for it: one that may compute with
+    /// less precision than the model has must show that nobody will notice.
+    fn needs_samples(&self) -> bool {
+        false
     }
 
     /// Loads a model and checks it against its declaration. Takes as long as the model needs; called on the loader's
@@ -29,6 +51,16 @@ pub trait Session: Send + Sync {
     /// Computes the declared outputs in their order. The inputs are in the declared order, with admitted shapes. May
     /// panic: the caller catches it, and the session must stay usable for the next request.
     fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error>;
+
+    /// How the host is that computes it. None for a model that is computed in this program.
+    fn delegate(&self) -> Option<delegate::State> {
+        None
+    }
+
+    /// Threads that a run keeps busy on this box; so many places of the pool it takes.
+    fn threads(&self) -> usize {
+        1
+    }
 }
 
 /// The engines of this build, in the order in which they are tried.

@@ -41,6 +41,8 @@ pub struct Sample {
     pub outputs: Vec<NamedTensor>,
     /// Largest absolute difference of any element.
     pub tolerance: f32,
+    /// What may be added to it, as a part of the expected element's size.
+    pub relative_tolerance: f32,
 }
 
 /// A model to load.
@@ -80,11 +82,12 @@ impl TensorSpec {
             && self.shape.iter().zip(given).all(|(&dim, &given)| dim == -1 || i64::try_from(given) == Ok(dim))
     }
 
-    /// Bytes of the fixed dimensions; None if they overflow or a dimension is no dimension.
+    /// Bytes of the fixed dimensions, an empty one counted as one: it hides no others. None if they overflow or a dimension
+    /// is no dimension.
     pub(super) fn least_bytes(&self) -> Option<usize> {
         let dims = self.shape.iter().map(|&dim| if dim == -1 { Some(1) } else { usize::try_from(dim).ok() });
         dims.chain([Some(self.datatype.size_bytes().unwrap_or(4))])
-            .try_fold(1_usize, |bytes, dim| bytes.checked_mul(dim.filter(|&d| d > 0)?))
+            .try_fold(1_usize, |bytes, dim| bytes.checked_mul(dim?.max(1)))
     }
 }
 
@@ -182,6 +185,7 @@ mod tests {
         assert_eq!(spec("x", &[-1, 3]).least_bytes(), Some(12));
         assert_eq!(spec("x", &[i64::MAX, 3]).least_bytes(), None);
         assert_eq!(spec("x", &[-2]).least_bytes(), None);
-        assert_eq!(spec("x", &[0]).least_bytes(), None);
+        assert_eq!(spec("x", &[0, i64::MAX, 3]).least_bytes(), None);
+        assert_eq!(spec("x", &[0, 3]).least_bytes(), Some(12));
     }
 }

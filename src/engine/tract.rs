@@ -2,7 +2,7 @@
 //!
 //! The file must be self-contained: weights in a second file are refused, since only the digest of the one was checked.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use half::f16;
 use tract_onnx::pb::ModelProto;
@@ -12,18 +12,17 @@ use tract_onnx::prelude::{
     tract_data::internal::{TractErrorContext as _, bail, ensure},
 };
 use tract_onnx::tract_core::model::{IntoRunnable, TypedFact, TypedModel, TypedOp};
-use tract_onnx::tract_core::plan::{SimplePlan, SimpleState};
+use tract_onnx::tract_core::plan::SimplePlan;
 use tract_onnx::tract_hir::infer::Factoid;
 
 use super::error::Error;
 use super::handle::caught;
 use super::onnx::Outline;
-use super::session::{Engine, Session};
+use super::session::{Engine, Fit, Session};
 use super::spec::{LoadSpec, NamedTensor, TensorSpec};
 use crate::base::{Datatype, Element, Tensor};
 
 type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
-type State = SimpleState<TypedFact, Box<dyn TypedOp>>;
 
 /// Reads `onnx`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,13 +39,16 @@ impl Engine for Tract {
         format == "onnx"
     }
 
-    fn suits(&self, spec: &LoadSpec) -> Result<(), String> {
+    fn suits(&self, spec: &LoadSpec) -> Result<Fit, String> {
+        if spec.inputs.iter().any(|input| input.shape.contains(&0)) {
+            return Err("it computes no empty tensors".to_owned());
+        }
         // What cannot be read has no operators; loading says where it is torn.
-        let Ok(outline) = Outline::of(&spec.bytes) else { return Ok(()) };
+        let Ok(outline) = Outline::of(&spec.bytes) else { return Ok(Fit::Best) };
         let known = &tract_onnx::onnx().op_register.0;
         let name = |title: &str| title.rsplit('.').next().unwrap_or_default().to_owned();
         let unknown: Vec<_> = outline.operators.into_keys().filter(|title| !known.contains_key(&name(title))).collect();
-        if unknown.is_empty() { Ok(()) } else { Err(format!("it has no {}", unknown.join(", "))) }
+        if unknown.is_empty() { Ok(Fit::Best) } else { Err(format!("it has no {}", unknown.join(", "))) }
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {
@@ -164,29 +166,19 @@ fn plan(model: &InferenceModel, spec: &LoadSpec, free: Free) -> TractResult<Arc<
     model.into_runnable()
 }
 
-/// A plan with the states of the requests that are not being computed: one a thread at most.
+/// A plan, run with a state of its own for each request. Kernels keep scratch memory by thread and state and let go of it
+/// only where the state was dropped: one that is used on a thread and dropped on another leaves it behind for good.
 struct Prepared {
     plan: Arc<Plan>,
-    idle: Mutex<Vec<State>>,
 }
 
 impl Prepared {
     fn new(plan: Arc<Plan>) -> Self {
-        Self { plan, idle: Mutex::default() }
+        Self { plan }
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut state = match idle {
-            Some(state) => state,
-            None => self.plan.spawn()?,
-        };
-        let outputs = state.run(inputs)?;
-        // A state with memory of its own must not carry it to the next request, and one that failed or panicked is gone.
-        if state.op_states.iter().all(Option::is_none) {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(state);
-        }
-        Ok(outputs)
+        self.plan.run(inputs)
     }
 }
 

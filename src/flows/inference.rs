@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::classify::classify;
 use super::models::{Loaded, Models, NotServing, chain};
-use super::tally::Counts;
+use super::slot::Slot;
+use super::tally::{Counts, Ran};
 use crate::base::{Clock, Datatype, Tensor};
-use crate::engine;
+use crate::{catalog, engine};
 
 /// A tensor with its name.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct Question {
     pub outputs: Vec<Wanted>,
     /// How long the caller waits.
     pub deadline: Duration,
+    /// 1 is computed first, 9 last; 0 is 5.
+    pub priority: u64,
 }
 
 /// An answer.
@@ -51,6 +54,8 @@ pub struct Inferred {
     pub version: u32,
     /// What computed it.
     pub engine: String,
+    /// Why it was not the delegate that should have.
+    pub fallback: Option<Arc<str>>,
     /// Time in the engine, waiting not included.
     pub duration_us: u64,
     /// Outputs in the manifest's order, or in the caller's.
@@ -85,6 +90,17 @@ pub struct ModelMetadata {
     pub inputs: Vec<TensorMetadata>,
     /// Its outputs.
     pub outputs: Vec<TensorMetadata>,
+    /// How its requests are computed together; None, if they are not.
+    pub batching: Option<DynamicBatching>,
+}
+
+/// How requests that wait are computed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DynamicBatching {
+    /// Rows of all of them.
+    pub rows_max: usize,
+    /// How long one waits for others, in microseconds.
+    pub delay_us: u64,
 }
 
 /// What one version served since it was loaded.
@@ -104,6 +120,9 @@ pub enum InferError {
     /// No such model or version. In Triton's words, which its clients' programs look for.
     #[error("Request for unknown model: {0:?} is not found; POST /v2/repository/index lists what is there")]
     NoModel(String),
+    /// Neither a version nor an alias.
+    #[error("{0}")]
+    NoVersion(String),
     /// It is there and does not serve.
     #[error("{reason}")]
     NotServing {
@@ -141,6 +160,8 @@ impl From<NotServing> for InferError {
         match error {
             NotServing::Unknown(name) => Self::NoModel(name),
             refused @ NotServing::Refused { .. } => Self::NotServing { reason: refused.to_string() },
+            busy @ NotServing::Busy { .. } => Self::Busy { detail: busy.to_string() },
+            loading @ NotServing::Loading { .. } => Self::Deadline { detail: loading.to_string() },
         }
     }
 }
@@ -157,35 +178,61 @@ impl Inference {
         Self { models, clock }
     }
 
-    /// Asks a model; without a version the newest that serves.
+    /// The version that a text means: its number, or an alias of the model.
+    pub fn version(&self, model: &str, text: &str) -> Result<u32, InferError> {
+        self.models.version_of(model, text).map_err(|_| {
+            let known = self.models.aliases(model).unwrap_or_default();
+            let known = known.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() { String::new() } else { format!("; the aliases of {model} are {known}") };
+            InferError::NoVersion(format!("{text:?} is not a version, which is a whole number or an alias{known}"))
+        })
+    }
+
+    /// Asks a model; without a version the one of the alias `default`, or the newest that serves. Loads it first where it
+    /// loads on request.
     pub async fn infer(&self, question: Question) -> Result<Inferred, InferError> {
-        let loaded = self.models.serving(&question.model, question.version)?;
+        let started = self.clock.since_boot();
+        let loaded = self.models.ready(&question.model, question.version, question.deadline).await?;
         let picks = picks(&loaded, &question.outputs)?;
         let inputs = question.inputs.into_iter();
         let inputs: Vec<_> = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
-        let outputs = self.run(&loaded, inputs, question.deadline).await?;
+        let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
+        let terms = engine::Terms { timeout: Some(left), priority: question.priority };
+        let outputs = self.run(&loaded, inputs, terms, started).await?;
         answer(&loaded, &outputs, &picks)
     }
 
-    /// A version that serves; without a version the newest that does.
-    pub(super) fn serving(&self, model: &str, version: Option<u32>) -> Result<Arc<Loaded>, InferError> {
-        Ok(self.models.serving(model, version)?)
+    /// A version that can be asked, loaded first where it loads on request; without a version that of the alias `default`,
+    /// or the newest that serves. Waits at most `patience`.
+    pub(super) async fn ready(
+        &self,
+        model: &str,
+        version: Option<u32>,
+        patience: Duration,
+    ) -> Result<Arc<Loaded>, InferError> {
+        Ok(self.models.ready(model, version, patience).await?)
     }
 
-    /// Asks this version, and counts it.
+    /// Asks this version, and counts it as a request of `started`, since boot.
     pub(super) async fn run(
         &self,
         loaded: &Loaded,
         inputs: Vec<engine::NamedTensor>,
-        deadline: Duration,
+        terms: engine::Terms,
+        started: Duration,
     ) -> Result<engine::Outputs, InferError> {
-        let started = self.clock.since_boot();
         let took = || self.clock.since_boot().saturating_sub(started);
         let batch = inputs.first().and_then(|input| input.tensor.shape().first()).map_or(1, |&batch| batch as u64);
-        match loaded.handle.infer(inputs, Some(deadline)).await {
+        match loaded.handle.infer_on(inputs, terms).await {
             Ok(outputs) => {
                 let compute = Duration::from_micros(outputs.duration_us);
-                loaded.tally.answered(batch, took(), compute, self.clock.wall_ms());
+                let ran = Ran {
+                    compute,
+                    waited: Duration::from_micros(outputs.run.waited_us),
+                    rows: outputs.run.rows as u64,
+                    leads: outputs.run.leads,
+                };
+                loaded.tally.answered(batch, took(), ran, self.clock.wall_ms());
                 Ok(outputs)
             }
             Err(error) => {
@@ -197,24 +244,31 @@ impl Inference {
 
     /// What the model takes and gives; without a version the newest that serves.
     pub fn metadata(&self, model: &str, version: Option<u32>) -> Result<ModelMetadata, InferError> {
-        let loaded = self.models.serving(model, version)?;
-        let ports = |specs: &[engine::TensorSpec]| {
-            let port = |spec: &engine::TensorSpec| TensorMetadata {
-                name: spec.name.to_string(),
-                datatype: spec.datatype,
-                shape: spec.shape.clone(),
+        let slot = self.models.known(model, version)?;
+        let ports = |ports: &[catalog::Port]| {
+            let port = |port: &catalog::Port| TensorMetadata {
+                name: port.name.clone(),
+                datatype: port.datatype,
+                shape: port.shape.clone(),
             };
-            specs.iter().map(port).collect()
+            ports.iter().map(port).collect()
         };
-        let about = &loaded.manifest.model;
+        let manifest = &slot.model.manifest;
+        let about = &manifest.model;
+        let loaded = slot.loaded();
         Ok(ModelMetadata {
             name: model.to_owned(),
             versions: self.models.versions(model),
             platform: about.format.clone(),
-            engine: loaded.handle.engine().to_owned(),
+            // One that sleeps has none yet.
+            engine: loaded.as_ref().map_or_else(String::new, |loaded| loaded.handle.engine().to_owned()),
             file: about.file.clone(),
-            inputs: ports(loaded.handle.inputs()),
-            outputs: ports(loaded.handle.outputs()),
+            inputs: ports(&manifest.inputs),
+            outputs: ports(&manifest.outputs),
+            batching: loaded.filter(|loaded| loaded.handle.batch_rows_max() > 1).map(|loaded| DynamicBatching {
+                rows_max: loaded.handle.batch_rows_max(),
+                delay_us: slot.how.batch_delay_us,
+            }),
         })
     }
 
@@ -222,18 +276,18 @@ impl Inference {
     pub fn served(&self, model: Option<&str>, version: Option<u32>) -> Result<Vec<Served>, InferError> {
         if let Some(model) = model {
             // An unknown model is an error, not an empty list.
-            self.models.serving(model, version)?;
+            self.models.known(model, version)?;
         }
-        let wanted = |loaded: &Arc<Loaded>| {
-            let about = &loaded.manifest.model;
+        let wanted = |slot: &Arc<Slot>| {
+            let about = &slot.model.manifest.model;
             model.is_none_or(|model| about.name.as_str() == model) && version.is_none_or(|v| about.version == v)
         };
-        let served = |loaded: Arc<Loaded>| Served {
-            model: loaded.manifest.model.name.to_string(),
-            version: loaded.manifest.model.version,
-            counts: loaded.tally.counts(),
+        let served = |slot: Arc<Slot>| Served {
+            model: slot.model.manifest.model.name.to_string(),
+            version: slot.model.manifest.model.version,
+            counts: slot.tally.counts(),
         };
-        Ok(self.models.all_serving().into_iter().filter(wanted).map(served).collect())
+        Ok(self.models.all_known().into_iter().filter(wanted).map(served).collect())
     }
 }
 
@@ -275,6 +329,7 @@ fn answer(
         model: about.name.to_string(),
         version: about.version,
         engine: outputs.engine.to_owned(),
+        fallback: outputs.fallback.clone(),
         duration_us: outputs.duration_us,
         outputs: picks.iter().map(named).collect::<Result<_, _>>()?,
     })
@@ -291,7 +346,7 @@ fn translate(error: engine::Error) -> InferError {
         | E::Datatype { .. }
         | E::TooLarge { .. }
         | E::NotFinite { .. } => InferError::Shape { detail },
-        E::Busy { .. } => InferError::Busy { detail },
+        E::Busy { .. } | E::BackedOff { .. } => InferError::Busy { detail },
         E::Expired { .. } => InferError::Deadline { detail },
         E::Closed
         | E::NoEngine { .. }
@@ -299,6 +354,9 @@ fn translate(error: engine::Error) -> InferError {
         | E::Load { .. }
         | E::Declared { .. }
         | E::Sample { .. }
+        | E::Setting { .. }
+        | E::Delegate { .. }
+        | E::NoRoom { .. }
         | E::Thread(_) => InferError::NotServing { reason: detail },
         E::Panicked { .. } | E::Run { .. } => InferError::Failed { detail },
     }

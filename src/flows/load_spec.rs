@@ -1,43 +1,82 @@
 //! A model of the catalog in the engine's words, and in those of its steps.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::Tensor;
-use crate::catalog::{Error, Labels, Model, Port, Values};
-use crate::engine::{LoadSpec, NamedTensor, Sample, TensorSpec};
+use crate::catalog::{self, GoldenValue, Labels, Manifest, Model, Port};
+use crate::engine::{LoadSpec, NamedTensor, Outline, Sample, TensorSpec};
 use crate::transform::{self, Plan};
 
-/// What the engine needs to load `model`. Reads the file and checks its digest: not for an async thread.
-pub fn load_spec(model: &Model) -> Result<LoadSpec, Error> {
-    let manifest = &model.manifest;
+/// Why a model cannot even be given to an engine.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadSpecError {
+    /// A file of it.
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    /// The manifest leaves inputs or outputs to the file, and the file does not say them.
+    #[error("the manifest leaves its {what} to the model file: {reason}")]
+    Signature {
+        /// `inputs` or `outputs`.
+        what: &'static str,
+        /// Why the file is of no help.
+        reason: String,
+    },
+    /// A golden sample that is none of this model.
+    #[error("golden sample {number}: {reason}")]
+    Golden {
+        /// From 1, as the samples stand in the manifest.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Why a model's steps cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A file beside the model.
+    #[error("{0}")]
+    File(String),
+    /// What the model takes and gives is not to be had.
+    #[error(transparent)]
+    Signature(#[from] LoadSpecError),
+    /// A step.
+    #[error(transparent)]
+    Steps(#[from] transform::Error),
+}
+
+/// What the engine needs to load `model`. Reads its files and checks their digests: not for an async thread.
+pub fn load_spec(model: &Model) -> Result<LoadSpec, LoadSpecError> {
+    let about = &model.manifest.model;
+    let bytes = model.read()?;
+    let manifest = with_signature(&model.manifest, &bytes)?;
     let spec = |port: &Port| TensorSpec {
         name: port.name.as_str().into(),
         datatype: port.datatype,
         shape: port.shape.clone(),
     };
-    let named = |ports: &[Port], given: &std::collections::BTreeMap<String, Values>| {
-        let tensor = |port: &Port| {
-            let values = given.get(&port.name)?.as_slice();
-            let shape = port.sample_shape(values.len())?;
-            Some(NamedTensor::new(port.name.as_str(), Tensor::of_numbers(port.datatype, shape, values)?))
-        };
-        ports.iter().filter_map(tensor).collect::<Vec<_>>()
-    };
-    let sample = |golden: &crate::catalog::Golden| Sample {
-        inputs: named(&manifest.inputs, &golden.inputs),
-        outputs: named(&manifest.outputs, &golden.outputs),
+    let samples = manifest.golden.iter().enumerate();
+    let samples = samples.map(|(at, golden)| {
+        let reason = |reason| LoadSpecError::Golden { number: at + 1, reason };
+        let golden = golden.clone().fitted(&manifest.inputs, &manifest.outputs).map_err(reason)?;
         #[allow(clippy::cast_possible_truncation, reason = "models compute in 32 bits")]
-        tolerance: golden.tolerance as f32,
-    };
+        Ok(Sample {
+            inputs: tensors(model, at + 1, &manifest.inputs, &golden.inputs)?,
+            outputs: tensors(model, at + 1, &manifest.outputs, &golden.outputs)?,
+            tolerance: golden.tolerance as f32,
+            relative_tolerance: golden.relative_tolerance as f32,
+        })
+    });
     Ok(LoadSpec {
-        name: manifest.model.name.clone(),
-        version: manifest.model.version,
-        format: manifest.model.format.clone(),
-        engine: manifest.model.engine.clone(),
-        bytes: Arc::from(model.read()?),
+        name: about.name.clone(),
+        version: about.version,
+        format: about.format.clone(),
+        engine: about.engine.clone(),
+        samples: samples.collect::<Result<_, LoadSpecError>>()?,
         inputs: manifest.inputs.iter().map(spec).collect(),
         outputs: manifest.outputs.iter().map(spec).collect(),
-        samples: manifest.golden.iter().map(sample).collect(),
+        bytes: Arc::from(bytes),
         allow_non_finite: false,
     })
 }
@@ -65,6 +104,15 @@ fn read(model: &Model, name: &str) -> Result<Vec<u8>, String> {
 /// beside the model: not for an async thread.
 pub fn plan_of(model: &Model) -> Result<Option<Plan>, PlanError> {
     let manifest = &model.manifest;
+    if manifest.predict.is_none() || !(manifest.inputs.is_empty() || manifest.outputs.is_empty()) {
+        return plan(model, manifest);
+    }
+    let bytes = model.read().map_err(LoadSpecError::from)?;
+    plan(model, &with_signature(manifest, &bytes)?)
+}
+
+/// The same by a manifest that has all inputs and outputs.
+pub(super) fn plan(model: &Model, manifest: &Manifest) -> Result<Option<Plan>, PlanError> {
     let Some(table) = &manifest.predict else { return Ok(None) };
     let port = |port: &Port| {
         Ok(transform::Port {
@@ -80,13 +128,73 @@ pub fn plan_of(model: &Model) -> Result<Option<Plan>, PlanError> {
     Ok(Some(Plan::build(table, &inputs, &outputs, &|name| read(model, name))?))
 }
 
-/// Why a model's steps cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// A file beside the model.
-    #[error("{0}")]
-    File(String),
-    /// A step.
-    #[error(transparent)]
-    Steps(#[from] transform::Error),
+/// The manifest with the inputs and outputs that it leaves to the model file.
+fn with_signature(manifest: &Manifest, bytes: &[u8]) -> Result<Manifest, LoadSpecError> {
+    let mut manifest = manifest.clone();
+    let what = match (manifest.inputs.is_empty(), manifest.outputs.is_empty()) {
+        (false, false) => return Ok(manifest),
+        (true, _) => "inputs",
+        (false, true) => "outputs",
+    };
+    let failed = |reason| LoadSpecError::Signature { what, reason };
+    if manifest.model.format != "onnx" {
+        return Err(failed(format!("format {} says nothing of them", manifest.model.format)));
+    }
+    let outline = Outline::of(bytes).map_err(|error| failed(error.to_string()))?;
+    let signature = outline.signature().map_err(failed)?;
+    fill(&mut manifest, &signature.inputs, &signature.outputs);
+    Ok(manifest)
+}
+
+/// Writes a signature where the manifest has none.
+pub(super) fn fill(manifest: &mut Manifest, inputs: &[TensorSpec], outputs: &[TensorSpec]) {
+    for (ports, specs) in [(&mut manifest.inputs, inputs), (&mut manifest.outputs, outputs)] {
+        if ports.is_empty() {
+            let port = |spec: &TensorSpec| Port {
+                name: spec.name.to_string(),
+                datatype: spec.datatype,
+                shape: spec.shape.clone(),
+                unit: None,
+                labels: None,
+            };
+            *ports = specs.iter().map(port).collect();
+        }
+    }
+}
+
+fn tensors(
+    model: &Model,
+    number: usize,
+    ports: &[Port],
+    given: &BTreeMap<String, GoldenValue>,
+) -> Result<Vec<NamedTensor>, LoadSpecError> {
+    let mut tensors = Vec::new();
+    for port in ports {
+        let Some(value) = given.get(&port.name) else { continue };
+        let wrong = |reason: String| LoadSpecError::Golden { number, reason };
+        let odd = || wrong(format!("{} has values that are no {}", port.name, port.datatype));
+        let shape = |elements| port.sample_shape(elements).ok_or_else(odd);
+        let tensor = match value {
+            GoldenValue::Numbers(values) => {
+                let values = values.as_slice();
+                Tensor::of_numbers(port.datatype, shape(values.len())?, values).ok_or_else(odd)?
+            }
+            GoldenValue::Texts(texts) => Tensor::of_texts(shape(texts.len())?, texts).map_err(|_| odd())?,
+            GoldenValue::File(file) => {
+                let tensor = model.golden_tensor(file)?;
+                let spec =
+                    TensorSpec { name: port.name.as_str().into(), datatype: port.datatype, shape: port.shape.clone() };
+                if tensor.datatype() != port.datatype || !spec.admits(tensor.shape()) {
+                    let (datatype, shape) = (tensor.datatype(), tensor.shape());
+                    return Err(wrong(format!(
+                        "{} in {} is {datatype} {shape:?}, expected {} {:?} (-1 is any size)",
+                        port.name, file.file, port.datatype, port.shape
+                    )));
+                }
+                tensor
+            }
+        };
+        tensors.push(NamedTensor::new(port.name.as_str(), tensor));
+    }
+    Ok(tensors)
 }

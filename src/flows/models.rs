@@ -1,26 +1,33 @@
-//! From the catalog into the engines: which models of this box serve, and why the others do not.
+//! From the catalog into the engines: which models of this box serve, under which names, and why the others do not.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
-use super::load_spec::load_spec;
+use super::load_spec::{fill, load_spec};
 use super::predict::Predictor;
+use super::slot::{Slot, State, serving};
 use super::tally::Tally;
-use crate::base::Name;
-use crate::catalog::{Catalog, Manifest, Model, NormaliseMethod, Values};
-use crate::engine::{Handle, Pool};
+use crate::base::{Clock, Name};
+use crate::catalog::{self, AliasError, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model, NormaliseMethod, Values};
+use crate::engine::{self, Handle, Level, Pool, Why};
 use crate::signal::Normalise;
+
+/// How often models are looked at that nobody has asked for a while.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// One version of a model that serves.
 pub struct Loaded {
-    /// What its maker says of it.
+    /// What its maker says of it, with the inputs and outputs of the model file where that is left to it.
     pub manifest: Manifest,
     /// Where to ask it.
     pub handle: Handle,
     /// What it served.
-    pub tally: Tally,
+    pub tally: Arc<Tally>,
     /// How pictures, texts and records become its inputs, and what its outputs mean.
     pub predictor: Predictor,
 }
@@ -32,14 +39,64 @@ pub struct ModelView {
     pub name: String,
     /// Version.
     pub version: u32,
-    /// True if it answers.
+    /// True if it answers, be it after loading.
     pub serving: bool,
+    /// `serving`, `asleep` (loads with the next request), `loading`, `refused` or `away`.
+    pub state: &'static str,
+    /// Names for this version.
+    pub aliases: Vec<String>,
     /// What computes it.
     pub engine: Option<String>,
     /// Engines that were asked before it, with their reasons.
     pub passed_over: Vec<String>,
-    /// Why it does not serve.
+    /// Bytes of memory that it reserved.
+    pub memory_bytes: Option<u64>,
+    /// Whether requests that wait are computed together, and why or why not.
+    pub batching: Option<String>,
+    /// Why it does not serve, or what went wrong when it was loaded last.
     pub problem: Option<String>,
+    /// The process that computes it, where it is not this one.
+    pub delegate: Option<DelegateView>,
+}
+
+/// A process that computes a model.
+#[derive(Debug, Clone, Serialize)]
+pub struct DelegateView {
+    /// The configuration's name for the device.
+    pub device: String,
+    /// `starting`, `serving` or `down`.
+    pub state: &'static str,
+    /// What computes while it does not.
+    pub stand_in: Option<&'static str>,
+    /// ONNX Runtime's version and the device in its driver's words.
+    pub runtime: String,
+    /// Who computes how many of the model's operators.
+    pub placement: String,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Starts after the first.
+    pub restarts: u64,
+    /// Why it was last started again or is down.
+    pub reason: Option<String>,
+    /// Memory of its own, in bytes.
+    pub memory_bytes: u64,
+    /// Above this it is started anew, in bytes.
+    pub memory_limit_bytes: u64,
+    /// Whether the kernel holds it to a hard limit, too.
+    pub memory_limited_by_kernel: bool,
+    /// What keeps it off the network.
+    pub network: &'static str,
+}
+
+impl ModelView {
+    /// The state in the words of Triton's index. One that loads on request is ready: it answers.
+    pub fn state_word(&self) -> &'static str {
+        match self.state {
+            "loading" => "LOADING",
+            _ if self.serving => "READY",
+            _ => "UNAVAILABLE",
+        }
+    }
 }
 
 /// Why a model cannot be asked.
@@ -56,40 +113,86 @@ pub enum NotServing {
         /// Why.
         reason: String,
     },
+    /// It loads, and enough requests wait for it.
+    #[error(
+        "busy: model {name} is being loaded and {waiting} requests wait for it, the most is {most} (catalog.load_queue_max)"
+    )]
+    Busy {
+        /// `name/version`.
+        name: String,
+        /// How many wait.
+        waiting: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// It loads, for longer than the caller waits.
+    #[error("model {name} is still being loaded after {waited_ms} ms; ask again")]
+    Loading {
+        /// `name/version`.
+        name: String,
+        /// How long the caller waited.
+        waited_ms: u64,
+    },
 }
 
-/// The versions of one model: loaded, or the reason why not.
-pub(super) type Versions = BTreeMap<u32, Result<Arc<Loaded>, String>>;
+/// The versions of one model.
+pub(super) type Versions = BTreeMap<u32, Arc<Slot>>;
 
 #[derive(Default)]
 struct Shelf {
     models: BTreeMap<Name, Versions>,
+    /// Version folders that hold no usable model.
+    broken: BTreeMap<Name, BTreeMap<u32, String>>,
     /// Streams that a version scores for, by model and version: it stays as long as they do.
     streams: BTreeMap<(Name, u32), Vec<String>>,
 }
 
 /// Every model of the box, loaded or with the reason why not. Whoever got a model out of it keeps it until they are done,
 /// also when it is taken away meanwhile.
-#[derive(Default)]
 pub struct Models {
     shelf: RwLock<Shelf>,
+    aliases: Aliases,
     problems: Vec<String>,
+    config: catalog::Config,
+    pool: Arc<Pool>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Models {
-    /// Loads everything in the catalog. Takes as long as the models need: not for an async thread.
-    pub fn load(catalog: &Catalog, pool: &Pool) -> Self {
-        let mut models = Self::default();
-        for problem in catalog.problems() {
-            tracing::error!(problem = %problem, "a model folder is not usable");
-            models.problems.push(problem.to_string());
+    /// Loads everything in the catalog that is to be loaded at the start; `state_dir` has the aliases that were set. Takes
+    /// as long as the models need: not for an async thread.
+    pub fn load(
+        catalog: &Catalog,
+        config: &catalog::Config,
+        state_dir: &Path,
+        pool: &Arc<Pool>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (aliases, alias_problem) = Aliases::open(config, state_dir);
+        let mut problems: Vec<String> = catalog.problems().iter().map(ToString::to_string).collect();
+        problems.extend(alias_problem);
+        problems.iter().for_each(|problem| tracing::error!(problem, "a model folder or its aliases are not usable"));
+        let shelf = RwLock::new(Shelf { broken: catalog.broken().clone(), ..Shelf::default() });
+        let pool = Arc::clone(pool);
+        let mut models = Self { shelf, aliases, problems, config: config.clone(), pool, clock };
+        let names: std::collections::BTreeSet<&Name> =
+            catalog.models().map(|model| &model.manifest.model.name).collect();
+        for name in names {
+            let versions = models.slots(name, catalog.versions(name.as_str()));
+            for slot in versions.values() {
+                if slot.how.load == LoadWhen::Start && slot.begins_loading() {
+                    models.load_now(slot);
+                }
+            }
+            models.shelf_mut().models.insert(name.clone(), versions);
         }
-        let mut shelf = Shelf::default();
-        for model in catalog.models() {
-            let about = &model.manifest.model;
-            shelf.models.entry(about.name.clone()).or_default().insert(about.version, load_one(model, pool));
+        for name in config.models.keys() {
+            let lost = models.aliases.of(name).into_iter().filter(|(_, version)| models.slot(name, *version).is_none());
+            let lost: Vec<String> = lost
+                .map(|(alias, version)| format!("alias {alias} of {name} is for version {version}, which is not there"))
+                .collect();
+            models.problems.extend(lost);
         }
-        models.shelf = RwLock::new(shelf);
         models
     }
 
@@ -102,61 +205,240 @@ impl Models {
         self.shelf.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A version that serves; without a version the newest that does.
-    pub fn serving(&self, name: &str, version: Option<u32>) -> Result<Arc<Loaded>, NotServing> {
-        let unknown = || NotServing::Unknown(version.map_or_else(|| name.to_owned(), |v| format!("{name}/{v}")));
-        let shelf = self.shelf();
-        let versions = shelf.models.get(name).ok_or_else(unknown)?;
-        let refused = |(version, reason): (&u32, &String)| NotServing::Refused {
-            name: format!("{name}/{version}"),
-            reason: reason.clone(),
+    /// A place for each version: those that the policy lets serve sleep, the others are away.
+    pub(super) fn slots(&self, name: &Name, found: &[Arc<Model>]) -> Versions {
+        let said = self.config.model(name);
+        let there: Vec<u32> = found.iter().map(|model| model.manifest.model.version).collect();
+        let served = said.versions.of(&there);
+        let slot = |model: &Arc<Model>| {
+            let version = model.manifest.model.version;
+            let how = said.serving.over(&model.manifest.serving);
+            let state = if served.contains(&version) {
+                State::Asleep(None)
+            } else {
+                State::Away(format!("outside of catalog.models.{name}.versions ({})", said.versions).into())
+            };
+            (version, Arc::new(Slot::new(Arc::clone(model), how, state)))
         };
-        match version {
-            Some(wanted) => match versions.get(&wanted).ok_or_else(unknown)? {
-                Ok(loaded) => Ok(Arc::clone(loaded)),
-                Err(reason) => Err(refused((&wanted, reason))),
-            },
-            None => {
-                let newest_first = || versions.iter().rev();
-                if let Some(loaded) = newest_first().find_map(|(_, loaded)| loaded.as_ref().ok()) {
-                    return Ok(Arc::clone(loaded));
+        found.iter().map(slot).collect()
+    }
+
+    fn slot(&self, name: &Name, version: u32) -> Option<Arc<Slot>> {
+        self.shelf().models.get(name)?.get(&version).map(Arc::clone)
+    }
+
+    /// Loads what [`Slot::begins_loading`] gave to this caller, and says what came of it. Models that load on request and
+    /// that nobody uses make room, the one first that was asked the longest ago. Takes as long as the model needs: not for
+    /// an async thread.
+    pub(super) fn load_now(&self, slot: &Slot) {
+        let outcome = loop {
+            match load_one(&slot.model, slot, &self.pool) {
+                Err(refusal @ Refusal { no_room: true, .. }) if self.makes_room(slot) => {
+                    tracing::info!(model = slot.title(), reason = refusal.reason, "another model made room");
                 }
-                let newest = newest_first().find_map(|(version, loaded)| Some((version, loaded.as_ref().err()?)));
-                Err(newest.map_or_else(unknown, refused))
+                outcome => break outcome,
+            }
+        };
+        let about = &slot.model.manifest.model;
+        slot.touch(self.clock.since_boot());
+        slot.ends_loading(match outcome {
+            Ok(loaded) => {
+                let passed_over = passed_over(&loaded.handle).join("; ");
+                tracing::info!(model.name = %about.name, model.version = about.version, model.engine = loaded.handle.engine(), batching = loaded.handle.batching(), passed_over, "model serves");
+                State::Serving(loaded)
+            }
+            Err(Refusal { reason, may_pass, .. }) => {
+                tracing::error!(model.name = %about.name, model.version = about.version, reason, "model does not serve");
+                let reason = Arc::from(reason);
+                // What may be gone the next time is tried the next time, if requests load it at all.
+                if may_pass && slot.how.load == LoadWhen::Request {
+                    State::Asleep(Some(reason))
+                } else {
+                    State::Refused(reason)
+                }
+            }
+        });
+    }
+
+    /// Puts the model to sleep that was asked the longest ago, of those that nobody needs now.
+    fn makes_room(&self, but: &Slot) -> bool {
+        let mut slots = self.all_slots();
+        slots.sort_by_key(|slot| slot.used_ms());
+        slots.iter().any(|slot| !std::ptr::eq(&raw const **slot, but) && self.may_sleep(slot) && slot.sleeps())
+    }
+
+    fn may_sleep(&self, slot: &Slot) -> bool {
+        let about = &slot.model.manifest.model;
+        !self.shelf().streams.contains_key(&(about.name.clone(), about.version))
+    }
+
+    fn all_slots(&self) -> Vec<Arc<Slot>> {
+        self.shelf().models.values().flat_map(|versions| versions.values().map(Arc::clone)).collect()
+    }
+
+    /// Puts models to sleep that load on request and that nobody asked for their time, until `stop`; at once while the box
+    /// has not enough for all.
+    pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+            self.put_idle_to_sleep();
+        }
+    }
+
+    /// One look of [`keep`](Self::keep).
+    pub fn put_idle_to_sleep(&self) {
+        let now = self.clock.since_boot();
+        let scarce = self.pool.condition().level > Level::Normal;
+        for slot in self.all_slots() {
+            let limit = Duration::from_secs(slot.how.idle_unload_s);
+            let idle = scarce || (!limit.is_zero() && slot.idle(now) >= limit);
+            if idle && self.may_sleep(&slot) && slot.sleeps() {
+                tracing::info!(model = slot.title(), scarce, "model put to sleep: nobody asks");
             }
         }
     }
 
-    /// Every version that serves, by name and version.
-    pub fn all_serving(&self) -> Vec<Arc<Loaded>> {
+    /// The version that `text` means: a number, or an alias.
+    pub fn version_of(&self, name: &str, text: &str) -> Result<u32, NotServing> {
+        if let Ok(version) = text.parse() {
+            return Ok(version);
+        }
+        let alias = Name::new(name).ok().and_then(|name| self.aliases.version(&name, text));
+        alias.ok_or_else(|| NotServing::Unknown(format!("{name}/{text}")))
+    }
+
+    /// The place of a version: that of `version`, else that of `name@alias`, else that of the alias `default`, else the
+    /// newest one that serves.
+    pub(super) fn find(&self, name: &str, version: Option<u32>) -> Result<Arc<Slot>, NotServing> {
+        let (name, version) = match (name.split_once('@'), version) {
+            (Some((name, alias)), None) => (name, Some(self.version_of(name, alias)?)),
+            _ => (name, version),
+        };
+        let unknown = || NotServing::Unknown(version.map_or_else(|| name.to_owned(), |v| format!("{name}/{v}")));
         let shelf = self.shelf();
-        let loaded = shelf.models.values().flat_map(|versions| versions.values().flatten());
-        loaded.map(Arc::clone).collect()
+        let broken = |version: Option<u32>| {
+            let broken = shelf.broken.get(name)?;
+            let (version, reason) = match version {
+                Some(version) => (version, broken.get(&version)?),
+                None => broken.last_key_value().map(|(version, reason)| (*version, reason))?,
+            };
+            Some(NotServing::Refused { name: format!("{name}/{version}"), reason: reason.clone() })
+        };
+        let versions = shelf.models.get(name).ok_or_else(|| broken(version).unwrap_or_else(unknown))?;
+        let chosen = version.or_else(|| self.aliases.version(&Name::new(name).ok()?, DEFAULT));
+        if let Some(chosen) = chosen {
+            let slot = versions.get(&chosen).map(Arc::clone);
+            return slot.ok_or_else(|| {
+                broken(Some(chosen)).unwrap_or_else(|| NotServing::Unknown(format!("{name}/{chosen}")))
+            });
+        }
+        let newest = versions.values().rev().find(|slot| slot.problem().is_none());
+        // Nothing serves: the newest one's reason is told.
+        newest.or_else(|| versions.values().next_back()).map(Arc::clone).ok_or_else(unknown)
+    }
+
+    /// A version that serves now; without a version the newest that does.
+    pub fn serving(&self, name: &str, version: Option<u32>) -> Result<Arc<Loaded>, NotServing> {
+        let slot = self.find(name, version)?;
+        match slot.state() {
+            State::Serving(loaded) => {
+                slot.touch(self.clock.since_boot());
+                Ok(loaded)
+            }
+            State::Refused(reason) | State::Away(reason) | State::Asleep(Some(reason)) => Err(slot.refusal(&reason)),
+            State::Asleep(None) | State::Loading => Err(slot.refusal("it is not loaded yet")),
+        }
+    }
+
+    /// The same, loaded first where it loads on request. Waits for that at most `patience`.
+    pub async fn ready(
+        self: &Arc<Self>,
+        name: &str,
+        version: Option<u32>,
+        patience: Duration,
+    ) -> Result<Arc<Loaded>, NotServing> {
+        let slot = self.find(name, version)?;
+        match slot.state() {
+            State::Serving(loaded) => {
+                slot.touch(self.clock.since_boot());
+                return Ok(loaded);
+            }
+            State::Refused(reason) | State::Away(reason) => return Err(slot.refusal(&reason)),
+            State::Asleep(_) | State::Loading => {}
+        }
+        if slot.begins_loading() {
+            let (models, slot) = (Arc::clone(self), Arc::clone(&slot));
+            // It goes on when its callers have gone: the next one finds it loaded.
+            drop(tokio::task::spawn_blocking(move || models.load_now(&slot)));
+        }
+        slot.loads(self.config.load_queue_max, patience).await
+    }
+
+    /// What a version is, loaded or not; an error if it cannot be asked.
+    pub(super) fn known(&self, name: &str, version: Option<u32>) -> Result<Arc<Slot>, NotServing> {
+        let slot = self.find(name, version)?;
+        match slot.problem() {
+            None => Ok(slot),
+            Some(reason) => Err(slot.refusal(&reason)),
+        }
+    }
+
+    /// Every version that can be asked, by name and version.
+    pub(super) fn all_known(&self) -> Vec<Arc<Slot>> {
+        let mut slots = self.all_slots();
+        slots.retain(|slot| slot.problem().is_none());
+        slots
     }
 
     /// Versions of a model, ascending; empty if there is none.
     pub fn versions(&self, name: &str) -> Vec<u32> {
+        let name = name.split_once('@').map_or(name, |(name, _)| name);
         self.shelf().models.get(name).map_or_else(Vec::new, |versions| versions.keys().copied().collect())
     }
 
     /// All of them, by name and version.
     pub fn views(&self) -> Vec<ModelView> {
-        let view = |name: &Name, version: &u32, loaded: &Result<Arc<Loaded>, String>| ModelView {
-            name: name.to_string(),
-            version: *version,
-            serving: loaded.is_ok(),
-            engine: loaded.as_ref().ok().map(|loaded| loaded.handle.engine().to_owned()),
-            passed_over: loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| passed_over(&loaded.handle)),
-            problem: loaded.as_ref().err().cloned(),
-        };
         let shelf = self.shelf();
-        let rows = shelf.models.iter().flat_map(|(name, versions)| versions.iter().map(move |(v, l)| view(name, v, l)));
-        rows.collect()
+        let mut views: Vec<ModelView> = Vec::new();
+        for (name, versions) in &shelf.models {
+            let aliases = self.aliases.of(name);
+            views.extend(versions.iter().map(|(version, slot)| view(name, *version, slot, &aliases)));
+        }
+        for (name, versions) in &shelf.broken {
+            let none = BTreeMap::new();
+            let broken = |(version, reason): (&u32, &String)| ModelView {
+                problem: Some(reason.clone()),
+                ..unloaded(name, *version, "refused", &none)
+            };
+            views.extend(versions.iter().map(broken));
+        }
+        views.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
+        views
     }
 
     /// Folders that hold no usable model.
     pub fn problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// How much service the engines give, and who has their memory.
+    pub fn condition(&self) -> engine::Condition {
+        self.pool.condition()
+    }
+
+    /// The aliases of a model by name, set or configured; None if there is no such model.
+    pub fn aliases(&self, name: &str) -> Option<BTreeMap<Name, u32>> {
+        let name = self.shelf().models.get_key_value(name).map(|(name, _)| name.clone())?;
+        Some(self.aliases.of(&name))
+    }
+
+    /// `alias` means `version` from now on. Writes the disk: not for an async thread.
+    pub(super) fn put_alias(&self, name: &Name, alias: &str, version: u32) -> Result<(), AliasError> {
+        self.aliases.put(name, alias, version)
+    }
+
+    /// What was set for `alias` is forgotten. Writes the disk: not for an async thread.
+    pub(super) fn remove_alias(&self, name: &Name, alias: &str) -> Result<(), AliasError> {
+        self.aliases.remove(name, alias)
     }
 
     /// `stream` is scored by this version from now on, so it must stay.
@@ -173,27 +455,87 @@ impl Models {
         of_model.flat_map(|(_, streams)| streams).cloned().collect()
     }
 
-    /// What is loaded of a model and unchanged, which need not be loaded again.
-    pub(super) fn unchanged(&self, model: &Model) -> Option<Arc<Loaded>> {
-        let about = &model.manifest.model;
-        let loaded = self.shelf().models.get(&about.name)?.get(&about.version)?.as_ref().ok().map(Arc::clone)?;
-        (loaded.manifest == model.manifest).then_some(loaded)
+    /// What is loaded of a version and unchanged, which need not be loaded again.
+    pub(super) fn unchanged(&self, name: &Name, version: u32, new: &Slot) -> Option<Arc<Slot>> {
+        let slot = self.slot(name, version)?;
+        let same = slot.model.manifest == new.model.manifest && slot.how == new.how && slot.loaded().is_some();
+        (same && new.problem().is_none()).then_some(slot)
     }
 
     /// Puts all versions of a model in the place of those that there were.
-    pub(super) fn put(&self, name: &Name, versions: Versions) {
-        self.shelf_mut().models.insert(name.clone(), versions);
+    pub(super) fn put(&self, name: &Name, versions: Versions, broken: Option<&BTreeMap<u32, String>>) {
+        let mut shelf = self.shelf_mut();
+        match broken {
+            Some(broken) => drop(shelf.broken.insert(name.clone(), broken.clone())),
+            None => drop(shelf.broken.remove(name)),
+        }
+        shelf.models.insert(name.clone(), versions);
     }
 
     /// Takes every version of a model away. False if there is none of that name.
     pub(super) fn take(&self, name: &str) -> bool {
-        match self.shelf_mut().models.get_mut(name) {
+        match self.shelf().models.get(name) {
             None => false,
             Some(versions) => {
-                versions.values_mut().for_each(|loaded| *loaded = Err("it was unloaded".to_owned()));
+                versions.values().for_each(|slot| slot.set(State::Away("it was unloaded".into())));
                 true
             }
         }
+    }
+}
+
+fn delegate_view(handle: &Handle) -> Option<DelegateView> {
+    let state = handle.delegate()?;
+    Some(DelegateView {
+        device: state.device,
+        state: state.phase.as_str(),
+        stand_in: handle.stand_in(),
+        runtime: state.runtime,
+        placement: state.placement,
+        pid: state.pid,
+        restarts: state.restarts,
+        reason: state.reason,
+        memory_bytes: state.memory_bytes,
+        memory_limit_bytes: state.memory_limit_bytes,
+        memory_limited_by_kernel: state.memory_limited_by_kernel,
+        network: state.isolation.as_str(),
+    })
+}
+
+fn unloaded(name: &Name, version: u32, state: &'static str, aliases: &BTreeMap<Name, u32>) -> ModelView {
+    let aliases = aliases.iter().filter(|(_, of)| **of == version).map(|(alias, _)| alias.to_string()).collect();
+    ModelView {
+        name: name.to_string(),
+        version,
+        serving: false,
+        state,
+        aliases,
+        engine: None,
+        passed_over: Vec::new(),
+        memory_bytes: None,
+        batching: None,
+        problem: None,
+        delegate: None,
+    }
+}
+
+fn view(name: &Name, version: u32, slot: &Slot, aliases: &BTreeMap<Name, u32>) -> ModelView {
+    let view = |state: &'static str| unloaded(name, version, state, aliases);
+    let text = |reason: &Arc<str>| Some(reason.to_string());
+    match slot.state() {
+        State::Asleep(reason) => ModelView { serving: true, problem: reason.as_ref().and_then(text), ..view("asleep") },
+        State::Loading => view("loading"),
+        State::Serving(loaded) => ModelView {
+            serving: true,
+            engine: Some(loaded.handle.engine().to_owned()),
+            passed_over: passed_over(&loaded.handle),
+            memory_bytes: Some(loaded.handle.memory_bytes()),
+            batching: Some(loaded.handle.batching().to_owned()),
+            delegate: delegate_view(&loaded.handle),
+            ..view("serving")
+        },
+        State::Refused(reason) => ModelView { problem: text(&reason), ..view("refused") },
+        State::Away(reason) => ModelView { problem: text(&reason), ..view("away") },
     }
 }
 
@@ -202,24 +544,39 @@ pub fn passed_over(handle: &Handle) -> Vec<String> {
     handle.passed_over().iter().map(|passed| format!("{}: {}", passed.engine, passed.reason)).collect()
 }
 
-/// Loads one version, or says why not. Takes as long as the model needs: not for an async thread.
-pub(super) fn load_one(model: &Model, pool: &Pool) -> Result<Arc<Loaded>, String> {
-    let about = &model.manifest.model;
-    let loaded = load_spec(model).map_err(|error| chain(&error)).and_then(|spec| {
-        let predictor = Predictor::of(model)?;
-        let handle = pool.load(&spec).map_err(|error| chain(&error))?;
-        Ok(Arc::new(Loaded { manifest: model.manifest.clone(), handle, tally: Tally::default(), predictor }))
-    });
-    match &loaded {
-        Ok(loaded) => {
-            let passed_over = passed_over(&loaded.handle).join("; ");
-            tracing::info!(model.name = %about.name, model.version = about.version, model.engine = loaded.handle.engine(), passed_over, "model serves");
-        }
-        Err(reason) => {
-            tracing::error!(model.name = %about.name, model.version = about.version, reason, "model does not serve");
-        }
+/// Why a version was not loaded.
+struct Refusal {
+    reason: String,
+    /// Its memory is taken by others.
+    no_room: bool,
+    /// It may be loaded later, as it is.
+    may_pass: bool,
+}
+
+impl From<engine::Error> for Refusal {
+    fn from(error: engine::Error) -> Self {
+        let no_room = matches!(error, engine::Error::NoRoom { .. });
+        let may_pass = no_room || matches!(error, engine::Error::BackedOff { .. });
+        Self { reason: chain(&error), no_room, may_pass }
     }
-    loaded
+}
+
+/// Loads one version, or says why not. Takes as long as the model needs: not for an async thread.
+fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refusal> {
+    let how = serving(&slot.how);
+    pool.has_room(&slot.title(), model.size_bytes, &how)?;
+    let spec = load_spec(model).map_err(|error| Refusal { reason: chain(&error), no_room: false, may_pass: false })?;
+    let mut manifest = model.manifest.clone();
+    fill(&mut manifest, &spec.inputs, &spec.outputs);
+    let predictor =
+        Predictor::of(model, &manifest).map_err(|reason| Refusal { reason, no_room: false, may_pass: false })?;
+    let handle = pool.load_as(&spec, &how)?;
+    // An engine that was the right one and failed is news; one that was not chosen is not.
+    for passed in handle.passed_over().iter().filter(|passed| passed.why != Why::NotChosen) {
+        let (engine, reason, about) = (passed.engine, passed.reason.as_str(), &manifest.model);
+        tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
+    }
+    Ok(Arc::new(Loaded { manifest, handle, tally: Arc::clone(&slot.tally), predictor }))
 }
 
 /// How the manifest says that features were scaled in training.

@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::inference::{InferError, Inference};
-use super::load_spec::{PlanError, labels, plan_of};
+use super::load_spec::{PlanError, labels, plan};
 use super::models::{Loaded, chain};
 pub use super::predict_metrics::PredictMetrics;
 use crate::base::Clock;
-use crate::catalog::Model;
+use crate::catalog::{Manifest, Model};
 use crate::engine;
 pub use crate::transform::{Answer, Content, Kind, Lap, Limits, Prediction, Source, Words};
 use crate::transform::{Error, Named, Plan, Work};
@@ -30,19 +30,19 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Reads what the manifest says. Steps that do not fit the model are an error; those that this build leaves out only
+    /// Reads what `manifest` says, which has the inputs and outputs of `model` wherever they stand. Steps that do not fit the model are an error; those that this build leaves out only
     /// keep the model from predicting. Reads the disk: not for an async thread.
-    pub(super) fn of(model: &Model) -> Result<Self, String> {
-        let plan = match plan_of(model) {
+    pub(super) fn of(model: &Model, manifest: &Manifest) -> Result<Self, String> {
+        let plan = match plan(model, manifest) {
             Ok(plan) => Ok(plan),
             Err(PlanError::Steps(left_out @ Error::NotBuilt { .. })) => {
-                let about = &model.manifest.model;
+                let about = &manifest.model;
                 tracing::warn!(model.name = %about.name, model.version = about.version, reason = %left_out, "model cannot predict");
                 Err(left_out.to_string())
             }
             Err(error) => return Err(chain(&error)),
         };
-        let labels = model.manifest.outputs.iter().map(|port| labels(model, port)).collect::<Result<_, _>>()?;
+        let labels = manifest.outputs.iter().map(|port| labels(model, port)).collect::<Result<_, _>>()?;
         Ok(Self { plan, labels })
     }
 
@@ -86,6 +86,8 @@ pub enum PredictError {
 /// One version of a model that somebody wants to ask; it stays the same until it is answered.
 pub struct Asked {
     loaded: Arc<Loaded>,
+    /// How long the caller waited for it to be loaded.
+    loading: Duration,
 }
 
 impl Asked {
@@ -108,6 +110,8 @@ pub struct Predicted {
     pub version: u32,
     /// What computed it.
     pub engine: String,
+    /// Why it was not the delegate that should have.
+    pub fallback: Option<Arc<str>>,
     /// In the order of the instances.
     pub predictions: Vec<Prediction>,
     /// How long each step took: those before the model, the model, those after it.
@@ -150,13 +154,23 @@ impl Predict {
         &self.metrics
     }
 
-    /// Finds a version; without one the newest that serves. An error if it takes tensors only.
-    pub fn ask(&self, model: &str, version: Option<u32>) -> Result<Asked, PredictError> {
-        let asked = self.inference.serving(model, version).map_err(PredictError::from).and_then(|loaded| {
+    /// The version that a text means: its number, or an alias of the model.
+    pub fn version(&self, model: &str, text: &str) -> Result<u32, PredictError> {
+        let version = self.inference.version(model, text).map_err(PredictError::from);
+        version.inspect_err(|error| self.metrics.refused(error))
+    }
+
+    /// Finds a version; without one that of the alias `default`, or the newest that serves. Loads it first where it loads
+    /// on request, and waits for that at most `deadline`. An error if it takes tensors only.
+    pub async fn ask(&self, model: &str, version: Option<u32>, deadline: Duration) -> Result<Asked, PredictError> {
+        let started = self.clock.since_boot();
+        let ready = self.inference.ready(model, version, deadline).await;
+        let loading = self.clock.since_boot().saturating_sub(started);
+        let asked = ready.map_err(PredictError::from).and_then(|loaded| {
             let about = &loaded.manifest.model;
             let title = format!("{}/{}", about.name, about.version);
             match &loaded.predictor.plan {
-                Ok(Some(_)) => Ok(Asked { loaded }),
+                Ok(Some(_)) => Ok(Asked { loaded, loading }),
                 Ok(None) => Err(PredictError::NoSteps(title)),
                 Err(reason) => Err(PredictError::NotBuilt { model: title, reason: reason.clone() }),
             }
@@ -169,7 +183,7 @@ impl Predict {
         self.limits.instances_max
     }
 
-    /// Asks it. `deadline` is how long the caller waits from now.
+    /// Asks it. `deadline` is how long the caller waits in all: for the model to be loaded, and from now on.
     pub async fn predict(
         &self,
         asked: Asked,
@@ -192,19 +206,23 @@ impl Predict {
         started: Duration,
         deadline: Duration,
     ) -> Result<Predicted, PredictError> {
-        let until = started + deadline;
+        let until = started + deadline.saturating_sub(asked.loading);
         let over = Arc::new(AtomicBool::new(false));
         let _caller = Caller(Arc::clone(&over));
         let prepare = move |plan: &Plan, work: &mut Work<'_>| plan.prepare(&instances, work);
         let (mut runs, mut laps, mut waited) = self.blocking(&asked.loaded, &over, until, prepare).await?;
         let mut outputs = Vec::with_capacity(runs.len());
-        let (mut engine_name, mut compute_us) = ("", 0);
+        let (mut engine_name, mut fallback, mut compute_us) = ("", None, 0);
         for run in &mut runs {
             let before = self.clock.since_boot();
             let inputs = std::mem::take(&mut run.inputs).into_iter();
             let inputs = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
-            let ran = self.inference.run(&asked.loaded, inputs, until.saturating_sub(before)).await?;
-            engine_name = ran.engine;
+            let terms = engine::Terms { timeout: Some(until.saturating_sub(before)), ..engine::Terms::default() };
+            let ran = self.inference.run(&asked.loaded, inputs, terms, before).await?;
+            // Of several runs, the one that another than the chosen one computed is told.
+            if fallback.is_none() {
+                (engine_name, fallback) = (ran.engine, ran.fallback);
+            }
             compute_us += ran.duration_us;
             waited += self.since(before).saturating_sub(ran.duration_us);
             let named = |output: engine::NamedTensor| Named { name: output.name.to_string(), tensor: output.tensor };
@@ -219,6 +237,7 @@ impl Predict {
             model: about.name.to_string(),
             version: about.version,
             engine: engine_name.to_owned(),
+            fallback,
             predictions,
             laps,
             total_us: self.since(started),

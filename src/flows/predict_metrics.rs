@@ -83,7 +83,9 @@ impl PredictMetrics {
             PredictError::Busy(_) => Outcome::Busy,
             PredictError::Failed(_) => Outcome::Failed,
             PredictError::Inference(error) => match error {
-                InferError::NoModel(_) | InferError::NotServing { .. } => Outcome::NotServing,
+                InferError::NoModel(_) | InferError::NoVersion(_) | InferError::NotServing { .. } => {
+                    Outcome::NotServing
+                }
                 InferError::Shape { .. } => Outcome::Content,
                 InferError::Busy { .. } | InferError::Deadline { .. } => Outcome::Busy,
                 InferError::Failed { .. } => Outcome::Failed,

@@ -15,8 +15,8 @@ use super::sense::{About, Sense};
 use super::summary::state_word;
 use super::sync_settings::SyncMetrics;
 pub use super::view::{
-    CurvePoint, FieldView, HealthView, LinkView, QueueClass, QueueStream, QueueView, SessionLossView, StreamView,
-    WindowField, WindowView,
+    CurvePoint, EngineView, FieldView, HealthView, LinkView, ModelMemory, QueueClass, QueueStream, QueueView,
+    SessionLossView, StreamView, WindowField, WindowView,
 };
 use crate::broker;
 use crate::history::{self, StreamNo};
@@ -224,12 +224,31 @@ impl Query {
                 ));
             }
         }
+        let condition = self.parts.models.condition();
+        if !condition.reasons.is_empty() {
+            let (level, reasons) = (condition.level, condition.reasons.join(", "));
+            problems.push(format!("models serve less than usual ({level}): {reasons}"));
+        }
         HealthView { alive: true, ready, problems }
     }
 
     /// Models of this box.
     pub fn models(&self) -> Vec<ModelView> {
         self.parts.models.views()
+    }
+
+    /// How much service the engines give, and who has their memory.
+    pub fn engine(&self) -> EngineView {
+        let condition = self.parts.models.condition();
+        EngineView {
+            level: condition.level.as_str(),
+            reasons: condition.reasons,
+            threads: condition.threads,
+            threads_allowed: condition.threads_allowed,
+            memory_limit_bytes: condition.memory_limit_bytes,
+            memory_reserved_bytes: condition.memory_of.iter().map(|(_, bytes)| bytes).sum(),
+            memory_of: condition.memory_of.into_iter().map(|(model, bytes)| ModelMemory { model, bytes }).collect(),
+        }
     }
 
     fn number(&self, stream: &str) -> Result<StreamNo, QueryError> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::models::{Models, load_one};
-use crate::catalog::{self, Catalog};
-use crate::engine::Pool;
+use super::models::{Models, NotServing, chain};
+use super::slot::{Slot, State};
+use crate::base::Name;
+use crate::catalog::{self, AliasError, Catalog};
 
 /// Why a model was neither loaded nor taken away.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,15 @@ pub enum RepositoryError {
         /// Their names.
         streams: String,
     },
+    /// No such model, version or alias.
+    #[error("{0}")]
+    NoSuch(String),
+    /// An alias that cannot be, or a version that cannot answer under it.
+    #[error("{0}")]
+    Alias(String),
+    /// The aliases could not be written.
+    #[error("{0}")]
+    Disk(String),
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
     Closing,
@@ -49,7 +59,6 @@ pub enum RepositoryError {
 /// The story of a model that comes or goes.
 pub struct Repository {
     models: Arc<Models>,
-    pool: Arc<Pool>,
     catalog: Arc<catalog::Config>,
     /// One change at a time. A load holds it to its end, also when its caller has gone.
     changing: Arc<Mutex<()>>,
@@ -57,8 +66,8 @@ pub struct Repository {
 
 impl Repository {
     /// Over the models that were loaded at the start.
-    pub fn new(models: Arc<Models>, pool: Arc<Pool>, catalog: catalog::Config) -> Self {
-        Self { models, pool, catalog: Arc::new(catalog), changing: Arc::default() }
+    pub fn new(models: Arc<Models>, catalog: catalog::Config) -> Self {
+        Self { models, catalog: Arc::new(catalog), changing: Arc::default() }
     }
 
     /// Loads what is new or has changed in a model's folder and puts it in place when all of it is there; until then the
@@ -66,11 +75,11 @@ impl Repository {
     /// began with until the next start.
     pub async fn load(&self, model: &str) -> Result<(), RepositoryError> {
         let changing = Arc::clone(&self.changing).lock_owned().await;
-        let (models, pool, catalog) = (Arc::clone(&self.models), Arc::clone(&self.pool), Arc::clone(&self.catalog));
+        let (models, catalog) = (Arc::clone(&self.models), Arc::clone(&self.catalog));
         let model = model.to_owned();
         let loading = tokio::task::spawn_blocking(move || {
             let _changing = changing;
-            load(&models, &pool, &catalog, &model)
+            load(&models, &catalog, &model)
         });
         loading.await.map_err(|_| RepositoryError::Closing)?
     }
@@ -88,9 +97,50 @@ impl Repository {
         }
         Err(RepositoryError::NotThere(model.to_owned()))
     }
+
+    /// Every alias of a model by name.
+    pub fn aliases(&self, model: &str) -> Result<BTreeMap<Name, u32>, RepositoryError> {
+        let unknown = || RepositoryError::NoSuch(NotServing::Unknown(model.to_owned()).to_string());
+        self.models.aliases(model).ok_or_else(unknown)
+    }
+
+    /// Requests for `alias` of a model go to `version` from now on, which must be able to answer. Kept over restarts.
+    pub async fn set_alias(&self, model: &str, alias: &str, version: u32) -> Result<(), RepositoryError> {
+        self.models.known(model, Some(version)).map_err(|error| match error {
+            NotServing::Unknown(_) => RepositoryError::NoSuch(error.to_string()),
+            other => RepositoryError::Alias(other.to_string()),
+        })?;
+        self.change(model, alias, move |models, name, alias| models.put_alias(name, alias, version)).await?;
+        tracing::info!(model.name = model, alias, version, "alias set");
+        Ok(())
+    }
+
+    /// Forgets what was set for an alias; what the configuration says of it counts again.
+    pub async fn remove_alias(&self, model: &str, alias: &str) -> Result<(), RepositoryError> {
+        self.aliases(model)?;
+        self.change(model, alias, |models, name, alias| models.remove_alias(name, alias)).await?;
+        tracing::info!(model.name = model, alias, "alias removed");
+        Ok(())
+    }
+
+    async fn change(
+        &self,
+        model: &str,
+        alias: &str,
+        change: impl FnOnce(&Models, &Name, &str) -> Result<(), AliasError> + Send + 'static,
+    ) -> Result<(), RepositoryError> {
+        let name = Name::new(model).map_err(|error| RepositoryError::NoSuch(error.to_string()))?;
+        let (models, alias) = (Arc::clone(&self.models), alias.to_owned());
+        let changed = tokio::task::spawn_blocking(move || change(&models, &name, &alias)).await;
+        changed.map_err(|_| RepositoryError::Closing)?.map_err(|error| match error {
+            AliasError::Wrong(_) => RepositoryError::Alias(error.to_string()),
+            AliasError::NotSet { .. } => RepositoryError::NoSuch(error.to_string()),
+            AliasError::Keep(_) => RepositoryError::Disk(chain(&error)),
+        })
+    }
 }
 
-fn load(models: &Models, pool: &Pool, config: &catalog::Config, name: &str) -> Result<(), RepositoryError> {
+fn load(models: &Models, config: &catalog::Config, name: &str) -> Result<(), RepositoryError> {
     let found = Catalog::scan_model(config, name);
     for problem in found.problems() {
         tracing::error!(problem = %problem, "a model folder is not usable");
@@ -101,22 +151,27 @@ fn load(models: &Models, pool: &Pool, config: &catalog::Config, name: &str) -> R
         return Err(RepositoryError::Unknown { model: name.to_owned(), folder, problems });
     };
     let name = newest.manifest.model.name.clone();
-    let mut versions = BTreeMap::new();
-    for model in found.versions(name.as_str()) {
-        let loaded = match models.unchanged(model) {
-            Some(loaded) => Ok(loaded),
-            None => load_one(model, pool),
-        };
-        versions.insert(model.manifest.model.version, loaded);
+    let mut versions = models.slots(&name, found.versions(name.as_str()));
+    for (version, slot) in &mut versions {
+        if let Some(unchanged) = models.unchanged(&name, *version, slot) {
+            *slot = unchanged;
+        } else if slot.begins_loading() {
+            // Also one that loads on request: whoever loads it by hand wants to know whether it can be.
+            models.load_now(slot);
+        }
     }
-    if versions.values().all(Result::is_err) {
-        let reason = |(version, loaded): (&u32, &Result<_, String>)| {
-            loaded.as_ref().err().map(|reason| format!("{name}/{version}: {reason}"))
+    if versions.values().all(|slot| slot.loaded().is_none()) {
+        let reason = |(version, slot): (&u32, &Arc<Slot>)| {
+            let reason = match slot.state() {
+                State::Refused(reason) | State::Away(reason) | State::Asleep(Some(reason)) => reason,
+                State::Asleep(None) | State::Loading | State::Serving(_) => return None,
+            };
+            Some(format!("{name}/{version}: {reason}"))
         };
         let reasons = versions.iter().filter_map(reason).collect::<Vec<_>>().join("; ");
         // What serves, serves on: a bad delivery must not stop the line.
         return Err(RepositoryError::Refused { model: name.to_string(), reasons: reasons + &problems });
     }
-    models.put(&name, versions);
+    models.put(&name, versions, found.broken().get(&name));
     Ok(())
 }

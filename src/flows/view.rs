@@ -198,3 +198,31 @@ pub struct SessionLossView {
     /// When the last of them came, ms since 1970, UTC.
     pub last_ms: i64,
 }
+
+/// How much service the engines give.
+#[derive(Debug, Clone, Serialize)]
+pub struct EngineView {
+    /// `normal`, `reduced` or `minimal`.
+    pub level: &'static str,
+    /// Why it is not normal.
+    pub reasons: Vec<String>,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Of them, how many may now.
+    pub threads_allowed: usize,
+    /// Bytes that models may reserve together; 0 is no bound.
+    pub memory_limit_bytes: u64,
+    /// What they have reserved.
+    pub memory_reserved_bytes: u64,
+    /// Each with its share. A model is there twice while it is being replaced.
+    pub memory_of: Vec<ModelMemory>,
+}
+
+/// A loaded model's share of the memory.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelMemory {
+    /// `name/version`.
+    pub model: String,
+    /// Bytes.
+    pub bytes: u64,
+}

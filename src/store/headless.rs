@@ -1,7 +1,8 @@
 //! A write-ahead log whose header is gone: has the database what it held?
 //!
 //! When a log starts over, everything in it has been copied and synced, and its new header is the first thing that is
-//! written. A power cut in that moment loses nothing, and may leave anything where the header was. A header that rotted
+//! written. A power cut in that moment loses nothing, and may leave anything where the header was, and where a fresh log's
+//! room was made ready. A header that rotted
 //! later looks the same, and there the commits behind it are lost to SQLite. So the log's pages are held against the
 //! database's: what is the same in both cannot be lost.
 
@@ -12,13 +13,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::config::PAGE_BYTES;
-use super::log::{FRAME_HEADER_BYTES, HEADER_BYTES, MOST_TORN, checksum, word};
+use super::log::{self, FRAME_HEADER_BYTES, HEADER_BYTES, MOST_TORN, checksum, word};
 
 /// In which order checksums read their words the header said. SQLite writes with the machine's own.
 const BIG: bool = cfg!(target_endian = "big");
 
 /// True if the log has commits that are not in the database.
-pub(super) fn holds_more(log: &File, database: &Path) -> io::Result<bool> {
+pub(super) fn holds_more(file: &File, database: &Path) -> io::Result<bool> {
     let database = match File::open(database) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         other => Some(other?),
@@ -27,14 +28,14 @@ pub(super) fn holds_more(log: &File, database: &Path) -> io::Result<bool> {
     if page_bytes < 512 || !page_bytes.is_power_of_two() {
         return Ok(true);
     }
-    let run = Run::read(log, page_bytes);
+    let run = Run::read(file, page_bytes);
     if run.commits_behind > MOST_TORN {
         return Ok(true);
     }
     let Some(database) = database else { return Ok(!run.committed.is_empty()) };
     let (mut logged, mut page) = (vec![0; page_bytes], vec![0; page_bytes]);
     for (number, frame) in run.committed {
-        log.read_exact_at(&mut logged, place(frame, page_bytes) + FRAME_HEADER_BYTES as u64)?;
+        file.read_exact_at(&mut logged, place(frame, page_bytes) + FRAME_HEADER_BYTES as u64)?;
         let offset = u64::from(number).saturating_sub(1) * page_bytes as u64;
         if database.read_exact_at(&mut page, offset).is_err() || page != logged {
             return Ok(true);
@@ -69,14 +70,15 @@ struct Run {
 }
 
 impl Run {
-    fn read(log: &File, page_bytes: usize) -> Self {
+    fn read(file: &File, page_bytes: usize) -> Self {
         let mut run = Self::default();
         let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
         let mut pages = HashMap::new();
         let mut salt = None;
         let mut sum = None;
+        let mut is_one = false;
         for at in 0.. {
-            if log.read_exact_at(&mut frame, place(at, page_bytes)).is_err() {
+            if file.read_exact_at(&mut frame, place(at, page_bytes)).is_err() {
                 break;
             }
             let (own, says) = ((word(&frame, 8), word(&frame, 12)), (word(&frame, 16), word(&frame, 20)));
@@ -91,6 +93,7 @@ impl Run {
                     says == checksum(checksum(sum, &frame[..8], BIG), &frame[FRAME_HEADER_BYTES..], BIG)
                 }),
             };
+            is_one |= is_good && salt.is_some();
             salt = Some(own);
             sum = is_good.then_some(says);
             if is_good {
@@ -98,9 +101,16 @@ impl Run {
             }
             match (is_good, is_commit) {
                 (true, true) => run.committed.extend(pages.drain()),
-                (false, true) => run.commits_behind += 1,
+                (false, true) => {
+                    run.commits_behind +=
+                        u32::from(log::is_commit(&frame, usize::try_from(place(at, page_bytes)).unwrap_or(0)))
+                }
                 (_, false) => {}
             }
+        }
+        // One frame that nothing bears out: rubbish, or a single commit, which may be torn like any last one.
+        if !is_one {
+            run.committed.clear();
         }
         run
     }

@@ -4,7 +4,7 @@
 //! of cells, or in a pointer to one, hides rows that SQLite then does not miss. Following the tree finds that out, because
 //! every byte of a page must belong to a cell or be known as free.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 
 use super::error::Error;
 
@@ -15,17 +15,31 @@ pub(super) fn follow(connection: &Connection, table: &'static str) -> Result<(),
     while let Some(row) = said.next()? {
         let what: String = row.get(0)?;
         // A value of a wrong type is one row's damage, and that row's checksum tells.
-        if what != "ok" && !what.contains(" value in ") {
-            return Err(Error::Structure { table, what });
+        if what == "ok" || what.contains(" value in ") {
+            continue;
         }
+        return Err(match code_of(&what) {
+            Some(code) if !matches!(code & 0xff, ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB) => {
+                rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(what)).into()
+            }
+            _ => Error::Structure { table, what },
+        });
     }
     Ok(())
 }
 
+/// The check goes on over a page that the disk does not give, and says so as a finding: "... error code=10".
+fn code_of(what: &str) -> Option<i32> {
+    let (_, code) = what.split_once("error code")?;
+    code.trim_start_matches([' ', '=']).split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests spoil files on purpose")]
 mod tests {
     use super::*;
     use crate::base::ManualClock;
+    use crate::store::connection::open_reader;
     use crate::store::{Config, Schema, Store};
     use std::sync::Arc;
 
@@ -67,7 +81,7 @@ mod tests {
                 let mut spoiled = bytes.clone();
                 spoiled[page * 4096 + bit / 8] ^= 1 << (bit % 8);
                 std::fs::write(config.database(), spoiled).unwrap();
-                let connection = super::super::connection::open_reader(&config.disk, &config.database()).unwrap();
+                let connection = open_reader(&config.disk, &config.database()).unwrap();
                 let found = rows_found(&connection);
                 let is_whole = found.as_ref().is_ok_and(|found| *found == all);
                 hidden += usize::from(found.is_ok() && !is_whole);

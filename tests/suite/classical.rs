@@ -44,7 +44,7 @@ pub(crate) fn spec_of(bytes: &[u8]) -> LoadSpec {
     }
 }
 
-fn read(folder: &Path, tensor: &Value) -> Tensor {
+pub(crate) fn read(folder: &Path, tensor: &Value) -> Tensor {
     let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone()).unwrap();
     let datatype = Datatype::named(tensor["datatype"].as_str().unwrap()).unwrap();
     let bytes = std::fs::read(folder.join(tensor["file"].as_str().unwrap())).unwrap();

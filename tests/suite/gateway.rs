@@ -137,6 +137,11 @@ pub(crate) fn write_config(folder: &Path, mqtt: SocketAddr, http: SocketAddr, se
     writeln!(text, "[gateway]\nname = \"test-box\"").unwrap();
     writeln!(text, "[store]\nstate_dir = \"{}\"\n{}", folder.join("state").display(), setup.store).unwrap();
     writeln!(text, "[catalog]\nfolder = \"{models}\"\n[access]\n{access}").unwrap();
+    // How warm or full the machine is that tests run on must not change what they see.
+    let no_back_off = "memory_reduced_percent = 0\nmemory_minimal_percent = 0\n\
+                       temperature_reduced_c = 0\ntemperature_minimal_c = 0\n\
+                       battery_reduced_percent = 0\nbattery_minimal_percent = 0";
+    writeln!(text, "[engine.back_off]\n{no_back_off}").unwrap();
     writeln!(text, "[http]\naddress = \"{http}\"\n[[mqtt.listener]]\naddress = \"{mqtt}\"\n{}", setup.more).unwrap();
     let path = folder.join("forebay.toml");
     std::fs::write(&path, text).unwrap();

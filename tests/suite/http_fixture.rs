@@ -188,6 +188,9 @@ fn write_models(folder: &Path) {
             method = "zscore"
             mean = 70.0
             std = 5.0
+            # A gate that a test opens is before every run.
+            [serving]
+            warm_up_runs = 0
             "#,
             Digest::of(name.as_bytes())
         );
@@ -221,7 +224,8 @@ impl Setup {
             folder.path().join("models")
         });
         let catalog = catalog::Config { folder: models, ..catalog::Config::default() };
-        let models = Arc::new(Models::load(&Catalog::scan(&catalog), &pool));
+        let models =
+            Arc::new(Models::load(&Catalog::scan(&catalog), &catalog, &config.state_dir, &pool, Arc::clone(&clock)));
 
         let streams: Vec<_> = self.streams.iter().map(|name| stream(name, self.queue_payloads)).collect();
         let board = Arc::new(Board::new(streams.iter().map(|stream| stream.name.clone())));
@@ -287,7 +291,7 @@ impl Setup {
             raw: Arc::new(raw),
             inference,
             predict,
-            repository: Arc::new(Repository::new(models, Arc::clone(&pool), catalog)),
+            repository: Arc::new(Repository::new(models, catalog)),
             access: Arc::new(Access::new(&self.access).unwrap()),
             registry: Arc::new(Mutex::new(registry)),
             metrics,

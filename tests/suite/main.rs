@@ -9,15 +9,23 @@ mod checksums;
 mod classical;
 mod clock_jumps;
 mod collecting;
+#[cfg(feature = "tract")]
+mod conformance;
 mod custody_crash;
 mod custody_faults;
 mod custody_model;
 mod custody_rot;
+#[cfg(feature = "delegate-host")]
+mod delegate;
+mod delegate_faults;
+mod delegate_fixture;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
 mod e2e_cloud;
 mod e2e_custody;
+#[cfg(feature = "tract")]
+mod e2e_delegate;
 #[cfg(feature = "tract")]
 mod e2e_demo;
 mod e2e_disk;
@@ -71,6 +79,7 @@ mod predict;
 mod promise;
 mod quota_model;
 mod salvage;
+mod serving;
 mod sketches;
 mod startup;
 mod store_faults;

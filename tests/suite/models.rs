@@ -1,12 +1,15 @@
 //! Real ONNX files through catalog and engine, sound and hostile.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
-use forebay::base::{Datatype, Name, SystemClock, Tensor};
+use forebay::base::{Datatype, Digest, Name, SystemClock, Tensor};
 use forebay::catalog::{self, Catalog};
-use forebay::engine::{self, Handle, LoadSpec, NamedTensor, Pool, TensorSpec, built_in};
+use forebay::engine::{self, Batching, Handle, LoadSpec, NamedTensor, Pool, Serving, TensorSpec, When, built_in};
 use forebay::flows::load_spec;
+
+use crate::gateway::said;
 
 fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -94,6 +97,39 @@ async fn a_batch_gives_what_its_rows_give_alone() {
     }
 }
 
+/// What is joined at all is what the measuring at load found to be the same to the bit.
+#[tokio::test]
+async fn requests_that_are_computed_together_answer_as_they_do_alone() {
+    let one_thread = engine::Config { threads: 1, ..engine::Config::default() };
+    let pool = Arc::new(Pool::start(&one_thread, built_in(), Arc::new(SystemClock::new())).unwrap());
+    let catalog = scan("tests/fixtures/models");
+    let batching = |when| Serving { batching: Batching { when, ..Batching::default() }, ..Serving::default() };
+    for (name, input, width) in [("dense", "x", 64), ("single", "x", 8), ("two", "a", 2)] {
+        let spec = load_spec(catalog.model(name, None).unwrap()).unwrap();
+        let alone = pool.load_as(&spec, &batching(When::Never)).unwrap();
+        let joined = pool.load_as(&spec, &batching(When::Pays)).unwrap();
+        let question = |at: usize| {
+            let data: Vec<f32> = (0..width).map(|i| ((i * 7 + at * 11) % 23) as f32 / 7.0 - 1.5).collect();
+            let mut inputs = vec![tensor(input, &[1, width], &data)];
+            inputs.extend((name == "two").then(|| tensor("b", &[1, width], &data)));
+            inputs
+        };
+        let asked: Vec<_> = (0..100)
+            .map(|at| {
+                let (joined, inputs) = (joined.clone(), question(at));
+                tokio::spawn(async move { joined.infer(inputs, None).await.unwrap() })
+            })
+            .collect();
+        let mut rows = 0;
+        for (at, one) in asked.into_iter().enumerate() {
+            let outputs = one.await.unwrap();
+            rows = rows.max(outputs.run.rows);
+            assert_eq!(outputs.tensors, alone.infer(question(at), None).await.unwrap().tensors, "{name} {at}");
+        }
+        assert!(rows == 1 || joined.batch_rows_max() > 1, "{name}: {}", joined.batching());
+    }
+}
+
 #[tokio::test]
 async fn a_model_that_divides_by_zero_gives_an_error_instead_of_a_score() {
     let pool = pool();
@@ -120,7 +156,79 @@ fn a_file_that_is_not_what_is_declared_says_expected_and_given() {
     let output = refused(&|spec| spec.outputs[0].name = "score".into());
     assert!(output.contains("outputs: expected score, given y"), "{output}");
     let sample = refused(&|spec| spec.samples[0].outputs[0] = tensor("y", &[1, 64], &[9.0; 64]));
-    assert!(sample.contains("where sample 1 has 9"), "{sample}");
+    assert!(sample.contains("output y, element 0: expected 9, given"), "{sample}");
+}
+
+/// As `numpy.save` writes an array of 32-bit floats.
+fn npy(tensor: &Tensor) -> Vec<u8> {
+    let dims: String = tensor.shape().iter().map(|dim| format!("{dim},")).collect();
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend_from_slice(&u16::try_from(header.len()).unwrap().to_le_bytes());
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.extend_from_slice(tensor.bytes());
+    bytes
+}
+
+/// A models folder with `dense` in it, whose manifest has no inputs and outputs and whose sample lies in files.
+fn bare_folder(input: &Tensor, output: &Tensor) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let version = root.path().join("dense/1");
+    std::fs::create_dir_all(&version).unwrap();
+    let model = std::fs::read(folder("tests/fixtures/models/dense/1/model.onnx")).unwrap();
+    let mut manifest = format!(
+        "[model]\nname = \"dense\"\nversion = 1\nfile = \"model.onnx\"\nsha256 = \"{}\"\nformat = \"onnx\"\n\
+         license = \"MIT\"\n[[golden]]\ntolerance = 1e-5\nrelative_tolerance = 1e-5\n",
+        Digest::of(&model)
+    );
+    std::fs::write(version.join("model.onnx"), model).unwrap();
+    for (key, file, tensor) in [("input", "x.npy", input), ("y", "y.npy", output)] {
+        let bytes = npy(tensor);
+        manifest += &format!("{key} = {{ file = \"{file}\", sha256 = \"{}\" }}\n", Digest::of(&bytes));
+        std::fs::write(version.join(file), bytes).unwrap();
+    }
+    std::fs::write(version.join("manifest.toml"), manifest).unwrap();
+    root
+}
+
+#[test]
+fn a_manifest_without_signature_takes_the_files_and_its_golden_files_decide() {
+    let pool = pool();
+    let known = load_spec(scan("tests/fixtures/models").model("dense", None).unwrap()).unwrap();
+    let (input, output) = (&known.samples[1].inputs[0].tensor, &known.samples[1].outputs[0].tensor);
+    let inspect = |root: &Path| {
+        let forebay = Command::new(env!("CARGO_BIN_EXE_forebay"))
+            .args(["model", "inspect"])
+            .arg(root.join("dense/1"))
+            .output()
+            .unwrap();
+        said(forebay)
+    };
+    let root = bare_folder(input, output);
+    let catalog = Catalog::scan(&catalog::Config { folder: root.path().to_owned(), ..Default::default() });
+    let spec = load_spec(catalog.model("dense", None).unwrap()).unwrap();
+    assert_eq!((&spec.inputs, &spec.outputs), (&known.inputs, &known.outputs));
+    assert_eq!(pool.load(&spec).unwrap().engine(), "tract");
+    let (code, stdout, stderr) = inspect(root.path());
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("tract      serves it"), "{stdout}");
+
+    // One wrong number, and nothing serves.
+    let mut wrong = output.as_slice::<f32>().unwrap().to_vec();
+    wrong[70] += 0.5;
+    let root = bare_folder(input, &Tensor::new(output.shape(), wrong).unwrap());
+    let (code, stdout, _) = inspect(root.path());
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stdout.contains("sample 1 has, so it must not serve: output y, element 70: expected"), "{stdout}");
+    // A file of another shape says so before any engine is asked.
+    let root = bare_folder(&Tensor::new([2, 3], vec![0.0_f32; 6]).unwrap(), output);
+    let catalog = Catalog::scan(&catalog::Config { folder: root.path().to_owned(), ..Default::default() });
+    let error = load_spec(catalog.model("dense", None).unwrap()).unwrap_err().to_string();
+    assert_eq!(error, "golden sample 1: x in x.npy is FP32 [2, 3], expected FP32 [-1, 64] (-1 is any size)");
+    // A file that has changed since its digest was taken is none of this model's.
+    std::fs::write(root.path().join("dense/1/x.npy"), npy(input)).unwrap();
+    let catalog = Catalog::scan(&catalog::Config { folder: root.path().to_owned(), ..Default::default() });
+    assert!(catalog.problems()[0].to_string().contains("x.npy: has SHA-256"), "{:?}", catalog.problems());
 }
 
 #[test]

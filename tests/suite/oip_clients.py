@@ -1,11 +1,14 @@
 """NVIDIA's own clients against a gateway that has the models of tests/fixtures: HTTP_ADDRESS GRPC_ADDRESS MODELS_FOLDER."""
 
 import asyncio
+import json
 import pathlib
 import queue
 import shutil
 import sys
 import threading
+import urllib.error
+import urllib.request
 
 try:
     import grpc as gcrpc
@@ -134,7 +137,8 @@ def descriptions_agree():
     figures = http.get_inference_statistics("simple", "1")["model_stats"][0]
     same = grpc.get_inference_statistics("simple").model_stats[0]
     assert figures["inference_count"] == same.inference_count > 5500, figures
-    assert figures["inference_stats"]["success"]["count"] == same.execution_count
+    # Requests that waited together are one run.
+    assert 0 < same.execution_count <= figures["inference_stats"]["success"]["count"]
     assert figures["inference_stats"]["fail"]["count"] >= 3 and same.last_inference > 1_700_000_000_000
     assert not grpc.get_system_shared_memory_status().regions
     http.close(), grpc.close()
@@ -167,6 +171,77 @@ def models_come_and_go():
         refused("failed to load" if kind is tg else "nothing at", client.load_model, "../simple")
         refused("cannot be given with a request", client.load_model, "simple", config="{}")
     assert len(grpc.get_model_repository_index().models) == len(http.get_model_repository_index())
+    http.close(), grpc.close()
+
+
+def versions_and_aliases():
+    """Two versions at once, asked by number, by alias and by none; the alias is moved by whoever may."""
+
+    def door(method, path, body=None):
+        request = urllib.request.Request(f"http://{http_address}{path}", body and json.dumps(body).encode(), method=method)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    shutil.copytree(folder / "simple" / "1", folder / "simple" / "2")
+    manifest = folder / "simple" / "2" / "manifest.toml"
+    manifest.write_text(manifest.read_text().replace("version = 1", "version = 2"))
+    http, grpc = th.InferenceServerClient(http_address), tg.InferenceServerClient(grpc_address)
+    http.load_model("simple")
+    aliases = "/api/v1/models/simple/aliases"
+    assert door("PUT", f"{aliases}/prod", {"version": 1}) == (200, {"aliases": {"prod": 1}})
+    assert door("PUT", f"{aliases}/canary", {"version": 2})[1]["aliases"] == {"canary": 2, "prod": 1}
+    for client, kind in ((http, th), (grpc, tg)):
+        of = lambda result: result.get_response()["model_version"] if kind is th else result.get_response().model_version
+        for asked, answers in (("1", "1"), ("2", "2"), ("prod", "1"), ("canary", "2"), ("", "2")):
+            result = client.infer("simple", inputs(kind), model_version=asked)
+            check(result)
+            assert of(result) == answers, (kind, asked, of(result))
+            assert client.is_model_ready("simple", asked)
+        assert of(client.infer("simple@prod", inputs(kind))) == "1"
+        refused("the aliases of simple are canary, prod", client.infer, "simple", inputs(kind), model_version="beta")
+        assert client.get_model_metadata("simple", "prod", **({} if kind is th else {"as_json": True}))["versions"] == ["1", "2"]
+    assert door("PUT", f"{aliases}/default", {"version": 1})[0] == 200
+    assert http.infer("simple", inputs(th)).get_response()["model_version"] == "1"
+    assert door("DELETE", f"{aliases}/default")[0] == 200
+    assert door("DELETE", f"{aliases}/default")[0] == 404
+    for path, body, status in (("9x", {"version": 1}, 400), ("prod", {"version": 7}, 404), ("prod", {"version": "1"}, 400), ("prod", {}, 400)):
+        assert door("PUT", f"{aliases}/{path}", body)[0] == status, (path, body)
+    assert door("GET", "/api/v1/models/absent/aliases")[0] == 404
+    engine = door("GET", "/api/v1/engine")[1]
+    assert engine["level"] in ("normal", "reduced", "minimal") and engine["memory_reserved_bytes"] > 0, engine
+    with urllib.request.urlopen(f"http://{http_address}/metrics") as answer:
+        metrics = answer.read().decode()
+    assert 'forebay_model_ready{model="simple",version="2",state="serving"} 1' in metrics, metrics
+    shutil.rmtree(folder / "simple" / "2")
+    http.load_model("simple")
+    http.close(), grpc.close()
+
+
+def priorities_deadlines_and_batches():
+    """Terms that clients send with a request are taken, and what was counted adds up."""
+    http, grpc = th.InferenceServerClient(http_address, concurrency=16), tg.InferenceServerClient(grpc_address)
+    before = http.get_inference_statistics("simple", "1")["model_stats"][0]
+    for priority in (0, 1, 9, 2**31):
+        check(http.infer("simple", inputs(th), priority=priority, timeout=30_000_000))
+        check(grpc.infer("simple", inputs(tg), priority=priority, timeout=30_000_000, client_timeout=30))
+    asked = [http.async_infer("simple", inputs(th, A + at)) for at in range(64)]
+    for at, one in enumerate(asked):
+        check(one.get_result(), A + at)
+    after = http.get_inference_statistics("simple", "1")["model_stats"][0]
+    grown = lambda stats: (stats["inference_count"], stats["inference_stats"]["success"]["count"])
+    assert [b - a for a, b in zip(grown(before), grown(after))] == [72, 72], (before, after)
+    runs = sum(batch["compute_infer"]["count"] for batch in after["batch_stats"])
+    rows = sum(batch["compute_infer"]["count"] * batch["batch_size"] for batch in after["batch_stats"])
+    assert runs == after["execution_count"] and rows == after["inference_count"], after
+    theirs = grpc.get_inference_statistics("simple", "1").model_stats[0]
+    assert sum(batch.compute_infer.count for batch in theirs.batch_stats) == theirs.execution_count
+    # The batching of this one is forced by the configuration.
+    config = http.get_model_config("dense")
+    assert config["dynamic_batching"] == {"preferred_batch_size": [4], "max_queue_delay_microseconds": 100}, config
+    assert grpc.get_model_config("dense").config.dynamic_batching.preferred_batch_size == [4]
     http.close(), grpc.close()
 
 
@@ -232,6 +307,6 @@ def probes_are_answered():
     client.close()
 
 
-for part in (http_infers, grpc_infers, grpc_streams, lambda: asyncio.run(grpc_asyncio()), descriptions_agree, models_come_and_go, probes_are_answered, under_fire):
+for part in (http_infers, grpc_infers, grpc_streams, lambda: asyncio.run(grpc_asyncio()), descriptions_agree, models_come_and_go, versions_and_aliases, priorities_deadlines_and_batches, probes_are_answered, under_fire):
     part()
     print(getattr(part, "__name__", "?"))

@@ -26,7 +26,10 @@ fn passes(script: &str) {
     let gateway = Gateway::with(&Setup {
         access: "allow_anonymous_loopback = true\nanonymous_manage_models = true",
         models: Some(models.path()),
-        more: &format!("[grpc]\naddress = \"{grpc}\"\n"),
+        more: &format!(
+            "[grpc]\naddress = \"{grpc}\"\n\
+             [catalog.models.dense.serving]\nbatching = \"on\"\nbatch_rows_max = 4\nbatch_delay_us = 100\n"
+        ),
         ..Setup::default()
     });
     let interpreter = std::env::var("FOREBAY_PYTHON").unwrap_or_else(|_| "python3".to_owned());

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{note, say};
-use crate::base::{Digest, Name};
+use crate::base::{Digest, Name, SystemClock};
 use crate::catalog::{Catalog, Config, Model, Port};
-use crate::engine::{self, LoadSpec, Outline};
-use crate::flows;
+use crate::engine::{self, Fit, LoadSpec, Outline, Pool};
+use crate::flows::{load_spec, plan_of};
 
 fn scan(folder: &Path) -> Catalog {
     Catalog::scan(&Config { folder: folder.to_owned(), ..Config::default() })
@@ -94,7 +94,7 @@ pub(crate) fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<Ex
     for port in &manifest.outputs {
         say(format_args!("output     {}", describe(port)));
     }
-    match flows::plan_of(model) {
+    match plan_of(model) {
         Ok(None) => {}
         Ok(Some(plan)) => {
             let takes = plan.sources().iter().map(|source| match source.kind.as_str() {
@@ -125,8 +125,73 @@ pub(crate) fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the engines of this build make of a model file, or of a version folder with its manifest and golden samples.
+pub(crate) fn inspect(path: &Path) -> Result<ExitCode> {
+    if path.is_dir() { inspect_version(path) } else { inspect_file(path) }
+}
+
+/// Loads a version with every engine for itself, so that each says what it makes of the file and of the samples.
+fn inspect_version(folder: &Path) -> Result<ExitCode> {
+    let real = folder.canonicalize().with_context(|| format!("failed to open {}", folder.display()))?;
+    let mut above = real.ancestors().skip(1);
+    let (Some(name), Some(root)) = (above.next().and_then(Path::file_name), above.next()) else {
+        bail!("{} is no version folder: expected MODELS/NAME/VERSION", folder.display());
+    };
+    let config = Config { folder: root.to_owned(), ..Config::default() };
+    let catalog = Catalog::scan_model(&config, &name.to_string_lossy());
+    let Some(model) = catalog.models().find(|model| model.folder == real) else {
+        let problems: Vec<_> = catalog.problems().iter().map(ToString::to_string).collect();
+        bail!("{} holds no usable model; {}", folder.display(), problems.join("; "));
+    };
+    let spec = load_spec(model)?;
+    say(format_args!(
+        "{} ({}, {} bytes, {} golden samples)",
+        spec.title(),
+        spec.format,
+        spec.bytes.len(),
+        spec.samples.len()
+    ));
+    for (kind, ports) in [("input", &spec.inputs), ("output", &spec.outputs)] {
+        for port in ports {
+            say(format_args!("{kind:<10} {} {} {:?}", port.name, port.datatype, port.shape));
+        }
+    }
+    let mut engines: Vec<_> = engine::built_in()
+        .into_iter()
+        .map(|engine| {
+            let chosen = match &spec.engine {
+                Some(wanted) if *wanted != engine.name() => Err(format!("the manifest wants {wanted}")),
+                Some(_) => Ok(Fit::Best),
+                None => engine.suits(&spec),
+            };
+            (chosen, engine)
+        })
+        .collect();
+    // As they would be asked.
+    engines.sort_by_key(|(chosen, _)| chosen.as_ref().map_or((true, None), |fit| (false, Some(*fit))));
+    let mut serves = None;
+    for (chosen, engine) in engines {
+        let name = engine.name();
+        let config = engine::Config { threads: 1, ..engine::Config::default() };
+        let alone = Pool::start(&config, vec![engine], Arc::new(SystemClock::new()))?;
+        let loaded = alone.load(&LoadSpec { engine: Some(name.to_owned()), ..spec.clone() });
+        let verdict = match (&chosen, &loaded, &serves) {
+            (Ok(_), Ok(_), None) => {
+                serves = Some(name);
+                "serves it".to_owned()
+            }
+            (Ok(_), Ok(_), Some(_)) => "would serve it next".to_owned(),
+            (Ok(_), Err(error), _) => error.to_string(),
+            (Err(reason), Ok(_), _) => format!("is not chosen, although it could: {reason}"),
+            (Err(reason), Err(_), _) => format!("is not chosen: {reason}"),
+        };
+        say(format_args!("{name:<10} {verdict}"));
+    }
+    Ok(if serves.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// The signature and operators of a file, and what each engine of this build says to it, as a manifest to begin with.
-pub(crate) fn inspect(file: &Path) -> Result<ExitCode> {
+fn inspect_file(file: &Path) -> Result<ExitCode> {
     let bytes = std::fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
     let outline = Outline::of(&bytes).with_context(|| format!("failed to read {}", file.display()))?;
     let (digest, plain) = (Digest::of(&bytes), file.file_name().unwrap_or_default().to_string_lossy().into_owned());
@@ -152,7 +217,8 @@ pub(crate) fn inspect(file: &Path) -> Result<ExitCode> {
     let mut is_taken = false;
     for engine in engine::built_in().iter().filter(|engine| engine.reads(&spec.format)) {
         match engine.suits(&spec) {
-            Ok(()) => say(format_args!("# {} takes it{}", engine.name(), if is_taken { ", as the next" } else { "" })),
+            Ok(Fit::Best) => say(format_args!("# {} takes it", engine.name())),
+            Ok(Fit::Able) => say(format_args!("# {} takes it where no other does", engine.name())),
             Err(reason) => say(format_args!("# {} does not take it: {reason}", engine.name())),
         }
         is_taken |= engine.suits(&spec).is_ok();

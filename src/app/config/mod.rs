@@ -47,6 +47,9 @@ pub struct Config {
     /// Bounds on pictures, sounds, texts and records for models.
     #[serde(default)]
     pub predict: flows::predict::Limits,
+    /// A second program that computes models on devices; absent, there is none.
+    #[serde(default)]
+    pub delegate: Option<engine::delegate::Config>,
     /// Who may do what.
     #[serde(default)]
     pub access: access::Config,

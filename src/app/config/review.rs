@@ -31,7 +31,11 @@ pub fn review(loaded: &Loaded) -> Review {
     queue(loaded, &mut review);
     cloud(loaded, &mut review);
     past(loaded, &mut review);
+    delegates(loaded, &mut review);
     pace(loaded, &mut review);
+    if let Err((key, problem)) = config.catalog.check() {
+        review.errors.push(at(loaded, &key, &format!("{key}: {problem}"), None));
+    }
     let catalog = Catalog::scan(&config.catalog);
     for problem in catalog.problems() {
         let mut file = problem.path.display().to_string();
@@ -138,6 +142,23 @@ fn queue(loaded: &Loaded, review: &mut Review) {
         let message = format!("the queue may have {wanted} bytes and the file {file}: the file's limit comes first");
         let hint = "raise store.max_bytes, or leave outbox.max_bytes out: 70 % of the file is the default".to_owned();
         review.problems.push(at(loaded, "outbox.max_bytes", &message, Some(hint)));
+    }
+}
+
+fn delegates(loaded: &Loaded, review: &mut Review) {
+    let Some(delegate) = &loaded.config.delegate else { return };
+    if let Err((key, problem)) = delegate.check() {
+        review.errors.push(at(loaded, &format!("delegate.{key}"), &problem, None));
+    }
+    for (key, file) in [("program", &delegate.program), ("library", &delegate.library)] {
+        if let Err(error) = std::fs::File::open(file) {
+            let message = format!("failed to open {}: {error}", file.display());
+            let hint = "models are computed by this program until it is there; `forebay doctor` says how to get it";
+            review.problems.push(at(loaded, &format!("delegate.{key}"), &message, Some(hint.to_owned())));
+        }
+    }
+    if delegate.allow_network {
+        review.remarks.push("delegate.allow_network: a vendor's library may reach the network".to_owned());
     }
 }
 

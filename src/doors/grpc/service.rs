@@ -59,18 +59,23 @@ async fn infer(
     most: Duration,
 ) -> Result<ModelInferResponse, Status> {
     let outputs = wanted(&mut request)?;
-    let version = version(&request.model_version)?;
+    let version = version(inference, &request.model_name, &request.model_version)?;
+    let priority = request.parameters.get("priority").and_then(whole).unwrap_or(0);
     let timeout = request.parameters.get("timeout").and_then(whole).filter(|&micros| micros > 0);
     let deadline = timeout.map_or(most, |micros| Duration::from_micros(micros).min(most));
     let inputs = inputs(&mut request)?;
-    let question = Question { model: request.model_name, version, inputs, outputs, deadline };
+    let question = Question { model: request.model_name, version, inputs, outputs, deadline, priority };
     let inferred = inference.infer(question).await.map_err(|error| of_inference(&error))?;
     let text = |text: String| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
+    let mut parameters = HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]);
+    if let Some(reason) = &inferred.fallback {
+        parameters.insert("forebay_fallback".to_owned(), text(reason.to_string()));
+    }
     Ok(ModelInferResponse {
         model_name: inferred.model,
         model_version: inferred.version.to_string(),
         id: request.id,
-        parameters: HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]),
+        parameters,
         outputs: inferred.outputs.iter().map(describe).collect(),
         raw_output_contents: inferred.outputs.iter().map(|output| output.tensor.bytes().clone()).collect(),
     })
@@ -101,15 +106,28 @@ async fn infer_in_stream(
     ModelStreamInferResponse { error_message, infer_response: Some(response) }
 }
 
-/// An empty version is the newest that serves.
-fn version(text: &str) -> Result<Option<u32>, Status> {
+/// A number or an alias; an empty one is whatever the model answers with.
+fn version(inference: &Inference, model: &str, text: &str) -> Result<Option<u32>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    let number = text.parse().map_err(|_| {
-        Status::not_found(format!("{text:?} is not a version: versions are whole numbers, ModelMetadata lists them"))
-    })?;
-    Ok(Some(number))
+    inference.version(model, text).map(Some).map_err(|error| of_inference(&error))
+}
+
+/// How long the client waits, where it says so: `grpc-timeout`, a number with one letter for its unit.
+fn grpc_timeout<T>(request: &Request<T>) -> Option<Duration> {
+    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => number.checked_mul(3600).map(Duration::from_secs),
+        "M" => number.checked_mul(60).map(Duration::from_secs),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
 }
 
 fn may_manage<T>(request: &Request<T>) -> Result<(), Status> {
@@ -139,7 +157,7 @@ impl GrpcInferenceService for Oip {
 
     async fn model_ready(&self, request: Request<wire::ModelReadyRequest>) -> Answer<wire::ModelReadyResponse> {
         let wire::ModelReadyRequest { name, version: asked } = request.into_inner();
-        match self.parts.inference.metadata(&name, version(&asked)?) {
+        match self.parts.inference.metadata(&name, version(&self.parts.inference, &name, &asked)?) {
             Ok(_) => Ok(Response::new(wire::ModelReadyResponse { ready: true })),
             Err(InferError::NotServing { .. }) => Ok(Response::new(wire::ModelReadyResponse { ready: false })),
             Err(error) => Err(of_inference(&error)),
@@ -159,7 +177,11 @@ impl GrpcInferenceService for Oip {
         request: Request<wire::ModelMetadataRequest>,
     ) -> Answer<wire::ModelMetadataResponse> {
         let wire::ModelMetadataRequest { name, version: asked } = request.into_inner();
-        let model = self.parts.inference.metadata(&name, version(&asked)?).map_err(|error| of_inference(&error))?;
+        let model = self
+            .parts
+            .inference
+            .metadata(&name, version(&self.parts.inference, &name, &asked)?)
+            .map_err(|error| of_inference(&error))?;
         let tensors = |tensors: &[TensorMetadata]| {
             let tensor = |tensor: &TensorMetadata| wire::model_metadata_response::TensorMetadata {
                 name: tensor.name.clone(),
@@ -179,12 +201,18 @@ impl GrpcInferenceService for Oip {
 
     async fn model_config(&self, request: Request<wire::ModelConfigRequest>) -> Answer<wire::ModelConfigResponse> {
         let wire::ModelConfigRequest { name, version: asked } = request.into_inner();
-        let model = self.parts.inference.metadata(&name, version(&asked)?).map_err(|error| of_inference(&error))?;
+        let model = self
+            .parts
+            .inference
+            .metadata(&name, version(&self.parts.inference, &name, &asked)?)
+            .map_err(|error| of_inference(&error))?;
         Ok(Response::new(wire::ModelConfigResponse { config: Some(configuration(model)) }))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
-        infer(&self.parts.inference, request.into_inner(), self.timeout).await.map(Response::new)
+        // A little earlier than the client gives up, so that it hears why.
+        let most = grpc_timeout(&request).map_or(self.timeout, |asked| asked.mul_f64(0.95).min(self.timeout));
+        infer(&self.parts.inference, request.into_inner(), most).await.map(Response::new)
     }
 
     type ModelStreamInferStream = Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
@@ -210,8 +238,9 @@ impl GrpcInferenceService for Oip {
         request: Request<wire::ModelStatisticsRequest>,
     ) -> Answer<wire::ModelStatisticsResponse> {
         let wire::ModelStatisticsRequest { name, version: asked } = request.into_inner();
+        let asked = version(&self.parts.inference, &name, &asked)?;
         let name = Some(name.as_str()).filter(|name| !name.is_empty());
-        let served = self.parts.inference.served(name, version(&asked)?).map_err(|error| of_inference(&error))?;
+        let served = self.parts.inference.served(name, asked).map_err(|error| of_inference(&error))?;
         Ok(Response::new(wire::ModelStatisticsResponse { model_stats: served.iter().map(figures).collect() }))
     }
 
@@ -222,9 +251,9 @@ impl GrpcInferenceService for Oip {
         let only_ready = request.into_inner().ready;
         let models = self.parts.query.models().into_iter().filter(|view| view.serving || !only_ready);
         let entry = |view: crate::flows::models::ModelView| wire::repository_index_response::ModelIndex {
+            state: view.state_word().to_owned(),
             name: view.name,
             version: view.version.to_string(),
-            state: if view.serving { "READY" } else { "UNAVAILABLE" }.to_owned(),
             reason: view.problem.unwrap_or_default(),
         };
         Ok(Response::new(wire::RepositoryIndexResponse { models: models.map(entry).collect() }))
@@ -326,6 +355,10 @@ fn configuration(model: ModelMetadata) -> wire::ModelConfig {
         output: model.outputs.into_iter().map(output).collect(),
         default_model_filename: model.file,
         backend: model.engine,
+        dynamic_batching: model.batching.map(|batching| wire::ModelDynamicBatching {
+            preferred_batch_size: vec![i32::try_from(batching.rows_max).unwrap_or(i32::MAX)],
+            max_queue_delay_microseconds: batching.delay_us,
+        }),
     }
 }
 
@@ -334,6 +367,15 @@ fn figures(served: &Served) -> wire::ModelStatistics {
     let counts = &served.counts;
     let spent = |spent: Spent| Some(wire::StatisticDuration { count: spent.count, ns: spent.ns });
     let none = Spent { count: counts.success.count, ns: 0 };
+    let batch = |(&rows, &each): (&u64, &Spent)| {
+        let none = Spent { count: each.count, ns: 0 };
+        wire::InferBatchStatistics {
+            batch_size: rows,
+            compute_input: spent(none),
+            compute_infer: spent(each),
+            compute_output: spent(none),
+        }
+    };
     wire::ModelStatistics {
         name: served.model.clone(),
         version: served.version.to_string(),
@@ -348,5 +390,6 @@ fn figures(served: &Served) -> wire::ModelStatistics {
             compute_infer: spent(counts.compute),
             compute_output: spent(none),
         }),
+        batch_stats: counts.batches.iter().map(batch).collect(),
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn bad(message: impl Into<String>) -> Status {
 pub(super) fn of_inference(error: &InferError) -> Status {
     let message = error.to_string();
     match error {
-        InferError::NoModel(_) => Status::not_found(message),
+        InferError::NoModel(_) | InferError::NoVersion(_) => Status::not_found(message),
         InferError::NotServing { .. } => Status::unavailable(message),
         InferError::Shape { .. } => Status::invalid_argument(message),
         InferError::Busy { .. } => Status::resource_exhausted(message),
@@ -25,9 +25,11 @@ pub(super) fn of_inference(error: &InferError) -> Status {
 pub(super) fn of_repository(error: &RepositoryError) -> Status {
     let message = error.to_string();
     match error {
-        RepositoryError::Unknown { .. } | RepositoryError::NotThere(_) => Status::not_found(message),
-        RepositoryError::Refused { .. } => Status::invalid_argument(message),
+        RepositoryError::Unknown { .. } | RepositoryError::NotThere(_) | RepositoryError::NoSuch(_) => {
+            Status::not_found(message)
+        }
+        RepositoryError::Refused { .. } | RepositoryError::Alias(_) => Status::invalid_argument(message),
         RepositoryError::InUse { .. } => Status::failed_precondition(message),
-        RepositoryError::Closing => Status::unavailable(message),
+        RepositoryError::Disk(_) | RepositoryError::Closing => Status::unavailable(message),
     }
 }

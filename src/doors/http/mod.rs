@@ -11,6 +11,7 @@
 //! Never here: SQL, MQTT, what an alert is. Every list, body, connection and watcher has a bound in [`Config`] or
 //! beside its handler.
 
+mod aliases;
 mod body;
 mod caller;
 mod config;

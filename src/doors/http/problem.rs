@@ -158,6 +158,15 @@ impl From<RepositoryError> for Problem {
                 .hint("what served before serves on; `forebay check` says what is wrong with a model"),
             RepositoryError::InUse { .. } => Self::new(StatusCode::CONFLICT, "in_use", message)
                 .hint("take the model out of the stream's configuration first"),
+            RepositoryError::NoSuch(_) => Self::new(StatusCode::NOT_FOUND, "no_model", message)
+                .hint("GET /api/v1/models lists models and aliases"),
+            RepositoryError::Alias(_) => Self::new(StatusCode::BAD_REQUEST, "bad_alias", message)
+                .hint("an alias is a name for a version that can answer"),
+            RepositoryError::Disk(_) => {
+                tracing::error!(error = message, "an alias was not kept");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk", "the alias could not be kept")
+                    .hint("the log says why; nothing has changed")
+            }
             RepositoryError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "closing", message).retry_after(5),
         }
     }
@@ -168,6 +177,9 @@ impl From<InferError> for Problem {
         let message = error.to_string();
         match error {
             InferError::NoModel(_) => Self::new(StatusCode::NOT_FOUND, "no_model", message),
+            InferError::NoVersion(_) => {
+                Self::new(StatusCode::NOT_FOUND, "no_model", message).hint("GET /v2/models/{model} lists the versions")
+            }
             InferError::NotServing { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_serving", message)
                 .hint("GET /api/v1/models says why")
                 .retry_after(5),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::door::Door;
 use super::problem::Problem;
 use crate::access::Principal;
-use crate::flows::query::{LinkView, ModelView, QueueView, StreamView};
+use crate::flows::query::{EngineView, LinkView, ModelView, QueueView, StreamView};
 
 const READINGS_MAX: usize = 10_000;
 const WINDOWS_MAX: usize = 1_000;
@@ -41,6 +41,7 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .route("/api/v1/losses", get(losses))
         .route("/api/v1/link", get(link))
         .route("/api/v1/models", get(models))
+        .route("/api/v1/engine", get(engine))
 }
 
 /// Query parameters, with a problem in our own form where they cannot be read.
@@ -189,6 +190,10 @@ async fn link(State(door): Whole) -> (StatusCode, Json<LinkView>) {
 #[derive(Serialize)]
 struct Models {
     models: Vec<ModelView>,
+}
+
+async fn engine(State(door): Whole) -> Json<EngineView> {
+    Json(door.parts.query.engine())
 }
 
 async fn models(State(door): Whole) -> Json<Models> {

@@ -1,7 +1,7 @@
 //! A node's attributes by name, with their defaults.
 
 use crate::base::Tensor;
-use crate::engine::onnx::{Attribute, Node, decode};
+use crate::engine::onnx::{Attribute, Graph, Node, decode};
 
 pub(super) struct Attributes<'a> {
     pub(super) node: &'a Node<'a>,
@@ -61,6 +61,12 @@ impl<'a> Attributes<'a> {
     /// Empty where it is left out.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<&'a [u8]>, String> {
         self.list(name, Attribute::texts)
+    }
+
+    /// A graph within.
+    pub(super) fn graph(&self, name: &str) -> Result<Option<Graph<'a>>, String> {
+        let graphs = self.list(name, Attribute::graphs)?;
+        Ok(graphs.into_iter().next())
     }
 
     pub(super) fn tensor(&self, name: &str) -> Result<Option<Tensor>, String> {

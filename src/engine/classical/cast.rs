@@ -67,7 +67,8 @@ pub(super) fn cast(attributes: &Attributes<'_>) -> Result<Operator, String> {
     Ok(Box::new(move |inputs| one(cast_to(inputs.at(0)?, to)?)))
 }
 
-fn cast_to(from: &Tensor, to: Datatype) -> Result<Tensor, String> {
+/// The same tensor of another type.
+pub(super) fn cast_to(from: &Tensor, to: Datatype) -> Result<Tensor, String> {
     fn held<T: Element>(from: &Tensor, data: Vec<T>) -> Result<Tensor, String> {
         tensor(from.shape(), data)
     }

@@ -400,6 +400,14 @@ pub(super) fn clip(attributes: &Attributes<'_>) -> Result<Operator, String> {
                 };
                 made(x.shape(), elements.iter().map(clip).collect())
             }
+            Datatype::Int64 | Datatype::Int32 => {
+                let elements = super::cast::wholes(x)?;
+                let whole = |at: usize| Ok::<_, String>(inputs.wholes(at)?.and_then(|list| list.first().copied()));
+                let (least, most) = (whole(1)?.unwrap_or(i64::MIN), whole(2)?.unwrap_or(i64::MAX));
+                // Numpy's order: where the bounds cross, the upper one is it.
+                let data: Vec<i64> = elements.iter().map(|&x| x.max(least).min(most)).collect();
+                one(super::cast::cast_to(&tensor(x.shape(), data)?, x.datatype())?)
+            }
             _ => Err(wrong_type(x)),
         }
     }))

@@ -48,7 +48,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-fn product<T: Float>(a: &Tensor, b: &Tensor) -> Result<Outputs, String> {
+pub(super) fn product<T: Float>(a: &Tensor, b: &Tensor) -> Result<Outputs, String> {
     let both = a.as_slice::<T>().zip(b.as_slice::<T>());
     let (left, right) = both.ok_or_else(|| format!("{} times {}", a.datatype(), b.datatype()))?;
     // A vector on the left is a row, on the right a column.

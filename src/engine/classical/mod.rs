@@ -5,8 +5,8 @@
 //! memory per row. `ZipMap`, which makes a map for every row, is left out as Triton does it: its output is the tensor of
 //! probabilities that it was given, a column a class, in the classes' order.
 //!
-//! Operators are those that the converters of the common estimators write; a graph with any other is not taken, and one
-//! without any of `ai.onnx.ml` is a neural network, which is not taken either.
+//! Operators are those that the converters of the common estimators write, and in `plain` those that engines for networks
+//! lack. A graph without any of `ai.onnx.ml` is a neural network: it is computed here only where no other engine does.
 //!
 //! Limits: [`ELEMENTS_MAX`] elements of any tensor, [`TARGETS_MAX`] outputs of an ensemble, and those of [`super::onnx`].
 
@@ -19,6 +19,7 @@ mod kernel;
 mod linear;
 mod matrix;
 mod operators;
+mod plain;
 mod plan;
 mod reduce;
 mod shaping;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::onnx::{Model, Outline, check_declared};
-use super::session::{Engine, Session};
+use super::session::{Engine, Fit, Session};
 use super::spec::{LoadSpec, NamedTensor};
 use plan::Plan;
 
@@ -52,7 +53,7 @@ impl Engine for Classical {
         format == "onnx"
     }
 
-    fn suits(&self, spec: &LoadSpec) -> Result<(), String> {
+    fn suits(&self, spec: &LoadSpec) -> Result<Fit, String> {
         let outline = Outline::of(&spec.bytes).map_err(|error| error.to_string())?;
         if outline.has_functions {
             return Err("the model brings functions of its own".to_owned());
@@ -61,10 +62,9 @@ impl Engine for Classical {
         if !unknown.is_empty() {
             return Err(format!("it has no {}", unknown.join(", ")));
         }
-        if !outline.operators.keys().any(|title| title.starts_with("ai.onnx.ml.")) {
-            return Err("the model has no operator of ai.onnx.ml".to_owned());
-        }
-        Ok(())
+        // A graph without them is a neural network: right here, and slower than in an engine for networks.
+        let is_classical = outline.operators.keys().any(|title| title.starts_with("ai.onnx.ml."));
+        Ok(if is_classical { Fit::Best } else { Fit::Able })
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {

@@ -3,13 +3,14 @@
 use smallvec::SmallVec;
 
 use super::attributes::Attributes;
+use super::plain::{self, Narrow};
 use super::{ELEMENTS_MAX, cast, elementwise, encode, features, kernel, linear, matrix, reduce, shaping, trees};
 use crate::base::{Datatype, Element, Tensor};
 
 /// What a node computes. The error is for people and does not name the node.
 pub(super) type Operator = Box<dyn Fn(Inputs<'_>) -> Result<Outputs, String> + Send + Sync>;
 pub(super) type Outputs = SmallVec<[Tensor; 2]>;
-type Build = fn(&Attributes<'_>) -> Result<Operator, String>;
+pub(super) type Build = fn(&Attributes<'_>) -> Result<Operator, String>;
 
 /// A node's inputs; None for one that is left out.
 #[derive(Clone, Copy)]
@@ -88,95 +89,103 @@ macro_rules! by_number {
 }
 pub(super) use by_number;
 
-const OPERATORS: &[(&str, Build)] = &[
-    ("ai.onnx.ml.ArrayFeatureExtractor", shaping::array_feature_extractor),
-    ("ai.onnx.ml.Binarizer", features::binarizer),
-    ("ai.onnx.ml.CategoryMapper", encode::category_mapper),
-    ("ai.onnx.ml.FeatureVectorizer", features::feature_vectorizer),
-    ("ai.onnx.ml.Imputer", features::imputer),
-    ("ai.onnx.ml.LabelEncoder", encode::label_encoder),
-    ("ai.onnx.ml.LinearClassifier", linear::classifier),
-    ("ai.onnx.ml.LinearRegressor", linear::regressor),
-    ("ai.onnx.ml.Normalizer", features::normalizer),
-    ("ai.onnx.ml.OneHotEncoder", encode::one_hot_encoder),
-    ("ai.onnx.ml.SVMClassifier", kernel::classifier),
-    ("ai.onnx.ml.SVMRegressor", kernel::regressor),
-    ("ai.onnx.ml.Scaler", features::scaler),
-    ("ai.onnx.ml.TreeEnsemble", trees::ensemble),
-    ("ai.onnx.ml.TreeEnsembleClassifier", trees::classifier),
-    ("ai.onnx.ml.TreeEnsembleRegressor", trees::regressor),
-    ("ai.onnx.ml.ZipMap", shaping::zip_map),
-    ("Abs", elementwise::abs),
-    ("Add", elementwise::add),
-    ("And", elementwise::and),
-    ("ArgMax", reduce::arg_max),
-    ("ArgMin", reduce::arg_min),
-    ("Cast", cast::cast),
-    ("Ceil", elementwise::ceil),
-    ("Clip", elementwise::clip),
-    ("Concat", shaping::concat),
-    ("Constant", shaping::constant),
-    ("ConstantOfShape", shaping::constant_of_shape),
-    ("Div", elementwise::div),
-    ("Equal", elementwise::equal),
-    ("Exp", elementwise::exp),
-    ("Expand", shaping::expand),
-    ("Flatten", shaping::flatten),
-    ("Floor", elementwise::floor),
-    ("Gather", shaping::gather),
-    ("Gemm", matrix::gemm),
-    ("Greater", elementwise::greater),
-    ("GreaterOrEqual", elementwise::greater_or_equal),
-    ("Identity", shaping::identity),
-    ("IsNaN", elementwise::is_nan),
-    ("Less", elementwise::less),
-    ("LessOrEqual", elementwise::less_or_equal),
-    ("Log", elementwise::log),
-    ("LpNormalization", reduce::lp_normalization),
-    ("MatMul", matrix::mat_mul),
-    ("Max", elementwise::max),
-    ("Mean", elementwise::mean),
-    ("Min", elementwise::min),
-    ("Mul", elementwise::mul),
-    ("Neg", elementwise::neg),
-    ("Not", elementwise::not),
-    ("Or", elementwise::or),
-    ("Pow", elementwise::pow),
-    ("Reciprocal", elementwise::reciprocal),
-    ("ReduceL1", reduce::l1),
-    ("ReduceL2", reduce::l2),
-    ("ReduceLogSumExp", reduce::log_sum_exp),
-    ("ReduceMax", reduce::max),
-    ("ReduceMean", reduce::mean),
-    ("ReduceMin", reduce::min),
-    ("ReduceProd", reduce::prod),
-    ("ReduceSum", reduce::sum),
-    ("ReduceSumSquare", reduce::sum_square),
-    ("Relu", elementwise::relu),
-    ("Reshape", shaping::reshape),
-    ("Shape", shaping::shape),
-    ("Sigmoid", elementwise::sigmoid),
-    ("Sign", elementwise::sign),
-    ("Slice", shaping::slice),
-    ("Softmax", reduce::softmax),
-    ("Sqrt", elementwise::sqrt),
-    ("Squeeze", shaping::squeeze),
-    ("Sub", elementwise::sub),
-    ("Sum", elementwise::sum),
-    ("Tanh", elementwise::tanh),
-    ("Transpose", shaping::transpose),
-    ("Unsqueeze", shaping::unsqueeze),
-    ("Where", elementwise::choose),
-    ("Xor", elementwise::xor),
+const OPERATORS: &[(&str, Build, Narrow)] = &[
+    ("ai.onnx.ml.ArrayFeatureExtractor", shaping::array_feature_extractor, Narrow::Known),
+    ("ai.onnx.ml.Binarizer", features::binarizer, Narrow::Known),
+    ("ai.onnx.ml.CategoryMapper", encode::category_mapper, Narrow::Known),
+    ("ai.onnx.ml.FeatureVectorizer", features::feature_vectorizer, Narrow::Known),
+    ("ai.onnx.ml.Imputer", features::imputer, Narrow::Known),
+    ("ai.onnx.ml.LabelEncoder", encode::label_encoder, Narrow::Known),
+    ("ai.onnx.ml.LinearClassifier", linear::classifier, Narrow::Known),
+    ("ai.onnx.ml.LinearRegressor", linear::regressor, Narrow::Known),
+    ("ai.onnx.ml.Normalizer", features::normalizer, Narrow::Known),
+    ("ai.onnx.ml.OneHotEncoder", encode::one_hot_encoder, Narrow::Known),
+    ("ai.onnx.ml.SVMClassifier", kernel::classifier, Narrow::Known),
+    ("ai.onnx.ml.SVMRegressor", kernel::regressor, Narrow::Known),
+    ("ai.onnx.ml.Scaler", features::scaler, Narrow::Known),
+    ("ai.onnx.ml.TreeEnsemble", trees::ensemble, Narrow::Known),
+    ("ai.onnx.ml.TreeEnsembleClassifier", trees::classifier, Narrow::Known),
+    ("ai.onnx.ml.TreeEnsembleRegressor", trees::regressor, Narrow::Known),
+    ("ai.onnx.ml.ZipMap", shaping::zip_map, Narrow::Known),
+    ("Abs", elementwise::abs, Narrow::Back),
+    ("Add", elementwise::add, Narrow::Back),
+    ("And", elementwise::and, Narrow::Known),
+    ("ArgMax", reduce::arg_max, Narrow::Stay),
+    ("ArgMin", reduce::arg_min, Narrow::Stay),
+    ("Cast", cast::cast, Narrow::Known),
+    ("Ceil", elementwise::ceil, Narrow::Back),
+    ("Clip", elementwise::clip, Narrow::Back),
+    ("Concat", shaping::concat, Narrow::Known),
+    ("Constant", shaping::constant, Narrow::Known),
+    ("ConstantOfShape", shaping::constant_of_shape, Narrow::Known),
+    ("Div", elementwise::div, Narrow::Back),
+    ("Equal", elementwise::equal, Narrow::Stay),
+    ("Exp", elementwise::exp, Narrow::Back),
+    ("Expand", shaping::expand, Narrow::Known),
+    ("Flatten", shaping::flatten, Narrow::Known),
+    ("Floor", elementwise::floor, Narrow::Back),
+    ("Gather", shaping::gather, Narrow::Known),
+    ("Gemm", matrix::gemm, Narrow::Back),
+    ("Greater", elementwise::greater, Narrow::Stay),
+    ("GreaterOrEqual", elementwise::greater_or_equal, Narrow::Stay),
+    ("Identity", shaping::identity, Narrow::Known),
+    ("IsNaN", elementwise::is_nan, Narrow::Stay),
+    ("Less", elementwise::less, Narrow::Stay),
+    ("LessOrEqual", elementwise::less_or_equal, Narrow::Stay),
+    ("Log", elementwise::log, Narrow::Back),
+    ("LpNormalization", reduce::lp_normalization, Narrow::Back),
+    ("MatMul", matrix::mat_mul, Narrow::Back),
+    ("Max", elementwise::max, Narrow::Back),
+    ("Mean", elementwise::mean, Narrow::Back),
+    ("Min", elementwise::min, Narrow::Back),
+    ("Mul", elementwise::mul, Narrow::Back),
+    ("Neg", elementwise::neg, Narrow::Back),
+    ("Not", elementwise::not, Narrow::Known),
+    ("Or", elementwise::or, Narrow::Known),
+    ("Pow", elementwise::pow, Narrow::Back),
+    ("Reciprocal", elementwise::reciprocal, Narrow::Back),
+    ("ReduceL1", reduce::l1, Narrow::Back),
+    ("ReduceL2", reduce::l2, Narrow::Back),
+    ("ReduceLogSum", reduce::log_sum, Narrow::Back),
+    ("ReduceLogSumExp", reduce::log_sum_exp, Narrow::Back),
+    ("ReduceMax", reduce::max, Narrow::Back),
+    ("ReduceMean", reduce::mean, Narrow::Back),
+    ("ReduceMin", reduce::min, Narrow::Back),
+    ("ReduceProd", reduce::prod, Narrow::Back),
+    ("ReduceSum", reduce::sum, Narrow::Back),
+    ("ReduceSumSquare", reduce::sum_square, Narrow::Back),
+    ("Relu", elementwise::relu, Narrow::Back),
+    ("Reshape", shaping::reshape, Narrow::Known),
+    ("Shape", shaping::shape, Narrow::Known),
+    ("Sigmoid", elementwise::sigmoid, Narrow::Back),
+    ("Sign", elementwise::sign, Narrow::Back),
+    ("Slice", shaping::slice, Narrow::Known),
+    ("Softmax", reduce::softmax, Narrow::Back),
+    ("Sqrt", elementwise::sqrt, Narrow::Back),
+    ("Squeeze", shaping::squeeze, Narrow::Known),
+    ("Sub", elementwise::sub, Narrow::Back),
+    ("Sum", elementwise::sum, Narrow::Back),
+    ("Tanh", elementwise::tanh, Narrow::Back),
+    ("Transpose", shaping::transpose, Narrow::Known),
+    ("Unsqueeze", shaping::unsqueeze, Narrow::Known),
+    ("Where", elementwise::choose, Narrow::Known),
+    ("Xor", elementwise::xor, Narrow::Known),
 ];
 
-/// How the operator `title` is prepared: `Name`, or `domain.Name`.
-pub(super) fn find(title: &str) -> Option<Build> {
-    OPERATORS.iter().find(|(known, _)| *known == title).map(|(_, build)| *build)
+fn find(title: &str) -> Option<(Build, Narrow)> {
+    let found = OPERATORS.iter().chain(plain::OPERATORS).find(|(known, ..)| *known == title);
+    found.map(|&(_, build, narrow)| (build, narrow))
 }
 
+/// What computes a node.
+pub(super) fn build(attributes: &Attributes<'_>) -> Result<Operator, String> {
+    let (build, narrow) = find(&attributes.node.title()).ok_or_else(|| "an unknown operator".to_owned())?;
+    Ok(plain::with(narrow, build(attributes)?))
+}
+
+/// Whether the operator `title` is computed here: `Name`, or `domain.Name`.
 pub(super) fn is_known(title: &str) -> bool {
-    find(title).is_some()
+    find(title).is_some() || plain::control::TITLES.contains(&title)
 }
 
 /// Whether a tensor holds texts.

@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 
 use super::attributes::Attributes;
 use super::operators::{self, Inputs, Operator};
+use super::plain::control;
 use crate::base::Tensor;
-use crate::engine::onnx::{Model, Node, decode};
+use crate::engine::onnx::{Graph, Model, Node, decode};
 
 /// A prepared graph. Values live in numbered places, of which one is filled once.
 pub(super) struct Plan {
@@ -50,8 +51,23 @@ impl<'a> Places<'a> {
 impl Plan {
     /// Prepares `model` for `inputs` and the computation of `outputs`. The error says which node is at fault.
     pub(super) fn prepare(model: &Model<'_>, inputs: &[&str], outputs: &[&str]) -> Result<Self, String> {
-        let graph = &model.graph;
-        let opset = |domain: &str| model.opsets.iter().find(|(given, _)| *given == domain).map_or(1, |(_, v)| *v);
+        let known = |name: &&str| {
+            let value = model.graph.inputs.iter().find(|value| value.name == *name);
+            value.map(|value| value.name).ok_or_else(|| format!("the file has no input {name}"))
+        };
+        let inputs = inputs.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+        Self::prepare_graph(&model.graph, &model.opsets, &inputs, outputs)
+    }
+
+    /// The same for a graph of a model with these operator sets. One that lies within another gets what it uses of that
+    /// one as inputs behind its own.
+    pub(super) fn prepare_graph<'a>(
+        graph: &Graph<'a>,
+        opsets: &[(&'a str, i64)],
+        inputs: &[&'a str],
+        outputs: &[&str],
+    ) -> Result<Self, String> {
+        let opset = |domain: &str| opsets.iter().find(|(given, _)| *given == domain).map_or(1, |(_, v)| *v);
         let mut places = Places::default();
         let mut constants: Vec<Option<Tensor>> = Vec::new();
         for tensor in &graph.initialisers {
@@ -63,8 +79,6 @@ impl Plan {
         }
         let mut plan = Self { constants: Vec::new(), steps: Vec::new(), inputs: Vec::new(), outputs: Vec::new() };
         for name in inputs {
-            let known = graph.inputs.iter().find(|value| value.name == *name);
-            let name = known.ok_or_else(|| format!("the file has no input {name}"))?.name;
             plan.inputs.push(places.add(name)?);
             constants.push(None);
         }
@@ -72,10 +86,15 @@ impl Plan {
             let node = &graph.nodes[at];
             let title = title(node, at);
             let failed = |what: String| format!("{title}: {what}");
-            let build = operators::find(&node.title()).ok_or_else(|| failed("an unknown operator".to_owned()))?;
-            let operator = build(&Attributes { node, opset: opset(node.domain) }).map_err(failed)?;
+            let attributes = Attributes { node, opset: opset(node.domain) };
+            let (operator, captured) = if node.domain.is_empty() && control::TITLES.contains(&node.operator) {
+                let within = control::prepare(&attributes, opsets).map_err(failed)?;
+                (within.operator, within.captured)
+            } else {
+                (operators::build(&attributes).map_err(failed)?, Vec::new())
+            };
             let place = |name: &&str| if name.is_empty() { None } else { places.by_name.get(name).copied() };
-            let from: SmallVec<_> = node.inputs.iter().map(place).collect();
+            let from: SmallVec<_> = node.inputs.iter().chain(&captured).map(place).collect();
             let mut to = SmallVec::new();
             for name in &node.outputs {
                 to.push(if name.is_empty() { None } else { Some(places.add(name)?) });
@@ -96,6 +115,11 @@ impl Plan {
         plan.constants = constants;
         plan.drop_unused();
         Ok(plan)
+    }
+
+    /// How many outputs it computes.
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs.len()
     }
 
     /// Leaves out steps that no wanted output needs, and notes where a value is needed for the last time.
@@ -196,7 +220,9 @@ fn in_order(nodes: &[Node<'_>], known: &Places<'_>) -> Result<Vec<usize>, String
     let mut waits_for = vec![0_usize; nodes.len()];
     let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (at, node) in nodes.iter().enumerate() {
-        for name in node.inputs.iter().filter(|name| !name.is_empty() && !known.by_name.contains_key(**name)) {
+        let captured = control::captured_by(node).map_err(|what| format!("{}: {what}", title(node, at)))?;
+        let used = node.inputs.iter().chain(&captured);
+        for name in used.filter(|name| !name.is_empty() && !known.by_name.contains_key(**name)) {
             let maker =
                 *made_by.get(name).ok_or_else(|| format!("{}: nothing makes its input {name}", title(node, at)))?;
             needed_by[maker].push(at);

@@ -1,7 +1,8 @@
 //! Many elements become one: along axes, or the place of the largest.
 
 use super::attributes::Attributes;
-use super::operators::{Operator, Outputs, axis_of, by_number, made, wrong_type};
+use super::cast::cast_to;
+use super::operators::{Operator, Outputs, axis_of, by_number, made, one, wrong_type};
 use super::transform;
 use crate::base::{Datatype, Element, Shape, Tensor};
 
@@ -16,6 +17,7 @@ enum Way {
     SumSquare,
     L1,
     L2,
+    LogSum,
     LogSumExp,
 }
 
@@ -52,7 +54,7 @@ fn reduce<T: Reducible>(x: &Tensor, axes: &[usize], way: Way) -> Result<(Shape, 
     let (shape, places) = places(x.shape(), axes);
     let count: usize = shape.iter().product();
     let each = elements.len().checked_div(count).unwrap_or(0);
-    if each == 0 && count > 0 && matches!(way, Way::Max | Way::Min | Way::Mean) {
+    if each == 0 && count > 0 && matches!(way, Way::Mean) {
         return Err(format!("nothing to reduce in shape {:?}", x.shape()));
     }
     let start = match way {
@@ -65,7 +67,7 @@ fn reduce<T: Reducible>(x: &Tensor, axes: &[usize], way: Way) -> Result<(Shape, 
     for (&element, &place) in elements.iter().zip(&places) {
         let (total, x) = (&mut totals[place], element.to());
         *total = match way {
-            Way::Sum | Way::Mean => *total + x,
+            Way::Sum | Way::Mean | Way::LogSum => *total + x,
             Way::Prod => *total * x,
             Way::SumSquare | Way::L2 => *total + x * x,
             Way::L1 => *total + x.abs(),
@@ -77,6 +79,7 @@ fn reduce<T: Reducible>(x: &Tensor, axes: &[usize], way: Way) -> Result<(Shape, 
     match way {
         Way::Mean => totals.iter_mut().for_each(|total| *total /= each as f64),
         Way::L2 => totals.iter_mut().for_each(|total| *total = total.sqrt()),
+        Way::LogSum => totals.iter_mut().for_each(|total| *total = total.ln()),
         Way::LogSumExp => {
             let mut sums = vec![0.0; count];
             for (&element, &place) in elements.iter().zip(&places) {
@@ -110,6 +113,11 @@ fn reduction(attributes: &Attributes<'_>, way: Way) -> Result<Operator, String> 
             [] => (0..rank).collect(),
             axes => axes.iter().map(|&axis| axis_of(axis, rank)).collect::<Result<_, _>>()?,
         };
+        // A truth is the larger of the two.
+        if x.datatype() == Datatype::Bool && matches!(way, Way::Max | Way::Min) {
+            let outputs = typed::<i32>(&cast_to(x, Datatype::Int32)?, &axes, way, keep)?;
+            return one(cast_to(&outputs[0], Datatype::Bool)?);
+        }
         by_number!(x.datatype(), typed(x, &axes, way, keep), Err(wrong_type(x)))
     }))
 }
@@ -124,7 +132,7 @@ macro_rules! reductions {
 
 reductions! {
     sum => Sum, mean => Mean, max => Max, min => Min, prod => Prod, sum_square => SumSquare, l1 => L1, l2 => L2,
-    log_sum_exp => LogSumExp
+    log_sum => LogSum, log_sum_exp => LogSumExp
 }
 
 /// Rows of an axis: how many lie before it, how long it is, how many elements lie behind.
@@ -203,8 +211,9 @@ pub(super) fn softmax(attributes: &Attributes<'_>) -> Result<Operator, String> {
     Ok(Box::new(move |inputs| {
         let x = inputs.at(0)?;
         // Before 13, everything from the axis on is one row.
-        if is_old && x.shape().len() != axis_of(axis, x.shape().len())? + 1 {
-            return Err("a softmax of operator set 12 and earlier over several dimensions".to_owned());
+        let is_flat = is_old && x.shape().len() != axis_of(axis, x.shape().len())? + 1;
+        if is_flat || x.datatype() != Datatype::Fp32 {
+            return one(super::plain::softmax_along(x, axis, is_flat)?);
         }
         along(x, axis, transform::softmax)
     }))

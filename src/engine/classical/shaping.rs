@@ -276,7 +276,7 @@ pub(super) fn gather(attributes: &Attributes<'_>) -> Result<Operator, String> {
 }
 
 /// `chosen` of `dim` columns of `width` elements each, for every one of `rows`.
-fn pick_columns(
+pub(super) fn pick_columns(
     x: &Tensor,
     shape: &[usize],
     rows: usize,

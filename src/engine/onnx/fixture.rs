@@ -51,7 +51,17 @@ pub(in crate::engine) enum Given {
 
 /// A node of `ai.onnx.ml`, called by its operator.
 pub(in crate::engine) fn node(operator: &str, inputs: &[&str], outputs: &[&str], given: &[(&str, Given)]) -> Message {
-    let mut node = Message::default().text(3, operator).text(4, operator).text(7, "ai.onnx.ml");
+    plain_node(operator, inputs, outputs, given).text(7, "ai.onnx.ml")
+}
+
+/// A node of ONNX's own set, called by its operator.
+pub(in crate::engine) fn plain_node(
+    operator: &str,
+    inputs: &[&str],
+    outputs: &[&str],
+    given: &[(&str, Given)],
+) -> Message {
+    let mut node = Message::default().text(3, operator).text(4, operator);
     for input in inputs {
         node = node.text(1, input);
     }
@@ -108,6 +118,7 @@ pub(in crate::engine) fn model(nodes: Vec<Message>, inputs: Vec<Message>, output
     for output in outputs {
         graph = graph.message(12, output);
     }
-    let opset = Message::default().text(1, "ai.onnx.ml").whole(2, 3);
-    Message::default().whole(1, 10).text(2, "a test").message(7, graph).message(8, opset).0
+    let opset = |domain: &str, version| Message::default().text(1, domain).whole(2, version);
+    let file = Message::default().whole(1, 10).text(2, "a test").message(7, graph);
+    file.message(8, opset("ai.onnx.ml", 3)).message(8, opset("", 20)).0
 }

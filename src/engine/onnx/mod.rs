@@ -14,7 +14,7 @@ mod tensors;
 mod wire;
 
 pub(super) use file::{Attribute, Graph, Model, Node, TensorData, Value, ValueKind};
-pub use outline::{Dimension, Outline, Port};
+pub use outline::{Dimension, Outline, Port, Signature};
 pub(super) use outline::{check_declared, elem_datatype};
 pub(super) use tensors::decode;
 

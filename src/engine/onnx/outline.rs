@@ -88,6 +88,23 @@ impl Outline {
     }
 }
 
+/// The inputs and outputs of a file, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// Every input.
+    pub inputs: Vec<TensorSpec>,
+    /// Every output.
+    pub outputs: Vec<TensorSpec>,
+}
+
+impl Outline {
+    /// Inputs and outputs as a declaration. The error names the one of which the file does not say enough.
+    pub fn signature(&self) -> Result<Signature, String> {
+        let all = |kind, ports: &[Port]| ports.iter().map(|port| port.declared(kind)).collect::<Result<Vec<_>, _>>();
+        Ok(Signature { inputs: all("input", &self.inputs)?, outputs: all("output", &self.outputs)? })
+    }
+}
+
 fn count(graph: &Graph<'_>, into: &mut BTreeMap<String, usize>, nodes: &mut usize, depth: usize) -> Result<(), Error> {
     let over = |most, of| Error::Limit { what: "the model".to_owned(), most, of };
     if depth > Limits::DEPTH {
@@ -135,6 +152,17 @@ impl Port {
             Dimension::Named(_) | Dimension::Free => -1,
         };
         Some(self.dimensions.as_ref()?.iter().map(size).collect())
+    }
+
+    fn declared(&self, kind: &str) -> Result<TensorSpec, String> {
+        let spec = |datatype, shape| TensorSpec { name: self.name.as_str().into(), datatype, shape };
+        if self.is_map {
+            // A map's tensor has a row a row, a column a class.
+            return Ok(spec(Datatype::Fp32, vec![-1, -1]));
+        }
+        let lacks = |what: &str| format!("the file does not say {what} of {kind} {}; declare it", self.name);
+        let datatype = self.datatype.ok_or_else(|| lacks("an element type that the protocol has"))?;
+        Ok(spec(datatype, self.shape().ok_or_else(|| lacks("how many dimensions"))?))
     }
 
     fn fits(&self, declared: &TensorSpec) -> bool {
@@ -193,7 +221,7 @@ mod tests {
     fn a_file_says_what_goes_in_what_comes_out_and_what_is_between() {
         let outline = Outline::of(&scaled(Vec::new())).unwrap();
         assert_eq!(outline.producer, "a test");
-        assert_eq!(outline.opsets, [("ai.onnx.ml".to_owned(), 3)]);
+        assert_eq!(outline.opsets, [("ai.onnx.ml".to_owned(), 3), (String::new(), 20)]);
         assert_eq!(outline.operators.into_iter().collect::<Vec<_>>(), [("ai.onnx.ml.Scaler".to_owned(), 1)]);
         let [input] = outline.inputs.as_slice() else { panic!("one input") };
         assert_eq!(

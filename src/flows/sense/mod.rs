@@ -269,7 +269,7 @@ async fn build(
     let features = signal::Features::new(&config.signal).map_err(wrong)?.names().len();
     let (mut scorer, mut problem, mut thresholds, mut scored) = (None, None, None, None);
     if let Some(wanted) = &config.model {
-        match scorer::find(wanted, &parts.models) {
+        match scorer::find(wanted, &parts.models).await {
             Ok(loaded) => {
                 thresholds = loaded.manifest.thresholds;
                 match Scorer::bind(wanted, &loaded, features, Arc::clone(&parts.clock)) {

@@ -9,6 +9,9 @@ use crate::engine::{Handle, NamedTensor};
 use crate::flows::models::{Loaded, Models, chain, normalisation};
 use crate::signal::Normaliser;
 
+/// A stream begins without scores rather than wait longer for its model.
+const LOADS_WITHIN: Duration = Duration::from_secs(60);
+
 /// What a model says of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Score {
@@ -151,7 +154,8 @@ impl Scorer {
     }
 }
 
-/// The stream's model, if it has one that serves.
-pub(super) fn find(config: &ModelConfig, models: &Models) -> Result<Arc<Loaded>, String> {
-    models.serving(config.name.as_str(), config.version).map_err(|error| error.to_string())
+/// The stream's model, if it has one that serves; loaded first, where it loads on request.
+pub(super) async fn find(config: &ModelConfig, models: &Arc<Models>) -> Result<Arc<Loaded>, String> {
+    let loaded = models.ready(config.name.as_str(), config.version, LOADS_WITHIN).await;
+    loaded.map_err(|error| error.to_string())
 }

@@ -16,7 +16,16 @@ struct Answer<'a> {
     model_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Fallback<'a>>,
     outputs: Vec<Output<'a>>,
+}
+
+/// That it was not computed by whom it should have been.
+#[derive(Serialize)]
+struct Fallback<'a> {
+    forebay_engine: &'a str,
+    forebay_fallback: &'a str,
 }
 
 #[derive(Serialize)]
@@ -42,6 +51,10 @@ pub(super) fn answer(inferred: &Inferred, id: Option<&str>, form: &Form) -> Resp
         model_name: &inferred.model,
         model_version: inferred.version.to_string(),
         id,
+        parameters: inferred
+            .fallback
+            .as_deref()
+            .map(|reason| Fallback { forebay_engine: &inferred.engine, forebay_fallback: reason }),
         outputs: outputs.collect(),
     };
     let mut body = serde_json::to_vec(&answer).expect("texts and numbers are always JSON");

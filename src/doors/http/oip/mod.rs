@@ -22,6 +22,8 @@ use super::door::Door;
 use super::health::status;
 use super::problem::Problem;
 use crate::flows::inference::Question;
+pub(in crate::doors::http) use models::may_manage;
+
 use answer::answer;
 use request::InferRequest;
 
@@ -90,7 +92,7 @@ async fn version_infer(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, OipProblem> {
-    let version = parse_version(&version)?;
+    let version = door.parts.inference.version(&model, &version)?;
     run(&door, model, Some(version), &headers, body).await
 }
 
@@ -117,11 +119,12 @@ async fn run(
             InferRequest::parse(&json, binary)?
         }
     };
-    let InferRequest { id, inputs, outputs, form, timeout } = request;
+    let InferRequest { id, inputs, outputs, form, timeout, priority } = request;
     // The engine gives up a little earlier than the door, so that its own word on it reaches the caller.
     let most = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
     let deadline = timeout.map_or(most, |timeout| timeout.min(most));
-    let inferred = door.parts.inference.infer(Question { model, version, inputs, outputs, deadline }).await?;
+    let question = Question { model, version, inputs, outputs, deadline, priority };
+    let inferred = door.parts.inference.infer(question).await?;
     Ok(answer(&inferred, id.as_deref(), &form))
 }
 
@@ -144,11 +147,4 @@ fn json_bytes(headers: &HeaderMap) -> Result<Option<usize>, Problem> {
     }
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", format!("{kind} is not an inference request"))
         .hint(format!("send application/json, or {BINARY} with binary data")))
-}
-
-fn parse_version(text: &str) -> Result<u32, Problem> {
-    text.parse().map_err(|_| {
-        Problem::new(StatusCode::NOT_FOUND, "no_model", format!("{text:?} is not a version"))
-            .hint("versions are whole numbers; GET /v2/models/{model} lists them")
-    })
 }

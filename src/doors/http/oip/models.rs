@@ -11,14 +11,14 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{OipProblem, Whole, parse_version};
+use super::{OipProblem, Whole};
 use crate::access::Principal;
 use crate::base::Datatype;
 use crate::doors::http::body::read_body;
 use crate::doors::http::door::Door;
 use crate::doors::http::health::status;
 use crate::doors::http::problem::Problem;
-use crate::flows::inference::{ModelMetadata, Served, TensorMetadata};
+use crate::flows::inference::{DynamicBatching, InferError, ModelMetadata, Served, TensorMetadata};
 use crate::flows::tally::Spent;
 
 pub(super) fn routes() -> Router<Arc<Door>> {
@@ -44,7 +44,7 @@ async fn metadata(State(door): Whole, Path(model): Path<String>) -> Answer {
 }
 
 async fn version_metadata(State(door): Whole, Path((model, version)): Path<(String, String)>) -> Answer {
-    let version = parse_version(&version)?;
+    let version = door.parts.inference.version(&model, &version)?;
     Ok(Json(describe(&door.parts.inference.metadata(&model, Some(version))?)).into_response())
 }
 
@@ -53,15 +53,16 @@ async fn model_ready(State(door): Whole, Path(model): Path<String>) -> Answer {
 }
 
 async fn version_ready(State(door): Whole, Path((model, version)): Path<(String, String)>) -> Answer {
-    let version = parse_version(&version)?;
+    let version = door.parts.inference.version(&model, &version)?;
     readiness(&door, &model, Some(version))
 }
 
 fn readiness(door: &Door, model: &str, version: Option<u32>) -> Answer {
-    let models = door.parts.query.models();
-    let mut known = models.iter().filter(|view| view.name == model && version.is_none_or(|v| view.version == v));
-    let Some(first) = known.next() else { return Err(no_model(model, version).into()) };
-    let serving = first.serving || known.any(|view| view.serving);
+    let serving = match door.parts.inference.metadata(model, version) {
+        Ok(_) => true,
+        Err(InferError::NotServing { .. }) => false,
+        Err(_) => return Err(no_model(model, version).into()),
+    };
     Ok((status(serving), Json(json!({ "name": model, "ready": serving }))).into_response())
 }
 
@@ -90,7 +91,7 @@ async fn config(State(door): Whole, Path(model): Path<String>) -> Answer {
 }
 
 async fn version_config(State(door): Whole, Path((model, version)): Path<(String, String)>) -> Answer {
-    let version = parse_version(&version)?;
+    let version = door.parts.inference.version(&model, &version)?;
     Ok(Json(configuration(&door.parts.inference.metadata(&model, Some(version))?)).into_response())
 }
 
@@ -104,7 +105,7 @@ fn configuration(model: &ModelMetadata) -> Value {
         let tensor = |t: &TensorMetadata| json!({ "name": t.name, "data_type": kind(t.datatype), "dims": t.shape });
         tensors.iter().map(tensor).collect()
     };
-    json!({
+    let mut config = json!({
         "name": model.name,
         "platform": model.platform,
         "backend": model.engine,
@@ -112,7 +113,12 @@ fn configuration(model: &ModelMetadata) -> Value {
         "input": tensors(&model.inputs),
         "output": tensors(&model.outputs),
         "default_model_filename": model.file,
-    })
+    });
+    if let Some(DynamicBatching { rows_max, delay_us }) = model.batching {
+        config["dynamic_batching"] =
+            json!({ "preferred_batch_size": [rows_max], "max_queue_delay_microseconds": delay_us });
+    }
+    config
 }
 
 async fn statistics(State(door): Whole, Path(model): Path<String>) -> Answer {
@@ -120,7 +126,7 @@ async fn statistics(State(door): Whole, Path(model): Path<String>) -> Answer {
 }
 
 async fn version_statistics(State(door): Whole, Path((model, version)): Path<(String, String)>) -> Answer {
-    let version = parse_version(&version)?;
+    let version = door.parts.inference.version(&model, &version)?;
     served(&door, Some(&model), Some(version))
 }
 
@@ -137,6 +143,10 @@ fn served(door: &Door, model: Option<&str>, version: Option<u32>) -> Answer {
 fn figures(served: &Served) -> Value {
     let counts = &served.counts;
     let none = Spent { count: counts.success.count, ns: 0 };
+    let batch = |(rows, spent): (&u64, &Spent)| {
+        let none = Spent { count: spent.count, ns: 0 };
+        json!({ "batch_size": rows, "compute_input": none, "compute_infer": spent, "compute_output": none })
+    };
     json!({
         "name": served.model,
         "version": served.version.to_string(),
@@ -151,7 +161,7 @@ fn figures(served: &Served) -> Value {
             "compute_infer": counts.compute,
             "compute_output": none,
         },
-        "batch_stats": [],
+        "batch_stats": counts.batches.iter().map(batch).collect::<Vec<_>>(),
     })
 }
 
@@ -178,7 +188,7 @@ async fn index(State(door): Whole, headers: HeaderMap, body: Body) -> Answer {
         let mut entry = json!({
             "name": view.name,
             "version": view.version.to_string(),
-            "state": if view.serving { "READY" } else { "UNAVAILABLE" },
+            "state": view.state_word(),
         });
         if let Some(problem) = &view.problem {
             entry["reason"] = problem.as_str().into();
@@ -208,7 +218,7 @@ async fn unload(State(door): Whole, Extension(who): Extension<Principal>, Path(m
     Ok(Json(json!({})).into_response())
 }
 
-fn may_manage(who: &Principal) -> Result<(), Problem> {
+pub(in crate::doors::http) fn may_manage(who: &Principal) -> Result<(), Problem> {
     if who.may_manage_models() {
         return Ok(());
     }
@@ -223,7 +233,13 @@ fn no_parameters(body: &[u8]) -> Result<(), Problem> {
         return Ok(());
     }
     let asked: Value = serde_json::from_slice(body).map_err(|error| bad(format!("not a load request: {error}")))?;
-    let given = asked.get("parameters").and_then(Value::as_object).and_then(|parameters| parameters.keys().next());
+    let Some(members) = asked.as_object() else {
+        return Err(bad("not a load request: expected an object, or no body".to_owned()));
+    };
+    if let Some(member) = members.keys().find(|key| *key != "parameters") {
+        return Err(bad(format!("not a load request: unknown field `{member}`")));
+    }
+    let given = members.get("parameters").and_then(Value::as_object).and_then(|parameters| parameters.keys().next());
     match given {
         None => Ok(()),
         Some(parameter) => Err(bad(format!("parameter {parameter:?} cannot be given with a request"))

@@ -53,6 +53,9 @@ struct RequestParameters {
     binary_data_output: bool,
     /// Microseconds that the caller waits.
     timeout: Option<u64>,
+    /// 1 is computed first, 9 last.
+    #[serde(default)]
+    priority: u64,
 }
 
 #[derive(Default, Deserialize)]
@@ -93,6 +96,7 @@ pub(super) struct InferRequest {
     pub(super) outputs: Vec<Wanted>,
     pub(super) form: Form,
     pub(super) timeout: Option<Duration>,
+    pub(super) priority: u64,
 }
 
 impl InferRequest {
@@ -114,7 +118,7 @@ impl InferRequest {
         };
         let outputs = raw.outputs.into_iter().map(wanted).collect::<Result<_, _>>()?;
         let timeout = raw.parameters.timeout.filter(|&micros| micros > 0).map(Duration::from_micros);
-        Ok(Self { id: raw.id, inputs, outputs, form, timeout })
+        Ok(Self { id: raw.id, inputs, outputs, form, timeout, priority: raw.parameters.priority })
     }
 
     /// A body that is nothing but the one input's elements, as the header's value 0 announces: the shape is the model's,
@@ -127,7 +131,7 @@ impl InferRequest {
         let tensor = raw_tensor(input, body).map_err(|what| bad(format!("input {:?}: {what}", input.name)))?;
         let inputs = vec![NamedTensor { name: input.name.clone(), tensor }];
         let form = Form { binary: true, each: Vec::new() };
-        Ok(Self { id: None, inputs, outputs: Vec::new(), form, timeout: None })
+        Ok(Self { id: None, inputs, outputs: Vec::new(), form, timeout: None, priority: 0 })
     }
 }
 
@@ -213,7 +217,7 @@ mod tests {
             {"name":"b","shape":[1],"datatype":"FP32","data":[0.5]},
             {"name":"c","shape":[1,2],"datatype":"BYTES","parameters":{"binary_data_size":9}}],
             "outputs":[{"name":"y","parameters":{"binary_data":false,"classification":3}},{"name":"z"}],
-            "parameters":{"binary_data_output":true,"timeout":1500}}"#;
+            "parameters":{"binary_data_output":true,"timeout":1500,"priority":3}}"#;
         let request = parse(json, b"\x01\x00\xff\xff\x01\x00\x00\x00x\x00\x00\x00\x00").unwrap();
         assert_eq!(numbers(&request.inputs[0].tensor), [1.0, -1.0]);
         assert_eq!(numbers(&request.inputs[1].tensor), [0.5]);
@@ -223,7 +227,7 @@ mod tests {
             (request.form.is_binary(0), request.form.is_binary(1), request.form.is_binary(2)),
             (false, true, true)
         );
-        assert_eq!(request.timeout, Some(Duration::from_micros(1500)));
+        assert_eq!((request.timeout, request.priority), (Some(Duration::from_micros(1500)), 3));
         assert_eq!(request.id.as_deref(), Some("7"));
     }
 

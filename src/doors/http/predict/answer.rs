@@ -11,6 +11,9 @@ struct Body<'a> {
     model_name: &'a str,
     model_version: String,
     engine: &'a str,
+    /// Why it was not computed by whom it should have been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'a str>,
     predictions: Vec<One<'a>>,
     timing: Timing<'a>,
 }
@@ -44,6 +47,7 @@ pub(super) fn answer(predicted: &Predicted) -> Response {
         model_name: &predicted.model,
         model_version: predicted.version.to_string(),
         engine: &predicted.engine,
+        fallback: predicted.fallback.as_deref(),
         predictions: predicted.predictions.iter().map(One).collect(),
         timing: Timing { total_us: predicted.total_us, waited_us: predicted.waited_us, steps: &predicted.laps },
     })

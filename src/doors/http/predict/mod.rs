@@ -43,10 +43,7 @@ async fn version_predict(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let version = version.parse().map_err(|_| {
-        Problem::new(StatusCode::NOT_FOUND, "no_model", format!("{version:?} is not a version"))
-            .hint("versions are whole numbers; GET /v2/models/{model} lists them")
-    })?;
+    let version = door.parts.predict.version(&model, &version)?;
     run(&door, &model, Some(version), &headers, body).await
 }
 
@@ -59,7 +56,9 @@ async fn predict_verb(State(door): Whole, Path(model): Path<String>, headers: He
 }
 
 async fn run(door: &Door, model: &str, version: Option<u32>, headers: &HeaderMap, body: Body) -> Answer {
-    let asked = door.parts.predict.ask(model, version)?;
+    // The story gives up a little earlier than the door, so that its own word on it reaches the caller.
+    let deadline = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
+    let asked = door.parts.predict.ask(model, version, deadline).await?;
     // Before the body is read: what cannot be is not sent.
     let form = Form::of(headers, asked.sources())?;
     let body = read_body(body, headers, door.config.body_max_bytes).await?;
@@ -72,8 +71,6 @@ async fn run(door: &Door, model: &str, version: Option<u32>, headers: &HeaderMap
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "prediction", "failed to take the body apart")
         })??
     };
-    // The story gives up a little earlier than the door, so that its own word on it reaches the caller.
-    let deadline = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
     let predicted = door.parts.predict.predict(asked, instances, deadline).await?;
     Ok(answer::answer(&predicted))
 }

@@ -1,10 +1,15 @@
 //! `forebay doctor`
 
+mod accelerators;
+mod delegates;
+
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use serde::Serialize;
 
 use super::{note, say};
 use crate::app::config::{Loaded, Overrides};
@@ -14,14 +19,36 @@ use crate::engine;
 /// Syncs of the disk that are measured.
 const SYNCS: usize = 32;
 
+/// What was found about one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// It works.
+    Ok,
+    /// It is not there, and nothing needs it.
+    Absent,
+    /// Something needs it and it does not work.
+    Bad,
+}
+
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+struct Finding {
+    state: State,
+    what: &'static str,
+    text: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
 /// Looks at this machine. Changes nothing but a probe file on the state folder's disk, which it removes.
-pub(crate) fn run(config: &Path, overrides: &Overrides) -> ExitCode {
+pub(crate) fn run(config: &Path, overrides: &Overrides, json: bool) -> ExitCode {
     let loaded = Loaded::read(config, overrides);
     let clock = SystemClock::new();
-    let mut fine = true;
-    let mut line = |good: bool, what: &str, text: String| {
-        fine &= good;
-        say(format_args!("{} {what:<8} {text}", if good { "ok " } else { "BAD" }));
+    let mut findings = Vec::new();
+    let mut line = |good: bool, what: &'static str, text: String| {
+        findings.push(Finding { state: if good { State::Ok } else { State::Bad }, what, text, advice: None });
     };
     match &loaded {
         Ok(loaded) => line(true, "config", loaded.file.clone()),
@@ -53,13 +80,32 @@ pub(crate) fn run(config: &Path, overrides: &Overrides) -> ExitCode {
         }
         port("http", loaded.config.http.address, &mut line);
     }
-    if let Err(diagnosis) = &loaded {
-        note(diagnosis);
+    findings.extend(delegates::findings(loaded.as_ref().ok().and_then(|loaded| loaded.config.delegate.as_ref())));
+    findings.extend(accelerators::findings(Path::new("/")));
+    let fine = findings.iter().all(|finding| finding.state != State::Bad);
+    if json {
+        let problem = loaded.as_ref().err().map(ToString::to_string);
+        say(serde_json::json!({ "fine": fine, "findings": findings, "problem": problem }));
+    } else {
+        for Finding { state, what, text, advice } in &findings {
+            let mark = match state {
+                State::Ok => "ok ",
+                State::Absent => "-- ",
+                State::Bad => "BAD",
+            };
+            say(format_args!("{mark} {what:<8} {text}"));
+            if let Some(advice) = advice {
+                say(format_args!("             {advice}"));
+            }
+        }
+        if let Err(diagnosis) = &loaded {
+            note(diagnosis);
+        }
     }
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn machine(line: &mut impl FnMut(bool, &str, String)) {
+fn machine(line: &mut impl FnMut(bool, &'static str, String)) {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -74,7 +120,7 @@ fn machine(line: &mut impl FnMut(bool, &str, String)) {
 }
 
 /// Measures how long the disk takes to make a small write durable: what every acknowledgement waits for.
-fn disk(state_dir: &Path, clock: &dyn Clock, line: &mut impl FnMut(bool, &str, String)) {
+fn disk(state_dir: &Path, clock: &dyn Clock, line: &mut impl FnMut(bool, &'static str, String)) {
     // A folder that is not there yet will be made on the same disk as the nearest one that is.
     let absolute = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
     let folder = absolute.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
@@ -118,7 +164,7 @@ fn disk(state_dir: &Path, clock: &dyn Clock, line: &mut impl FnMut(bool, &str, S
     }
 }
 
-fn port(door: &str, address: SocketAddr, line: &mut impl FnMut(bool, &str, String)) {
+fn port(door: &'static str, address: SocketAddr, line: &mut impl FnMut(bool, &'static str, String)) {
     match TcpListener::bind(address) {
         Ok(_) => line(true, door, format!("{address} is free")),
         Err(error) => {
