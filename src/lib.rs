@@ -20,6 +20,7 @@ pub mod inbox;
 pub mod outbox;
 pub mod rules;
 pub mod signal;
+pub mod transform;
 pub mod uplink;
 
 // Tier 3, stories: the order of steps, nothing else.

@@ -60,7 +60,8 @@ case $what in
     python paho-mqtt==2.1.0 datasketches==5.2.0 numpy==2.4.6 tritonclient==2.73.0 grpcio==1.85.1 \
       protobuf==6.33.6 geventhttpclient==2.6.1 aiohttp==3.14.5 python-rapidjson==1.25 \
       pandas==2.3.3 onnx==1.23.2 onnxruntime==1.28.0 scikit-learn==1.9.1 skl2onnx==1.20.0 onnxmltools==1.16.0 \
-      xgboost-cpu==3.2.0 lightgbm==4.7.0 schemathesis==4.32.5 kserve==0.21.0
+      xgboost-cpu==3.2.0 lightgbm==4.7.0 schemathesis==4.32.5 kserve==0.21.0 \
+      scipy==1.17.1 pillow==13.0.0 tokenizers==0.23.3
     # Intel's provider for a delegate is made for this architecture only.
     if [ "$(uname -m)" = x86_64 ]; then python onnxruntime-ep-openvino==1.8.1; fi
     node_tests

@@ -26,6 +26,7 @@ use crate::flows::board::{Alert, Board};
 use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
 use crate::flows::models::Models;
+use crate::flows::predict::Predict;
 use crate::flows::query::{self, LinkWatch, Query};
 use crate::flows::raw::Raw;
 use crate::flows::repository::Repository;
@@ -186,6 +187,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         history,
         catalog,
         engine,
+        predict,
         delegate,
         access,
         broker,
@@ -366,6 +368,8 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         requests
     });
     let inference = Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock)));
+    let predict = Arc::new(Predict::new(Arc::clone(&inference), Arc::clone(&clock), predict));
+    predict.metrics().register(&mut registry);
     let repository = Arc::new(Repository::new(models, catalog));
     #[cfg(feature = "grpc")]
     let grpc = grpc.map(|(listener, config)| {
@@ -385,6 +389,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             intake: Arc::new(Intake::new(sense)),
             raw,
             inference,
+            predict,
             repository,
             access,
             registry: Arc::new(Mutex::new(registry)),

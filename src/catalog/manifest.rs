@@ -31,6 +31,22 @@ pub struct Manifest {
     pub quality: Table,
     /// `[[golden]]`: samples that an engine must reproduce before the model serves.
     pub golden: Vec<Golden>,
+    /// `[[file]]`: what else belongs to the model, such as a tokenizer or a list of labels.
+    pub files: Vec<FileEntry>,
+    /// `[predict]`: how a picture, a text or a record becomes the inputs, and the outputs an answer. The room that does it
+    /// reads it.
+    pub predict: Option<Table>,
+}
+
+/// `[[file]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// A plain name in the manifest's folder.
+    pub name: String,
+    /// SHA-256 of its bytes in hex.
+    #[serde(deserialize_with = "digest")]
+    pub sha256: Digest,
 }
 
 /// `[model]`.
@@ -74,6 +90,44 @@ pub struct Port {
     /// Unit of the elements.
     #[serde(default)]
     pub unit: Option<String>,
+    /// What its elements are called, in their order: the classes of a classifier.
+    #[serde(default)]
+    pub labels: Option<Labels>,
+}
+
+/// `labels`: a list, or the name of a `[[file]]` with one on each line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Labels {
+    /// In the manifest itself.
+    Listed(Vec<String>),
+    /// In that file.
+    File(String),
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListOrFile;
+        impl<'de> de::Visitor<'de> for ListOrFile {
+            type Value = Labels;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of labels, or the name of a [[file]] with one on each line")
+            }
+
+            fn visit_str<E: de::Error>(self, file: &str) -> Result<Labels, E> {
+                Ok(Labels::File(file.to_owned()))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Labels, A::Error> {
+                let mut labels = Vec::new();
+                while let Some(label) = seq.next_element()? {
+                    labels.push(label);
+                }
+                Ok(Labels::Listed(labels))
+            }
+        }
+        deserializer.deserialize_any(ListOrFile)
+    }
 }
 
 /// `[training]`: one number a feature, or one for a single series.

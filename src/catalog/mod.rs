@@ -9,7 +9,7 @@
 //! Never here: running a model, fetching one, or following a path or link out of the models folder.
 //!
 //! Limits: manifest 1 MiB, model file `model_bytes_max`, 1024 models, 256 versions each, 64 inputs and outputs, golden
-//! files of 64 MiB together.
+//! files of 64 MiB together, 16 other files (tokenizers, labels) of 32 MiB.
 
 mod aliases;
 mod config;
@@ -26,7 +26,7 @@ mod values;
 pub use aliases::{AliasError, Aliases, DEFAULT};
 pub use config::{Config, ModelConfig};
 pub use golden::{Golden, GoldenFile, GoldenValue};
-pub use manifest::{About, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
+pub use manifest::{About, FileEntry, Labels, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
 pub use model::{Error, Model};
 pub use parse::ManifestError;
 pub use scan::{Catalog, Problem};

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::golden::GoldenFile;
-use super::manifest::Manifest;
+use super::manifest::{FileEntry, Manifest};
 use super::npy;
 use crate::base::{Digest, Tensor};
 
 /// Most bytes of a version's golden files together.
 pub(super) const GOLDEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A tokenizer with a large vocabulary has 17 MB.
+pub(super) const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Why a model's bytes cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,8 @@ pub struct Model {
     pub folder: PathBuf,
     /// Size of the model file in bytes.
     pub size_bytes: u64,
+    /// Where the files of `[[file]]` are, in its order.
+    pub(super) beside: Vec<PathBuf>,
     pub(super) file: PathBuf,
     pub(super) bytes_max: u64,
 }
@@ -86,6 +91,23 @@ impl Model {
         agree(&self.file, self.manifest.model.sha256, Digest::of(&bytes))?;
         Ok(bytes)
     }
+
+    /// The bytes of a file that the manifest lists in `[[file]]`, whose digest is the manifest's. None if it lists no such
+    /// file. Reads the disk: not for an async thread.
+    pub fn read_file(&self, name: &str) -> Option<Result<Vec<u8>, Error>> {
+        let (entry, place) = self.manifest.files.iter().zip(&self.beside).find(|(entry, _)| entry.name == name)?;
+        Some(read_entry(place, entry))
+    }
+}
+
+fn read_entry(path: &Path, entry: &FileEntry) -> Result<Vec<u8>, Error> {
+    let (file, _) = open_regular(path, FILE_BYTES_MAX)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    agree(path, entry.sha256, Digest::of(&bytes))?;
+    Ok(bytes)
 }
 
 impl Model {

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::config::Config;
-use super::manifest::Manifest;
-use super::model::{Model, open_regular, resolve, verify};
+use super::manifest::{FileEntry, Manifest};
+use super::model::{FILE_BYTES_MAX, Model, open_regular, resolve, verify};
 use super::scan::{MAX_MANIFEST_BYTES, Problem};
 use crate::base::{Digest, Name};
 
@@ -167,17 +167,22 @@ impl Reader<'_> {
             return Ok(());
         }
         let (name, version) = (about.name.clone(), about.version);
-        let read = match files.get(about.file.as_str()) {
-            None => Err(format!("no layer is called {:?}, the model's file", about.file)),
-            Some(layer) if unpacked(&layer.media_type) => self.model_file(layer, about.sha256),
-            Some(layer) => {
-                Err(format!("layer {:?} is {}, and only plain files are read", about.file, layer.media_type))
-            }
+        let plain = |file: &str, sha256, what: &str, most| match files.get(file) {
+            None => Err(format!("no layer is called {file:?}, {what}")),
+            Some(layer) if unpacked(&layer.media_type) => self.plain_file(layer, sha256, most),
+            Some(layer) => Err(format!("layer {file:?} is {}, and only plain files are read", layer.media_type)),
         };
+        let read = plain(&about.file, about.sha256, "the model's file", self.config.model_bytes_max);
+        let other = |entry: &FileEntry| {
+            let read = plain(&entry.name, entry.sha256, "a file of [[file]]", FILE_BYTES_MAX);
+            read.map(|(place, _)| place)
+        };
+        let beside = manifest.files.iter().map(other).collect::<Result<Vec<_>, _>>();
+        let read = read.and_then(|(file, size_bytes)| Ok((file, size_bytes, beside?)));
         match read {
-            Ok((file, size_bytes)) => {
+            Ok((file, size_bytes, beside)) => {
                 let (folder, bytes_max) = (self.folder.to_owned(), self.config.model_bytes_max);
-                self.found.models.push(Model { manifest, folder, size_bytes, file, bytes_max });
+                self.found.models.push(Model { manifest, folder, size_bytes, file, beside, bytes_max });
                 Ok(())
             }
             Err(what) => {
@@ -193,11 +198,11 @@ impl Reader<'_> {
         Manifest::parse(&text).map_err(|error| format!("{MANIFEST}: {error}"))
     }
 
-    fn model_file(&self, layer: &Descriptor, declared: Digest) -> Result<(PathBuf, u64), String> {
+    fn plain_file(&self, layer: &Descriptor, declared: Digest, most: u64) -> Result<(PathBuf, u64), String> {
         if digest(layer)? != declared {
             return Err(format!("its file has {}, {MANIFEST} says {declared}", short(&layer.digest)));
         }
-        let file = self.blob(layer, self.config.model_bytes_max)?;
+        let file = self.blob(layer, most)?;
         Ok((file, layer.size))
     }
 

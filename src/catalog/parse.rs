@@ -6,11 +6,12 @@ use serde::Deserialize;
 use toml::{Spanned, Table};
 
 use super::golden::Golden;
-use super::manifest::{About, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
+use super::manifest::{About, FileEntry, Labels, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
 use super::serving::Serving;
 
 const MAX_PORTS: usize = 64;
 const MAX_DIMS: usize = 8;
+const MAX_FILES: usize = 16;
 /// Elements of the fixed dimensions together: 64 MiB of 32-bit floats.
 const MAX_ELEMENTS: i64 = 1 << 24;
 
@@ -44,6 +45,9 @@ struct Raw {
     quality: Table,
     #[serde(default)]
     golden: Vec<Spanned<Golden>>,
+    #[serde(default)]
+    file: Vec<Spanned<FileEntry>>,
+    predict: Option<Table>,
 }
 
 type Wrong = (Range<usize>, String);
@@ -87,8 +91,52 @@ fn checked(raw: Raw) -> Result<Manifest, Wrong> {
     let serving = raw.serving.map(checked_serving).transpose()?.unwrap_or_default();
     let golden =
         raw.golden.into_iter().map(|golden| checked_golden(golden, &inputs, &outputs)).collect::<Result<_, _>>()?;
-    let (provenance, quality) = (raw.provenance, raw.quality);
-    Ok(Manifest { model, inputs, outputs, training, normalise, thresholds, serving, provenance, quality, golden })
+    let files = files(raw.file, &model.file)?;
+    for port in inputs.iter().chain(&outputs) {
+        if let Some(Labels::File(name)) = &port.labels
+            && !files.iter().any(|file| file.name == *name)
+        {
+            return wrong(format!(
+                "{} has its labels in {name:?}: list that file in [[file]] with its sha256",
+                port.name
+            ));
+        }
+    }
+    let (provenance, quality, predict) = (raw.provenance, raw.quality, raw.predict);
+    Ok(Manifest {
+        model,
+        inputs,
+        outputs,
+        training,
+        normalise,
+        thresholds,
+        serving,
+        provenance,
+        quality,
+        golden,
+        files,
+        predict,
+    })
+}
+
+fn files(given: Vec<Spanned<FileEntry>>, model_file: &str) -> Result<Vec<FileEntry>, Wrong> {
+    let mut files: Vec<FileEntry> = Vec::new();
+    for file in given {
+        let (span, file) = (file.span(), file.into_inner());
+        let name = &file.name;
+        let message = if !plain_file_name(name) {
+            format!("{name:?} must be the plain name of a file beside the manifest, without slashes")
+        } else if name == model_file || files.iter().any(|other| other.name == *name) {
+            format!("file {name} stands twice")
+        } else if files.len() == MAX_FILES {
+            format!("a model has at most {MAX_FILES} other files")
+        } else {
+            files.push(file);
+            continue;
+        };
+        return Err((span, message));
+    }
+    Ok(files)
 }
 
 fn plain_file_name(file: &str) -> bool {
@@ -244,6 +292,10 @@ times = ["a", "b"]
 [[golden]]
 input = [1, 2.5, 3]
 score = 0.5
+
+[[file]]
+name = "labels.txt"
+sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 "#;
 
     fn numbers(value: &GoldenValue) -> &[f64] {
@@ -304,6 +356,7 @@ score = 0.5
             datatype: crate::base::Datatype::Fp32,
             shape: shape.to_vec(),
             unit: None,
+            labels: None,
         };
         let golden = || manifest.golden[0].clone();
         let fitted = golden().fitted(&[port("w", &[-1, 3])], &[port("score", &[-1, 1])]).unwrap();
@@ -339,6 +392,10 @@ score = 0.5
             ("[provenance]", "[serving]\nbatch_rows_max = 0\n[provenance]", 35, "at least 1"),
             ("[provenance]", "[serving]\nidle_unload = 3\n[provenance]", 36, "unknown field `idle_unload`"),
             ("[provenance]", "[provenance", 35, ""),
+            ("name = \"labels.txt\"", "name = \"../labels.txt\"", 46, "plain name"),
+            ("name = \"labels.txt\"", "name = \"model.onnx\"", 46, "stands twice"),
+            ("unit = \"degC\"", "labels = \"names.txt\"", 2, "list that file in [[file]]"),
+            ("unit = \"degC\"", "labels = 7", 14, "a list of labels"),
         ] {
             let error = refused(from, to);
             assert_eq!((error.line, error.message.contains(message)), (line, true), "{to}: {error}");

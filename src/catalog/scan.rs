@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::manifest::Manifest;
-use super::model::{Error, GOLDEN_BYTES_MAX, Model, open_regular, resolve, verify};
+use super::model::{Error, FILE_BYTES_MAX, GOLDEN_BYTES_MAX, Model, open_regular, resolve, verify};
 use super::oci;
 use super::parse::ManifestError;
 use crate::base::Name;
@@ -241,7 +241,14 @@ fn read_model(config: &Config, root: &Path, path: &Path, name: &Name, version: u
             Err(error) => return Err(from_error(&beside, &error)),
         }
     }
-    Ok(Model { manifest, folder, size_bytes, file, bytes_max: config.model_bytes_max })
+    let mut beside = Vec::new();
+    for entry in &manifest.files {
+        let path = folder.join(&entry.name);
+        let real = resolve(root, &path).map_err(|error| from_error(&path, &error))?;
+        verify(&real, entry.sha256, FILE_BYTES_MAX).map_err(|error| from_error(&path, &error))?;
+        beside.push(real);
+    }
+    Ok(Model { manifest, folder, size_bytes, file, beside, bytes_max: config.model_bytes_max })
 }
 
 fn read_manifest(root: &Path, path: &Path) -> Result<Manifest, Box<Problem>> {
@@ -272,7 +279,7 @@ fn from_error(path: &Path, error: &Error) -> Box<Problem> {
         }
         Error::Digest { expected, found, .. } => (
             format!("has SHA-256 {found}, the manifest says {expected}"),
-            "fetch the model again, or correct the manifest's sha256 if the change was meant",
+            "fetch the model again, or correct the sha256 in the manifest if the change was meant",
         ),
         Error::Golden { what, .. } => (what.clone(), "write it with numpy.save"),
     };
@@ -421,6 +428,24 @@ mod tests {
         let flat = Folder::new();
         flat.put("press/manifest.toml", manifest("press", 1, b"weights").as_bytes());
         assert!(flat.problem().contains("move it with its model file"));
+    }
+
+    #[test]
+    fn a_file_beside_the_model_is_handed_out_as_its_manifest_describes_it() {
+        let folder = Folder::new();
+        folder.put("press/1/model.onnx", b"weights");
+        folder.put("press/1/labels.txt", b"good\nbad\n");
+        let listed = format!("[[file]]\nname = \"labels.txt\"\nsha256 = \"{}\"\n", Digest::of(b"good\nbad\n"));
+        let text = manifest("press", 1, b"weights") + &listed;
+        folder.put("press/1/manifest.toml", text.as_bytes());
+        let catalog = folder.scan();
+        assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
+        let model = catalog.model("press", None).unwrap();
+        assert_eq!(model.read_file("labels.txt").unwrap().unwrap(), b"good\nbad\n");
+        assert!(model.read_file("model.onnx").is_none());
+        folder.put("press/1/labels.txt", b"bad\ngood\n");
+        assert!(matches!(model.read_file("labels.txt"), Some(Err(Error::Digest { .. }))));
+        assert!(folder.problem().starts_with("press/1/labels.txt: has SHA-256"));
     }
 
     #[test]

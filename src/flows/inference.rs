@@ -194,11 +194,34 @@ impl Inference {
         let started = self.clock.since_boot();
         let loaded = self.models.ready(&question.model, question.version, question.deadline).await?;
         let picks = picks(&loaded, &question.outputs)?;
-        let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
-        let terms = engine::Terms { timeout: Some(left), priority: question.priority };
-        let took = || self.clock.since_boot().saturating_sub(started);
         let inputs = question.inputs.into_iter();
         let inputs: Vec<_> = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
+        let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
+        let terms = engine::Terms { timeout: Some(left), priority: question.priority };
+        let outputs = self.run(&loaded, inputs, terms, started).await?;
+        answer(&loaded, &outputs, &picks)
+    }
+
+    /// A version that can be asked, loaded first where it loads on request; without a version that of the alias `default`,
+    /// or the newest that serves. Waits at most `patience`.
+    pub(super) async fn ready(
+        &self,
+        model: &str,
+        version: Option<u32>,
+        patience: Duration,
+    ) -> Result<Arc<Loaded>, InferError> {
+        Ok(self.models.ready(model, version, patience).await?)
+    }
+
+    /// Asks this version, and counts it as a request of `started`, since boot.
+    pub(super) async fn run(
+        &self,
+        loaded: &Loaded,
+        inputs: Vec<engine::NamedTensor>,
+        terms: engine::Terms,
+        started: Duration,
+    ) -> Result<engine::Outputs, InferError> {
+        let took = || self.clock.since_boot().saturating_sub(started);
         let batch = inputs.first().and_then(|input| input.tensor.shape().first()).map_or(1, |&batch| batch as u64);
         match loaded.handle.infer_on(inputs, terms).await {
             Ok(outputs) => {
@@ -210,7 +233,7 @@ impl Inference {
                     leads: outputs.run.leads,
                 };
                 loaded.tally.answered(batch, took(), ran, self.clock.wall_ms());
-                answer(&loaded, &outputs, &picks)
+                Ok(outputs)
             }
             Err(error) => {
                 loaded.tally.failed(took(), self.clock.wall_ms());
@@ -294,9 +317,11 @@ fn answer(
         let engine::NamedTensor { name, tensor } = outputs.tensors[at].clone();
         let tensor = match classes {
             None => tensor,
-            Some(classes) => classify(&tensor, classes, &[]).ok_or_else(|| InferError::Shape {
-                detail: format!("output {name} is BYTES, which cannot be classified; leave out `classification`"),
-            })?,
+            Some(classes) => {
+                classify(&tensor, classes, loaded.predictor.labels(at)).ok_or_else(|| InferError::Shape {
+                    detail: format!("output {name} is BYTES, which cannot be classified; leave out `classification`"),
+                })?
+            }
         };
         Ok::<_, InferError>(NamedTensor { name: name.to_string(), tensor })
     };

@@ -1,11 +1,12 @@
-//! A model of the catalog in the engine's words.
+//! A model of the catalog in the engine's words, and in those of its steps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::Tensor;
-use crate::catalog::{self, GoldenValue, Manifest, Model, Port};
+use crate::catalog::{self, GoldenValue, Labels, Manifest, Model, Port};
 use crate::engine::{LoadSpec, NamedTensor, Outline, Sample, TensorSpec};
+use crate::transform::{self, Plan};
 
 /// Why a model cannot even be given to an engine.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,20 @@ pub enum LoadSpecError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// Why a model's steps cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A file beside the model.
+    #[error("{0}")]
+    File(String),
+    /// What the model takes and gives is not to be had.
+    #[error(transparent)]
+    Signature(#[from] LoadSpecError),
+    /// A step.
+    #[error(transparent)]
+    Steps(#[from] transform::Error),
 }
 
 /// What the engine needs to load `model`. Reads its files and checks their digests: not for an async thread.
@@ -66,6 +81,53 @@ pub fn load_spec(model: &Model) -> Result<LoadSpec, LoadSpecError> {
     })
 }
 
+/// The names of the elements of `port`, from the manifest or from their file. Reads the disk.
+pub(super) fn labels(model: &Model, port: &Port) -> Result<Vec<String>, String> {
+    let name = match &port.labels {
+        None => return Ok(Vec::new()),
+        Some(Labels::Listed(labels)) => return Ok(labels.clone()),
+        Some(Labels::File(name)) => name,
+    };
+    let bytes = read(model, name)?;
+    let text = String::from_utf8(bytes).map_err(|_| format!("labels of {}: {name} is not UTF-8", port.name))?;
+    Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
+}
+
+fn read(model: &Model, name: &str) -> Result<Vec<u8>, String> {
+    match model.read_file(name) {
+        None => Err(format!("{name:?} is not in the manifest: list it in [[file]] with its sha256")),
+        Some(read) => read.map_err(|error| super::models::chain(&error)),
+    }
+}
+
+/// The steps of `[predict]`, checked against what the model takes and gives; None if there is no such table. Reads files
+/// beside the model: not for an async thread.
+pub fn plan_of(model: &Model) -> Result<Option<Plan>, PlanError> {
+    let manifest = &model.manifest;
+    if manifest.predict.is_none() || !(manifest.inputs.is_empty() || manifest.outputs.is_empty()) {
+        return plan(model, manifest);
+    }
+    let bytes = model.read().map_err(LoadSpecError::from)?;
+    plan(model, &with_signature(manifest, &bytes)?)
+}
+
+/// The same by a manifest that has all inputs and outputs.
+pub(super) fn plan(model: &Model, manifest: &Manifest) -> Result<Option<Plan>, PlanError> {
+    let Some(table) = &manifest.predict else { return Ok(None) };
+    let port = |port: &Port| {
+        Ok(transform::Port {
+            name: port.name.clone(),
+            datatype: port.datatype,
+            shape: port.shape.clone(),
+            labels: labels(model, port).map_err(PlanError::File)?,
+            unit: port.unit.clone(),
+        })
+    };
+    let ports = |ports: &[Port]| ports.iter().map(port).collect::<Result<Vec<_>, PlanError>>();
+    let (inputs, outputs) = (ports(&manifest.inputs)?, ports(&manifest.outputs)?);
+    Ok(Some(Plan::build(table, &inputs, &outputs, &|name| read(model, name))?))
+}
+
 /// The manifest with the inputs and outputs that it leaves to the model file.
 fn with_signature(manifest: &Manifest, bytes: &[u8]) -> Result<Manifest, LoadSpecError> {
     let mut manifest = manifest.clone();
@@ -93,6 +155,7 @@ pub(super) fn fill(manifest: &mut Manifest, inputs: &[TensorSpec], outputs: &[Te
                 datatype: spec.datatype,
                 shape: spec.shape.clone(),
                 unit: None,
+                labels: None,
             };
             *ports = specs.iter().map(port).collect();
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::load_spec::{fill, load_spec};
+use super::predict::Predictor;
 use super::slot::{Slot, State, serving};
 use super::tally::Tally;
 use crate::base::{Clock, Name};
@@ -27,6 +28,8 @@ pub struct Loaded {
     pub handle: Handle,
     /// What it served.
     pub tally: Arc<Tally>,
+    /// How pictures, texts and records become its inputs, and what its outputs mean.
+    pub predictor: Predictor,
 }
 
 /// One version of a model as people see it.
@@ -563,15 +566,17 @@ fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refu
     let how = serving(&slot.how);
     pool.has_room(&slot.title(), model.size_bytes, &how)?;
     let spec = load_spec(model).map_err(|error| Refusal { reason: chain(&error), no_room: false, may_pass: false })?;
-    let handle = pool.load_as(&spec, &how)?;
     let mut manifest = model.manifest.clone();
-    fill(&mut manifest, handle.inputs(), handle.outputs());
+    fill(&mut manifest, &spec.inputs, &spec.outputs);
+    let predictor =
+        Predictor::of(model, &manifest).map_err(|reason| Refusal { reason, no_room: false, may_pass: false })?;
+    let handle = pool.load_as(&spec, &how)?;
     // An engine that was the right one and failed is news; one that was not chosen is not.
     for passed in handle.passed_over().iter().filter(|passed| passed.why != Why::NotChosen) {
         let (engine, reason, about) = (passed.engine, passed.reason.as_str(), &manifest.model);
         tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
     }
-    Ok(Arc::new(Loaded { manifest, handle, tally: Arc::clone(&slot.tally) }))
+    Ok(Arc::new(Loaded { manifest, handle, tally: Arc::clone(&slot.tally), predictor }))
 }
 
 /// How the manifest says that features were scaled in training.

@@ -17,6 +17,7 @@ use forebay::flows::board::Board;
 use forebay::flows::inference::Inference;
 use forebay::flows::intake::Intake;
 use forebay::flows::models::Models;
+use forebay::flows::predict::{Limits, Predict};
 use forebay::flows::query::{self, LinkWatch, Query};
 use forebay::flows::raw::Raw;
 use forebay::flows::repository::Repository;
@@ -56,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) engines: Vec<Arc<dyn Engine>>,
     /// None is two models of this file's own: one that serves and one that does not.
     pub(crate) models: Option<PathBuf>,
+    /// Bounds of predictions.
+    pub(crate) predict: Limits,
     /// A broker to send everything to.
     pub(crate) cloud: Option<u16>,
 }
@@ -70,6 +73,7 @@ impl Default for Setup {
             store: store::Config::default(),
             engines: vec![Arc::new(Fake)],
             models: None,
+            predict: Limits::default(),
             cloud: None,
         }
     }
@@ -278,11 +282,15 @@ impl Setup {
             outbox: outbox.clone(),
             clock: Arc::clone(&clock),
         };
+        let inference = Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock)));
+        let predict = Arc::new(Predict::new(Arc::clone(&inference), Arc::clone(&clock), self.predict));
+        predict.metrics().register(&mut registry);
         let parts = Parts {
             query,
             intake: Arc::new(Intake::new(sense)),
             raw: Arc::new(raw),
-            inference: Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock))),
+            inference,
+            predict,
             repository: Arc::new(Repository::new(models, catalog)),
             access: Arc::new(Access::new(&self.access).unwrap()),
             registry: Arc::new(Mutex::new(registry)),

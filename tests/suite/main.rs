@@ -75,6 +75,7 @@ mod outbox_model;
 mod page_chromium;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod predict;
 mod promise;
 mod quota_model;
 mod salvage;
@@ -83,6 +84,9 @@ mod sketches;
 mod startup;
 mod store_faults;
 mod three_weeks;
+// Its cases are pictures, sounds and texts together.
+#[cfg(all(feature = "image", feature = "text"))]
+mod transform;
 mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;

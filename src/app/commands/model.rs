@@ -11,7 +11,7 @@ use super::{note, say};
 use crate::base::{Digest, Name, SystemClock};
 use crate::catalog::{Catalog, Config, Model, Port};
 use crate::engine::{self, Fit, LoadSpec, Outline, Pool};
-use crate::flows::load_spec;
+use crate::flows::{load_spec, plan_of};
 
 fn scan(folder: &Path) -> Catalog {
     Catalog::scan(&Config { folder: folder.to_owned(), ..Config::default() })
@@ -93,6 +93,17 @@ pub(crate) fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<Ex
     }
     for port in &manifest.outputs {
         say(format_args!("output     {}", describe(port)));
+    }
+    match plan_of(model) {
+        Ok(None) => {}
+        Ok(Some(plan)) => {
+            let takes = plan.sources().iter().map(|source| match source.kind.as_str() {
+                kind if kind == source.name => kind.to_owned(),
+                kind => format!("{} ({kind})", source.name),
+            });
+            say(format_args!("predict    takes {}", takes.collect::<Vec<_>>().join(" and ")));
+        }
+        Err(error) => say(format_args!("predict    {error}")),
     }
     if let Some(training) = &manifest.training {
         say(format_args!("trained    on {} values, {} to {}", training.count, training.first, training.last));

@@ -44,6 +44,9 @@ pub struct Config {
     /// What runs them.
     #[serde(default)]
     pub engine: engine::Config,
+    /// Bounds on pictures, sounds, texts and records for models.
+    #[serde(default)]
+    pub predict: flows::predict::Limits,
     /// A second program that computes models on devices; absent, there is none.
     #[serde(default)]
     pub delegate: Option<engine::delegate::Config>,

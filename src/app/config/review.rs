@@ -6,7 +6,7 @@ use super::place::place;
 use super::{Diagnosis, Loaded, nearest};
 use crate::access::Access;
 use crate::catalog::Catalog;
-use crate::flows::sense;
+use crate::flows::{self, sense};
 use crate::{outbox, rules, signal, uplink};
 
 /// The outcome.
@@ -43,6 +43,13 @@ pub fn review(loaded: &Loaded) -> Review {
             file = format!("{file}:{line}:{column}");
         }
         review.problems.push(Diagnosis::whole(&file, problem.what.clone(), Some(problem.advice.clone())));
+    }
+    for model in catalog.models() {
+        if let Err(error) = flows::plan_of(model) {
+            let file = model.folder.join("manifest.toml").display().to_string();
+            let advice = "correct [predict] in the manifest; docs/predict.md describes every step".to_owned();
+            review.problems.push(Diagnosis::whole(&file, error.to_string(), Some(advice)));
+        }
     }
     for (number, stream) in config.stream.iter().enumerate() {
         let path = format!("stream[{number}]");

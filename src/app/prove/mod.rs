@@ -1,9 +1,9 @@
 //! `forebay prove`: that what was acknowledged is on the disk, shown on the disk that the box will use.
 //!
-//! - [`explore`]: a recorded run of the real writer, cut after every call in every way a power cut could.
-//! - [`kill`]: the real writer as a process of its own, killed under load.
-//! - [`account`]: both add up over runs, so that a long proof can be stopped and go on.
-//! - [`measure`]: how long this disk takes, what it is, and how fast rows become durable.
+//! - `explore`: a recorded run of the real writer, cut after every call in every way a power cut could.
+//! - `kill`: the real writer as a process of its own, killed under load.
+//! - `account`: both add up over runs, so that a long proof can be stopped and go on.
+//! - `measure`: how long this disk takes, what it is, and how fast rows become durable.
 //!
 //! It writes only into folders that it makes, and removes them.
 

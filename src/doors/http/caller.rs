@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::server::Ends;
 use crate::doors::caller::principal;
 
-/// Puts the caller's [`Principal`] into the request, or answers 401.
+/// Puts the caller's `Principal` into the request, or answers 401.
 pub(super) async fn identify(
     State(door): State<Arc<Door>>,
     Extension(ends): Extension<Ends>,

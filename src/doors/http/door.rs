@@ -13,6 +13,7 @@ use crate::access::{Access, Principal};
 use crate::base::Clock;
 use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
+use crate::flows::predict::Predict;
 use crate::flows::query::{Query, StreamView};
 use crate::flows::raw::Raw;
 use crate::flows::repository::Repository;
@@ -27,6 +28,8 @@ pub struct Parts {
     pub raw: Arc<Raw>,
     /// Runs models.
     pub inference: Arc<Inference>,
+    /// Runs them on pictures, sounds, texts and records.
+    pub predict: Arc<Predict>,
     /// Loads models and takes them away.
     pub repository: Arc<Repository>,
     /// Knows callers.

@@ -1,4 +1,4 @@
-//! HTTP: health, metrics, streams, ingest, inference, and the live page.
+//! HTTP: health, metrics, streams, ingest, inference, predictions, and the live page.
 //!
 //! One request walks: connection (bounded, with time-outs) -> guard (host, origin, concurrency, deadline) -> caller
 //! (key, user name and key, or this machine itself) -> one flow function -> JSON or HTML. Status codes are chosen
@@ -24,6 +24,7 @@ mod metrics;
 mod oip;
 mod openapi;
 mod page;
+mod predict;
 mod problem;
 mod pulse;
 mod send;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::flows::inference::InferError;
 use crate::flows::intake::IngestError;
+use crate::flows::predict::PredictError;
 use crate::flows::query::QueryError;
 use crate::flows::raw::RawError;
 use crate::flows::repository::RepositoryError;
@@ -188,6 +189,27 @@ impl From<InferError> for Problem {
             InferError::Busy { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_after(1),
             InferError::Deadline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message).retry_after(1),
             InferError::Failed { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "inference", message),
+        }
+    }
+}
+
+impl From<PredictError> for Problem {
+    fn from(error: PredictError) -> Self {
+        let message = error.to_string();
+        match error {
+            PredictError::Inference(error) => error.into(),
+            PredictError::NoSteps(_) => Self::new(StatusCode::BAD_REQUEST, "tensors_only", message)
+                .hint("POST /v2/models/{model}/infer takes its tensors; docs/predict.md says how to describe more"),
+            PredictError::NotBuilt { .. } => Self::new(StatusCode::NOT_IMPLEMENTED, "not_built", message)
+                .hint("POST /v2/models/{model}/infer takes its tensors"),
+            PredictError::Content(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "content", message)
+                .hint("[predict] in the model's manifest says what it takes"),
+            PredictError::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+                .hint("send less; [predict] in the configuration has the bounds"),
+            PredictError::Busy(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
+                .hint("send it again; `threads` in [predict] is the bound")
+                .retry_after(1),
+            PredictError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "prediction", message),
         }
     }
 }

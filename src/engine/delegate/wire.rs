@@ -106,7 +106,7 @@ pub(super) struct Probe {
     pub(super) plugins: Vec<(Provider, PathBuf)>,
 }
 
-/// Body of [`FOUND`].
+/// Body of `FOUND`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Of the messages.
