@@ -89,7 +89,9 @@ impl Levels {
     fn level(self) -> Result<LevelFilter, String> {
         let Self { info, warning, error, verbose } = self;
         let gap = |on: &str, off: &str| {
-            Err(format!("{on} without {off} is not to be had: a level has every graver one in it; switch {off} on, or {on} off"))
+            Err(format!(
+                "{on} without {off} is not to be had: a level has every graver one in it; switch {off} on, or {on} off"
+            ))
         };
         match (verbose, info, warning, error) {
             (0, false, false, false) => Ok(LevelFilter::OFF),

@@ -88,7 +88,8 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
 /// Reads the files. `protocols` is what clients may agree on inside (ALPN); empty, they are not asked.
 pub(super) fn acceptor(config: &Config, protocols: &[&[u8]], clock: &Arc<dyn Clock>) -> Result<TlsAcceptor, Error> {
     let Config { certificate, key, client_ca, require_client_certificate } = config;
-    let tls = |source: Box<dyn std::error::Error + Send + Sync>| Error::Server { certificate: certificate.clone(), source };
+    let tls =
+        |source: Box<dyn std::error::Error + Send + Sync>| Error::Server { certificate: certificate.clone(), source };
     let chain = certificates("a certificate", certificate)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|source| Error::Pem {
         what: "a private key",

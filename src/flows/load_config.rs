@@ -125,10 +125,14 @@ impl LoadConfig {
         let [group] = groups else { return Err(format!("expected a list of one group, given {value}")) };
         for (key, value) in object(group)? {
             match (key.as_str(), value.as_str()) {
-                ("count", _) => self.serving.concurrency_max = Some(small(value).map_err(|why| format!("count: {why}"))?),
+                ("count", _) => {
+                    self.serving.concurrency_max = Some(small(value).map_err(|why| format!("count: {why}"))?)
+                }
                 ("kind", Some("KIND_CPU" | "KIND_AUTO")) | ("name", Some(_)) => {}
                 ("kind", _) => {
-                    return Err(format!("kind: {value} cannot be set with a request; [delegate] in the configuration has devices"));
+                    return Err(format!(
+                        "kind: {value} cannot be set with a request; [delegate] in the configuration has devices"
+                    ));
                 }
                 _ => return Err(format!("{key}: it cannot be set with a request")),
             }
@@ -184,7 +188,9 @@ impl LoadConfig {
                 && let Some(port) = ports.iter().find(|port| port.shape.first() != Some(&-1))
             {
                 let (name, shape) = (&port.name, &port.shape);
-                return Err(format!("max_batch_size: {key} {name} has shape {shape:?}, which does not begin with a batch"));
+                return Err(format!(
+                    "max_batch_size: {key} {name} has shape {shape:?}, which does not begin with a batch"
+                ));
             }
             let Some(given) = given else { continue };
             let is: Vec<_> = ports.iter().map(|port| shown(port, rows)).collect();

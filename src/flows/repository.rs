@@ -91,9 +91,13 @@ impl Repository {
 
     /// Loads what is new or has changed in a model's folder and puts it in place when all of it is there; until then the
     /// versions that serve go on. Versions that are not in the folder any more go. A stream keeps the version that it
-    /// began with until the next start. What `asked` says of how it is served goes before the configuration, until it is
-    /// loaded again.
-    pub async fn load(&self, model: &str, asked: LoadConfig) -> Result<(), RepositoryError> {
+    /// began with until the next start.
+    pub async fn load(&self, model: &str) -> Result<(), RepositoryError> {
+        self.load_as(model, LoadConfig::default()).await
+    }
+
+    /// The same, and what `asked` says of how it is served goes before the configuration, until it is loaded again.
+    pub async fn load_as(&self, model: &str, asked: LoadConfig) -> Result<(), RepositoryError> {
         let changing = Arc::clone(&self.changing).lock_owned().await;
         let (models, catalog) = (Arc::clone(&self.models), Arc::clone(&self.catalog));
         let model = model.to_owned();

@@ -87,9 +87,8 @@ pub fn start(config: &Config, under_journald: bool) -> Result<Logs, InvalidFilte
     // Every connection that ends is told by the link itself, once; the NATS client would say it three times more.
     let quiet = if config.filter.contains("async_nats") { "" } else { ",async_nats=off" };
     let text = format!("{}{quiet}", config.filter);
-    let filter = EnvFilter::builder()
-        .parse(&text)
-        .map_err(|source| InvalidFilter { filter: config.filter.clone(), source })?;
+    let filter =
+        EnvFilter::builder().parse(&text).map_err(|source| InvalidFilter { filter: config.filter.clone(), source })?;
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);

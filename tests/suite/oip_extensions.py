@@ -61,7 +61,8 @@ def given(kind, name, array, datatype, **how):
 
 def raw(path, body=b"", headers=(), method="POST"):
     """Status, headers and body of a request as it is."""
-    request = urllib.request.Request(f"http://{http_address}{path}", body, dict(headers), method=method)
+    headers = {"content-type": "application/json", **dict(headers)}
+    request = urllib.request.Request(f"http://{http_address}{path}", body, headers, method=method)
     try:
         with urllib.request.urlopen(request) as answer:
             return answer.status, answer.headers, answer.read()

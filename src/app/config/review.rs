@@ -272,7 +272,8 @@ fn listeners(loaded: &Loaded, review: &mut Review) {
 
 fn tls(loaded: &Loaded, door: &str, tls: Option<&doors::tls::Config>, review: &mut Review) {
     let Some(tls) = tls else { return };
-    let files = [("certificate", Some(&tls.certificate)), ("key", Some(&tls.key)), ("client_ca", tls.client_ca.as_ref())];
+    let files =
+        [("certificate", Some(&tls.certificate)), ("key", Some(&tls.key)), ("client_ca", tls.client_ca.as_ref())];
     for (key, file) in files {
         if let Some(file) = file
             && let Err(error) = std::fs::File::open(file)

@@ -81,12 +81,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
-        stream: Box<dyn Duplex>,
-        peer: Peer,
-        patience: Patience,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(stream: Box<dyn Duplex>, peer: Peer, patience: Patience, place: OwnedSemaphorePermit) -> Self {
         Self { stream, peer, patience, greeted: 0, begun: 0, waiting: None, _place: place }
     }
 

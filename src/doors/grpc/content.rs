@@ -213,9 +213,7 @@ mod tests {
         let in_region = |parameters: &[(&str, ParameterChoice)]| InferInputTensor {
             parameters: parameters
                 .iter()
-                .map(|(name, choice)| {
-                    ((*name).to_owned(), InferParameter { parameter_choice: Some(choice.clone()) })
-                })
+                .map(|(name, choice)| ((*name).to_owned(), InferParameter { parameter_choice: Some(choice.clone()) }))
                 .collect(),
             ..input("INT16", &[1], None)
         };

@@ -21,8 +21,8 @@ use crate::access::{Access, Principal};
 use crate::doors::http::extensions;
 use crate::doors::settings::{TRACE, Value, change_log, check_trace, log_settings};
 use crate::doors::shared_memory::{Owner, RegionView, Regions, ToRegion};
-use crate::flows::inference::{InferError, Inference, NamedTensor, Question, TensorMetadata};
 use crate::flows::LoadConfig;
+use crate::flows::inference::{InferError, Inference, NamedTensor, Question, TensorMetadata};
 use crate::flows::logging::Logging;
 use crate::flows::query::Query;
 use crate::flows::repository::{Repository, RepositoryError};
@@ -337,7 +337,7 @@ impl GrpcInferenceService for Oip {
         may_manage(&request)?;
         let request = request.into_inner();
         let asked = load_config(&request).map_err(|error| of_repository(&error))?;
-        self.parts.repository.load(&request.model_name, asked).await.map_err(|error| of_repository(&error))?;
+        self.parts.repository.load_as(&request.model_name, asked).await.map_err(|error| of_repository(&error))?;
         Ok(Response::new(wire::RepositoryModelLoadResponse {}))
     }
 
@@ -421,10 +421,7 @@ impl GrpcInferenceService for Oip {
         Ok(Response::new(wire::CudaSharedMemoryUnregisterResponse {}))
     }
 
-    async fn trace_setting(
-        &self,
-        request: Request<wire::TraceSettingRequest>,
-    ) -> Answer<wire::TraceSettingResponse> {
+    async fn trace_setting(&self, request: Request<wire::TraceSettingRequest>) -> Answer<wire::TraceSettingResponse> {
         if !request.get_ref().settings.is_empty() {
             may_manage(&request)?;
         }

@@ -421,7 +421,10 @@ mod tests {
         let elsewhere = regions.register(&owner("a"), "192.0.2.1:9".parse().unwrap(), asked("t", "forebay-a", 0, 1));
         assert!(matches!(elsewhere, Err(RegionError::Forbidden(_))));
         let off = Regions::in_folder(None, folder.path());
-        assert_eq!(off.register(&owner("a"), HERE.parse().unwrap(), asked("t", "forebay-a", 0, 1)), Err(RegionError::Off));
+        assert_eq!(
+            off.register(&owner("a"), HERE.parse().unwrap(), asked("t", "forebay-a", 0, 1)),
+            Err(RegionError::Off)
+        );
         assert!(off.status(&owner("a"), None).unwrap().is_empty());
     }
 }

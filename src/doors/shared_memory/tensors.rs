@@ -128,4 +128,3 @@ async fn aside<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(RegionError::Changed("the gateway is stopping".to_owned())))
 }
-

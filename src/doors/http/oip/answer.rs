@@ -49,7 +49,12 @@ enum Parameters<'a> {
 }
 
 /// What the caller gets, in `encoding` where one is given. Outputs that go into regions are there already.
-pub(super) async fn answer(inferred: &Inferred, id: Option<&str>, form: &Form, encoding: Option<(Encoding, usize)>) -> Response {
+pub(super) async fn answer(
+    inferred: &Inferred,
+    id: Option<&str>,
+    form: &Form,
+    encoding: Option<(Encoding, usize)>,
+) -> Response {
     let (mut headers, mut body) = plain(inferred, id, form);
     if let Some((encoding, _)) = encoding.filter(|&(_, least)| body.len() >= least) {
         match encoding::fold(encoding, body).await {

@@ -101,9 +101,7 @@ async fn version_config(State(door): Whole, Path((model, version)): Path<(String
 fn configuration(model: &ModelMetadata) -> Value {
     let rows_max = model.request_rows_max;
     let tensors = |tensors: &[TensorMetadata]| -> Vec<_> {
-        let tensor = |t: &TensorMetadata| {
-            json!({ "name": t.name, "data_type": data_type(t.datatype), "dims": dims(&t.shape, rows_max) })
-        };
+        let tensor = |t: &TensorMetadata| json!({ "name": t.name, "data_type": data_type(t.datatype), "dims": dims(&t.shape, rows_max) });
         tensors.iter().map(tensor).collect()
     };
     let mut config = json!({
@@ -219,7 +217,7 @@ async fn load(
         let configuration = |problem| RepositoryError::Configuration { model: model.clone(), problem };
         asked = LoadConfig::parse(text).map_err(configuration)?;
     }
-    door.parts.repository.load(&model, asked).await?;
+    door.parts.repository.load_as(&model, asked).await?;
     Ok(Json(json!({})).into_response())
 }
 
@@ -261,7 +259,8 @@ fn parameters(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     if body.is_empty() {
         return Ok(Map::new());
     }
-    let asked: Value = serde_json::from_slice(body).map_err(|error| bad(format!("not a request of a model: {error}")))?;
+    let asked: Value =
+        serde_json::from_slice(body).map_err(|error| bad(format!("not a request of a model: {error}")))?;
     let Value::Object(mut members) = asked else {
         return Err(bad("not a request of a model: expected an object, or no body".to_owned()));
     };

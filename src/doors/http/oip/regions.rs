@@ -47,9 +47,7 @@ struct Asked {
 }
 
 fn describe(regions: &[RegionView]) -> Value {
-    let region = |region: &RegionView| {
-        json!({ "name": region.name, "key": region.key, "offset": region.offset, "byte_size": region.bytes })
-    };
+    let region = |region: &RegionView| json!({ "name": region.name, "key": region.key, "offset": region.offset, "byte_size": region.bytes });
     regions.iter().map(region).collect()
 }
 

@@ -177,7 +177,8 @@ fn place(region: Option<String>, offset: Option<u64>, bytes: Option<u64>) -> Res
 
 fn place_of(output: &RawOutput) -> Result<Option<Place>, Problem> {
     let wrong = |what: &str| bad(format!("output {:?}: {what}", output.name));
-    let OutputParameters { shared_memory_region, shared_memory_offset, shared_memory_byte_size, .. } = &output.parameters;
+    let OutputParameters { shared_memory_region, shared_memory_offset, shared_memory_byte_size, .. } =
+        &output.parameters;
     let place = place(shared_memory_region.clone(), *shared_memory_offset, *shared_memory_byte_size);
     let place = place.map_err(|what| wrong(&what))?;
     if place.is_some() && output.parameters.classification.is_some_and(|classes| classes > 0) {
@@ -348,7 +349,9 @@ mod tests {
         assert_eq!(asked.in_regions[0].place, Place { region: "r".to_owned(), offset: 16, bytes: 8 });
         assert_eq!(asked.form.place(0), Some(&Place { region: "s".to_owned(), offset: 0, bytes: 8 }));
         assert!(!asked.form.is_binary(0) && asked.form.is_binary(1) && asked.form.place(1).is_none());
-        assert!(request(r#","classification":2"#).unwrap_err().contains("both `shared_memory_region` and `classification`"));
+        assert!(
+            request(r#","classification":2"#).unwrap_err().contains("both `shared_memory_region` and `classification`")
+        );
         assert!(request(r#","binary_data":true"#).unwrap_err().contains("and `binary_data`"));
         assert!(request(r#","binary_data":false,"classification":0"#).is_ok());
     }

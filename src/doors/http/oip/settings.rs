@@ -51,12 +51,7 @@ async fn log(State(door): Whole) -> Response {
     Json(JsonValue::Object(settings.collect())).into_response()
 }
 
-async fn set_log(
-    State(door): Whole,
-    Extension(who): Extension<Principal>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
+async fn set_log(State(door): Whole, Extension(who): Extension<Principal>, headers: HeaderMap, body: Body) -> Answer {
     may_manage(&who)?;
     let given = settings(&headers, body).await?.into_iter().map(|(name, value)| {
         let value = match value {
