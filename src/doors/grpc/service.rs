@@ -18,6 +18,7 @@ use super::wire::grpc_inference_service_server::GrpcInferenceService;
 use super::wire::infer_parameter::ParameterChoice;
 use super::wire::{self, InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::access::{Access, Principal};
+use crate::doors::caller::is_forwarded;
 use crate::doors::http::extensions;
 use crate::doors::settings::{TRACE, Value, change_log, check_trace, log_settings};
 use crate::doors::shared_memory::{Owner, RegionView, Regions, ToRegion};
@@ -379,9 +380,10 @@ impl GrpcInferenceService for Oip {
         let owner = owner(&request)?;
         let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
         let peer = peer.ok_or_else(|| Status::internal("this connection has no address"))?;
+        let forwarded = is_forwarded(&request.metadata().clone().into_headers());
         let wire::SystemSharedMemoryRegisterRequest { name, key, offset, byte_size } = request.into_inner();
         let asked = RegionView { name, key, offset, bytes: byte_size };
-        self.parts.regions.register(&owner, peer, asked).map_err(|error| of_region(&error))?;
+        self.parts.regions.register(&owner, peer, forwarded, asked).map_err(|error| of_region(&error))?;
         Ok(Response::new(wire::SystemSharedMemoryRegisterResponse {}))
     }
 

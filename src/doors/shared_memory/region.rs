@@ -84,18 +84,21 @@ impl Regions {
         self.config.as_ref().ok_or(RegionError::Off)
     }
 
-    /// Opens the file `key` for `owner`, who is at `peer` and calls `bytes` of it from `offset` on `name`.
+    /// Opens the file `key` for `owner`, who is at `peer`, perhaps behind a proxy there, and calls `bytes` of it from
+    /// `offset` on `name`.
     pub(in crate::doors) fn register(
         &self,
         owner: &Owner,
         peer: SocketAddr,
+        forwarded: bool,
         asked: RegionView,
     ) -> Result<(), RegionError> {
         let config = self.config()?;
-        if !peer.ip().to_canonical().is_loopback() {
+        if forwarded || !peer.ip().to_canonical().is_loopback() {
+            let from =
+                if forwarded { "for whoever is behind a proxy".to_owned() } else { format!("for {}", peer.ip()) };
             return Err(RegionError::Forbidden(format!(
-                "regions are for programs on this machine that call it by its loopback address, not for {}",
-                peer.ip()
+                "regions are for programs on this machine that call it by its loopback address, not {from}"
             )));
         }
         let region = self.open(config, asked)?;
@@ -306,7 +309,7 @@ mod tests {
     }
 
     fn register(regions: &Regions, who: &str, asked: RegionView) -> Result<(), String> {
-        regions.register(&owner(who), HERE.parse().unwrap(), asked).map_err(|error| error.to_string())
+        regions.register(&owner(who), HERE.parse().unwrap(), false, asked).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -418,13 +421,13 @@ mod tests {
         register(&regions, "b", asked("r", "forebay-a", 0, 8)).unwrap();
         let full = register(&regions, "b", asked("s", "forebay-a", 0, 8)).unwrap_err();
         assert!(full.contains("2 regions are registered"), "{full}");
-        let elsewhere = regions.register(&owner("a"), "192.0.2.1:9".parse().unwrap(), asked("t", "forebay-a", 0, 1));
-        assert!(matches!(elsewhere, Err(RegionError::Forbidden(_))));
+        let region = || asked("t", "forebay-a", 0, 1);
+        for (peer, forwarded) in [("192.0.2.1:9", false), (HERE, true)] {
+            let elsewhere = regions.register(&owner("a"), peer.parse().unwrap(), forwarded, region());
+            assert!(matches!(elsewhere, Err(RegionError::Forbidden(_))), "{peer}");
+        }
         let off = Regions::in_folder(None, folder.path());
-        assert_eq!(
-            off.register(&owner("a"), HERE.parse().unwrap(), asked("t", "forebay-a", 0, 1)),
-            Err(RegionError::Off)
-        );
+        assert_eq!(off.register(&owner("a"), HERE.parse().unwrap(), false, region()), Err(RegionError::Off));
         assert!(off.status(&owner("a"), None).unwrap().is_empty());
     }
 }

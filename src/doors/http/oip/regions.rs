@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{OipProblem, Whole};
 use crate::access::Principal;
+use crate::doors::caller::is_forwarded;
 use crate::doors::http::body::read_body;
 use crate::doors::http::door::Door;
 use crate::doors::http::problem::Problem;
@@ -75,7 +76,7 @@ async fn register(
     })?;
     let Asked { key, offset, byte_size } = asked;
     let asked = RegionView { name: region, key, offset, bytes: byte_size };
-    door.parts.regions.register(&Owner::of(&who), ends.peer, asked)?;
+    door.parts.regions.register(&Owner::of(&who), ends.peer, is_forwarded(&headers), asked)?;
     Ok(Json(json!({})).into_response())
 }
 
