@@ -10,6 +10,9 @@ use super::tally::{Counts, Ran};
 use crate::base::{Clock, Datatype, Tensor};
 use crate::{catalog, engine};
 
+/// More elements than so many are not searched for the largest on a thread that serves others meanwhile.
+const CLASSIFY_INLINE_MAX: usize = 16 * 1024;
+
 /// A tensor with its name.
 #[derive(Debug, Clone)]
 pub struct NamedTensor {
@@ -92,6 +95,8 @@ pub struct ModelMetadata {
     pub outputs: Vec<TensorMetadata>,
     /// How its requests are computed together; None, if they are not.
     pub batching: Option<DynamicBatching>,
+    /// Rows that one request may have; 0 is any number.
+    pub request_rows_max: u32,
 }
 
 /// How requests that wait are computed together.
@@ -199,7 +204,14 @@ impl Inference {
         let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
         let terms = engine::Terms { timeout: Some(left), priority: question.priority };
         let outputs = self.run(&loaded, inputs, terms, started).await?;
-        answer(&loaded, &outputs, &picks)
+        let searched = picks.iter().filter(|(_, classes)| classes.is_some());
+        let searched = searched.map(|&(at, _)| outputs.tensors[at].tensor.elements());
+        if searched.sum::<usize>() <= CLASSIFY_INLINE_MAX {
+            return answer(&loaded, &outputs, &picks);
+        }
+        let answering = tokio::task::spawn_blocking(move || answer(&loaded, &outputs, &picks));
+        let stopping = || InferError::Failed { detail: "the gateway is stopping".to_owned() };
+        answering.await.map_err(|_| stopping())?
     }
 
     /// A version that can be asked, loaded first where it loads on request; without a version that of the alias `default`,
@@ -223,6 +235,13 @@ impl Inference {
     ) -> Result<engine::Outputs, InferError> {
         let took = || self.clock.since_boot().saturating_sub(started);
         let batch = inputs.first().and_then(|input| input.tensor.shape().first()).map_or(1, |&batch| batch as u64);
+        let most = loaded.request_rows_max;
+        if most > 0 && batch > u64::from(most) {
+            let name = &loaded.manifest.model.name;
+            return Err(InferError::Shape {
+                detail: format!("the request has a batch of {batch}, {name} was loaded with max_batch_size {most}"),
+            });
+        }
         match loaded.handle.infer_on(inputs, terms).await {
             Ok(outputs) => {
                 let compute = Duration::from_micros(outputs.duration_us);
@@ -269,6 +288,7 @@ impl Inference {
                 rows_max: loaded.handle.batch_rows_max(),
                 delay_us: slot.how.batch_delay_us,
             }),
+            request_rows_max: slot.request_rows_max,
         })
     }
 

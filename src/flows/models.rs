@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::load_config::LoadConfig;
 use super::load_spec::{fill, load_spec};
 use super::predict::Predictor;
 use super::slot::{Slot, State, serving};
@@ -30,6 +31,8 @@ pub struct Loaded {
     pub tally: Arc<Tally>,
     /// How pictures, texts and records become its inputs, and what its outputs mean.
     pub predictor: Predictor,
+    /// Rows that one request may have; 0 is any number.
+    pub request_rows_max: u32,
 }
 
 /// One version of a model as people see it.
@@ -178,7 +181,7 @@ impl Models {
         let names: std::collections::BTreeSet<&Name> =
             catalog.models().map(|model| &model.manifest.model.name).collect();
         for name in names {
-            let versions = models.slots(name, catalog.versions(name.as_str()));
+            let versions = models.slots(name, catalog.versions(name.as_str()), &LoadConfig::default());
             for slot in versions.values() {
                 if slot.how.load == LoadWhen::Start && slot.begins_loading() {
                     models.load_now(slot);
@@ -205,20 +208,26 @@ impl Models {
         self.shelf.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for each version: those that the policy lets serve sleep, the others are away.
-    pub(super) fn slots(&self, name: &Name, found: &[Arc<Model>]) -> Versions {
+    /// A place for each version: those that the policy lets serve sleep, the others are away. `asked` goes before what is
+    /// configured.
+    pub(super) fn slots(&self, name: &Name, found: &[Arc<Model>], asked: &LoadConfig) -> Versions {
         let said = self.config.model(name);
         let there: Vec<u32> = found.iter().map(|model| model.manifest.model.version).collect();
-        let served = said.versions.of(&there);
+        let policy = asked.versions.as_ref().unwrap_or(&said.versions);
+        let served = policy.of(&there);
+        let serving = asked.serving.before(&said.serving);
         let slot = |model: &Arc<Model>| {
             let version = model.manifest.model.version;
-            let how = said.serving.over(&model.manifest.serving);
+            let how = serving.over(&model.manifest.serving);
             let state = if served.contains(&version) {
                 State::Asleep(None)
+            } else if asked.versions.is_some() {
+                State::Away(format!("outside of the version policy it was loaded with ({policy})").into())
             } else {
-                State::Away(format!("outside of catalog.models.{name}.versions ({})", said.versions).into())
+                State::Away(format!("outside of catalog.models.{name}.versions ({policy})").into())
             };
-            (version, Arc::new(Slot::new(Arc::clone(model), how, state)))
+            let slot = Slot::new(Arc::clone(model), how, state).with_request_rows_max(asked.request_rows_max);
+            (version, Arc::new(slot))
         };
         found.iter().map(slot).collect()
     }
@@ -458,7 +467,8 @@ impl Models {
     /// What is loaded of a version and unchanged, which need not be loaded again.
     pub(super) fn unchanged(&self, name: &Name, version: u32, new: &Slot) -> Option<Arc<Slot>> {
         let slot = self.slot(name, version)?;
-        let same = slot.model.manifest == new.model.manifest && slot.how == new.how && slot.loaded().is_some();
+        let as_served = slot.how == new.how && slot.request_rows_max == new.request_rows_max;
+        let same = slot.model.manifest == new.model.manifest && as_served && slot.loaded().is_some();
         (same && new.problem().is_none()).then_some(slot)
     }
 
@@ -576,7 +586,8 @@ fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refu
         let (engine, reason, about) = (passed.engine, passed.reason.as_str(), &manifest.model);
         tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
     }
-    Ok(Arc::new(Loaded { manifest, handle, tally: Arc::clone(&slot.tally), predictor }))
+    let (tally, request_rows_max) = (Arc::clone(&slot.tally), slot.request_rows_max);
+    Ok(Arc::new(Loaded { manifest, handle, tally, predictor, request_rows_max }))
 }
 
 /// How the manifest says that features were scaled in training.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::load_config::LoadConfig;
 use super::models::{Models, NotServing, chain};
 use super::slot::{Slot, State};
 use crate::base::Name;
@@ -33,6 +34,24 @@ pub enum RepositoryError {
         model: String,
         /// One for each version.
         reasons: String,
+    },
+    /// A configuration came with the request that cannot be had.
+    #[error("failed to load {model:?} with the configuration of the request: {problem}")]
+    Configuration {
+        /// As asked.
+        model: String,
+        /// Which key, and why.
+        problem: String,
+    },
+    /// A model's file came with the request, which nobody signed. In Triton's words, which its clients' programs look for.
+    #[error(
+        "failed to load {model:?}: failed to poll from model repository: {file:?} cannot be given with a request, models lie in the models folder"
+    )]
+    Files {
+        /// As asked.
+        model: String,
+        /// The parameter.
+        file: String,
     },
     /// Streams are scored by it.
     #[error("{model} scores the readings of {streams}, so it stays loaded")]
@@ -74,12 +93,17 @@ impl Repository {
     /// versions that serve go on. Versions that are not in the folder any more go. A stream keeps the version that it
     /// began with until the next start.
     pub async fn load(&self, model: &str) -> Result<(), RepositoryError> {
+        self.load_as(model, LoadConfig::default()).await
+    }
+
+    /// The same, and what `asked` says of how it is served goes before the configuration, until it is loaded again.
+    pub async fn load_as(&self, model: &str, asked: LoadConfig) -> Result<(), RepositoryError> {
         let changing = Arc::clone(&self.changing).lock_owned().await;
         let (models, catalog) = (Arc::clone(&self.models), Arc::clone(&self.catalog));
         let model = model.to_owned();
         let loading = tokio::task::spawn_blocking(move || {
             let _changing = changing;
-            load(&models, &catalog, &model)
+            load(&models, &catalog, &model, &asked)
         });
         loading.await.map_err(|_| RepositoryError::Closing)?
     }
@@ -140,7 +164,7 @@ impl Repository {
     }
 }
 
-fn load(models: &Models, config: &catalog::Config, name: &str) -> Result<(), RepositoryError> {
+fn load(models: &Models, config: &catalog::Config, name: &str, asked: &LoadConfig) -> Result<(), RepositoryError> {
     let found = Catalog::scan_model(config, name);
     for problem in found.problems() {
         tracing::error!(problem = %problem, "a model folder is not usable");
@@ -151,7 +175,7 @@ fn load(models: &Models, config: &catalog::Config, name: &str) -> Result<(), Rep
         return Err(RepositoryError::Unknown { model: name.to_owned(), folder, problems });
     };
     let name = newest.manifest.model.name.clone();
-    let mut versions = models.slots(&name, found.versions(name.as_str()));
+    let mut versions = models.slots(&name, found.versions(name.as_str()), asked);
     for (version, slot) in &mut versions {
         if let Some(unchanged) = models.unchanged(&name, *version, slot) {
             *slot = unchanged;
@@ -171,6 +195,10 @@ fn load(models: &Models, config: &catalog::Config, name: &str) -> Result<(), Rep
         let reasons = versions.iter().filter_map(reason).collect::<Vec<_>>().join("; ");
         // What serves, serves on: a bad delivery must not stop the line.
         return Err(RepositoryError::Refused { model: name.to_string(), reasons: reasons + &problems });
+    }
+    for loaded in versions.values().filter_map(|slot| slot.loaded()) {
+        let configuration = |problem| RepositoryError::Configuration { model: name.to_string(), problem };
+        asked.check(&loaded.manifest).map_err(configuration)?;
     }
     models.put(&name, versions, found.broken().get(&name));
     Ok(())

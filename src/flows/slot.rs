@@ -30,6 +30,8 @@ pub(super) enum State {
 pub(super) struct Slot {
     pub(super) model: Arc<Model>,
     pub(super) how: Settled,
+    /// Rows that one request may have; 0 is any number.
+    pub(super) request_rows_max: u32,
     /// Counts on over being put to sleep.
     pub(super) tally: Arc<Tally>,
     state: watch::Sender<State>,
@@ -50,7 +52,13 @@ impl Drop for Waits<'_> {
 impl Slot {
     pub(super) fn new(model: Arc<Model>, how: Settled, state: State) -> Self {
         let (used_ms, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self { model, how, tally: Arc::default(), state: watch::Sender::new(state), used_ms, waiting }
+        let (tally, state) = (Arc::default(), watch::Sender::new(state));
+        Self { model, how, request_rows_max: 0, tally, state, used_ms, waiting }
+    }
+
+    /// The same, for requests of at most so many rows.
+    pub(super) fn with_request_rows_max(self, request_rows_max: u32) -> Self {
+        Self { request_rows_max, ..self }
     }
 
     /// `name/version`.

@@ -11,11 +11,13 @@ use forebay::access::{Access, Config as AccessConfig};
 use forebay::base::{Clock, Digest, Name, SystemClock};
 use forebay::broker::{self, Broker};
 use forebay::catalog::{self, Catalog};
-use forebay::doors::http::{Config, Door, Metrics, Parts, bind, serve};
+use forebay::doors::http::{Config, Door, Metrics, Parts, acceptor, bind, serve};
+use forebay::doors::shared_memory::{self, Regions};
 use forebay::engine::{self, Engine, Fake, Gate, Pool, Slow};
 use forebay::flows::board::Board;
 use forebay::flows::inference::Inference;
 use forebay::flows::intake::Intake;
+use forebay::flows::logging::Logging;
 use forebay::flows::models::Models;
 use forebay::flows::predict::{Limits, Predict};
 use forebay::flows::query::{self, LinkWatch, Query};
@@ -36,6 +38,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::level_filters::LevelFilter;
 
 use crate::mqtt_fixture;
 
@@ -59,6 +62,8 @@ pub(crate) struct Setup {
     pub(crate) models: Option<PathBuf>,
     /// Bounds of predictions.
     pub(crate) predict: Limits,
+    /// Tensors in shared memory.
+    pub(crate) shared_memory: Option<shared_memory::Config>,
     /// A broker to send everything to.
     pub(crate) cloud: Option<u16>,
 }
@@ -74,6 +79,7 @@ impl Default for Setup {
             engines: vec![Arc::new(Fake)],
             models: None,
             predict: Limits::default(),
+            shared_memory: None,
             cloud: None,
         }
     }
@@ -207,6 +213,7 @@ impl Setup {
     pub(crate) async fn start_in(self, folder: tempfile::TempDir) -> Gateway {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let listener = bind(&self.http).await.unwrap();
+        let tls = acceptor(&self.http, &clock).unwrap();
         let address = listener.local_addr().unwrap();
 
         let state_dir = folder.path().join("state");
@@ -293,6 +300,9 @@ impl Setup {
             predict,
             repository: Arc::new(Repository::new(models, catalog)),
             access: Arc::new(Access::new(&self.access).unwrap()),
+            regions: Arc::new(Regions::new(self.shared_memory)),
+            logging: Arc::new(Logging::new(LevelFilter::INFO, Box::new(|_| Ok(())))),
+            tls,
             registry: Arc::new(Mutex::new(registry)),
             metrics,
             clock,

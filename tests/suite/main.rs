@@ -69,6 +69,8 @@ mod mqtt_transport;
 mod nats_server;
 #[cfg(all(feature = "grpc", feature = "tract"))]
 mod oip_clients;
+#[cfg(all(feature = "grpc", feature = "tract"))]
+mod oip_tls;
 #[cfg(feature = "tract")]
 mod openapi;
 mod outbox_model;

@@ -169,7 +169,6 @@ def models_come_and_go():
         assert ("simple", "2") not in states()
         refused("failed to load", client.load_model, "wrong_model_name")
         refused("failed to load" if kind is tg else "nothing at", client.load_model, "../simple")
-        refused("cannot be given with a request", client.load_model, "simple", config="{}")
     assert len(grpc.get_model_repository_index().models) == len(http.get_model_repository_index())
     http.close(), grpc.close()
 

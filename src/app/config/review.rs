@@ -7,7 +7,7 @@ use super::{Diagnosis, Loaded, nearest};
 use crate::access::Access;
 use crate::catalog::Catalog;
 use crate::flows::{self, sense};
-use crate::{outbox, rules, signal, uplink};
+use crate::{doors, outbox, rules, signal, uplink};
 
 /// The outcome.
 #[derive(Debug, Default)]
@@ -249,13 +249,38 @@ fn listeners(loaded: &Loaded, review: &mut Review) {
         }
     }
     #[cfg(feature = "grpc")]
-    if let Some(grpc) = &loaded.config.grpc
-        && !grpc.address.ip().is_loopback()
+    if let Some(grpc) = &loaded.config.grpc {
+        tls(loaded, "grpc", grpc.tls.as_ref(), review);
+        if grpc.tls.is_none() && !grpc.address.ip().is_loopback() {
+            review.remarks.push(format!("gRPC on {} is not encrypted and visible to the network", grpc.address));
+        }
+    }
+    if let Some(memory) = &loaded.config.shared_memory
+        && memory.prefix.is_empty()
     {
-        review.remarks.push(format!("gRPC on {} is not encrypted and visible to the network", grpc.address));
+        review.remarks.push(
+            "shared_memory.prefix is empty: callers on this machine may have the gateway read and write any file in /dev/shm that is its own"
+                .to_owned(),
+        );
     }
     let http = &loaded.config.http;
-    if !http.address.ip().is_loopback() {
+    tls(loaded, "http", http.tls.as_ref(), review);
+    if http.tls.is_none() && !http.address.ip().is_loopback() {
         review.remarks.push(format!("HTTP on {} is not encrypted and visible to the network", http.address));
+    }
+}
+
+fn tls(loaded: &Loaded, door: &str, tls: Option<&doors::tls::Config>, review: &mut Review) {
+    let Some(tls) = tls else { return };
+    let files =
+        [("certificate", Some(&tls.certificate)), ("key", Some(&tls.key)), ("client_ca", tls.client_ca.as_ref())];
+    for (key, file) in files {
+        if let Some(file) = file
+            && let Err(error) = std::fs::File::open(file)
+        {
+            let message = format!("failed to open {}: {error}", file.display());
+            let hint = "put the PEM file there, readable for the service".to_owned();
+            review.errors.push(at(loaded, &format!("{door}.tls.{key}"), &message, Some(hint)));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! An inference answer over HTTP: JSON, and binary data behind it where the caller wants them.
+//! An inference answer over HTTP: JSON, and binary data behind it where the caller wants them; compressed where that pays.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::BINARY;
 use super::elements::Elements;
 use super::request::Form;
+use crate::doors::http::encoding::{self, Encoding};
+use crate::doors::shared_memory::Place;
 use crate::flows::inference::{Inferred, NamedTensor};
 
 #[derive(Serialize)]
@@ -34,19 +36,44 @@ struct Output<'a> {
     datatype: &'static str,
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Parameters>,
+    parameters: Option<Parameters<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Elements<'a>>,
 }
 
 #[derive(Serialize)]
-struct Parameters {
-    binary_data_size: usize,
+#[serde(untagged)]
+enum Parameters<'a> {
+    Behind { binary_data_size: usize },
+    InRegion { shared_memory_region: &'a str, shared_memory_offset: u64, shared_memory_byte_size: usize },
 }
 
-/// What the caller gets.
-pub(super) fn answer(inferred: &Inferred, id: Option<&str>, form: &Form) -> Response {
-    let outputs = inferred.outputs.iter().enumerate().map(|(at, output)| describe(output, form.is_binary(at)));
+/// What the caller gets, in `encoding` where one is given. Outputs that go into regions are there already.
+pub(super) async fn answer(
+    inferred: &Inferred,
+    id: Option<&str>,
+    form: &Form,
+    encoding: Option<(Encoding, usize)>,
+) -> Response {
+    let (mut headers, mut body) = plain(inferred, id, form);
+    if let Some((encoding, _)) = encoding.filter(|&(_, least)| body.len() >= least) {
+        match encoding::fold(encoding, body).await {
+            Ok(folded) => {
+                body = folded;
+                encoding::say(encoding, &mut headers);
+            }
+            Err(error) => {
+                tracing::error!(%error, "an answer could not be compressed");
+                return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response();
+            }
+        }
+    }
+    (headers, body).into_response()
+}
+
+fn plain(inferred: &Inferred, id: Option<&str>, form: &Form) -> (HeaderMap, Vec<u8>) {
+    let outputs = inferred.outputs.iter().enumerate();
+    let outputs = outputs.map(|(at, output)| describe(output, form.is_binary(at), form.place(at)));
     let answer = Answer {
         model_name: &inferred.model,
         model_version: inferred.version.to_string(),
@@ -74,16 +101,25 @@ pub(super) fn answer(inferred: &Inferred, id: Option<&str>, form: &Form) -> Resp
         headers.insert("x-forebay-engine", engine);
     }
     headers.insert("x-forebay-duration-us", HeaderValue::from(inferred.duration_us));
-    (headers, body).into_response()
+    (headers, body)
 }
 
-fn describe(output: &NamedTensor, binary: bool) -> Output<'_> {
+fn describe<'a>(output: &'a NamedTensor, binary: bool, place: Option<&'a Place>) -> Output<'a> {
     let tensor = &output.tensor;
+    let bytes = tensor.bytes().len();
+    let parameters = match place {
+        None => binary.then_some(Parameters::Behind { binary_data_size: bytes }),
+        Some(place) => Some(Parameters::InRegion {
+            shared_memory_region: &place.region,
+            shared_memory_offset: place.offset,
+            shared_memory_byte_size: bytes,
+        }),
+    };
     Output {
         name: &output.name,
         datatype: tensor.datatype().as_str(),
         shape: tensor.shape(),
-        parameters: binary.then(|| Parameters { binary_data_size: tensor.bytes().len() }),
-        data: (!binary).then_some(Elements(tensor)),
+        parameters,
+        data: (!binary && place.is_none()).then_some(Elements(tensor)),
     }
 }
