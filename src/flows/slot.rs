@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::models::{Loaded, NotServing};
+use super::pipeline_load::graph_of;
 use super::tally::Tally;
 use crate::catalog::{BatchWhen, LoadWhen, Model, Settled};
 use crate::engine::{Batching, Serving, When};
+use crate::pipeline::Graph;
 
 /// Where a version is in its life.
 #[derive(Clone)]
@@ -32,6 +34,8 @@ pub(super) struct Slot {
     pub(super) how: Settled,
     /// Counts on over being put to sleep.
     pub(super) tally: Arc<Tally>,
+    /// Of a pipeline: its steps, or what is wrong with them.
+    pub(super) graph: Option<Result<Arc<Graph>, String>>,
     state: watch::Sender<State>,
     /// Since boot, in milliseconds.
     used_ms: AtomicU64,
@@ -48,9 +52,11 @@ impl Drop for Waits<'_> {
 }
 
 impl Slot {
+    /// Reads a pipeline's file: not for an async thread.
     pub(super) fn new(model: Arc<Model>, how: Settled, state: State) -> Self {
         let (used_ms, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self { model, how, tally: Arc::default(), state: watch::Sender::new(state), used_ms, waiting }
+        let graph = graph_of(&model);
+        Self { model, how, tally: Arc::default(), graph, state: watch::Sender::new(state), used_ms, waiting }
     }
 
     /// `name/version`.

@@ -73,6 +73,7 @@ mod oip_clients;
 mod openapi;
 mod outbox_model;
 mod page_chromium;
+mod pipelines;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod predict;

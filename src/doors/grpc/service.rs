@@ -63,6 +63,10 @@ async fn infer(
     let priority = request.parameters.get("priority").and_then(whole).unwrap_or(0);
     let timeout = request.parameters.get("timeout").and_then(whole).filter(|&micros| micros > 0);
     let deadline = timeout.map_or(most, |micros| Duration::from_micros(micros).min(most));
+    let told = matches!(
+        request.parameters.get("forebay_steps").and_then(|p| p.parameter_choice.as_ref()),
+        Some(ParameterChoice::BoolParam(true))
+    );
     let inputs = inputs(&mut request)?;
     let question = Question { model: request.model_name, version, inputs, outputs, deadline, priority };
     let inferred = inference.infer(question).await.map_err(|error| of_inference(&error))?;
@@ -70,6 +74,11 @@ async fn infer(
     let mut parameters = HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]);
     if let Some(reason) = &inferred.fallback {
         parameters.insert("forebay_fallback".to_owned(), text(reason.to_string()));
+    }
+    if told && !inferred.steps.is_empty() {
+        // A parameter is a plain value: the steps as JSON.
+        let steps = serde_json::to_string(&inferred.steps).unwrap_or_default();
+        parameters.insert("forebay_steps".to_owned(), text(steps));
     }
     Ok(ModelInferResponse {
         model_name: inferred.model,

@@ -56,6 +56,9 @@ struct RequestParameters {
     /// 1 is computed first, 9 last.
     #[serde(default)]
     priority: u64,
+    /// Tell what each step of a pipeline did.
+    #[serde(default)]
+    forebay_steps: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -78,6 +81,8 @@ pub(super) struct Form {
     binary: bool,
     /// For those that do, by their place among the wanted ones.
     each: Vec<Option<bool>>,
+    /// With what each step of a pipeline did.
+    pub(super) tells_steps: bool,
 }
 
 impl Form {
@@ -115,6 +120,7 @@ impl InferRequest {
         let form = Form {
             binary: raw.parameters.binary_data_output,
             each: raw.outputs.iter().map(|output| output.parameters.binary_data).collect(),
+            tells_steps: raw.parameters.forebay_steps,
         };
         let outputs = raw.outputs.into_iter().map(wanted).collect::<Result<_, _>>()?;
         let timeout = raw.parameters.timeout.filter(|&micros| micros > 0).map(Duration::from_micros);
@@ -130,7 +136,7 @@ impl InferRequest {
         };
         let tensor = raw_tensor(input, body).map_err(|what| bad(format!("input {:?}: {what}", input.name)))?;
         let inputs = vec![NamedTensor { name: input.name.clone(), tensor }];
-        let form = Form { binary: true, each: Vec::new() };
+        let form = Form { binary: true, ..Form::default() };
         Ok(Self { id: None, inputs, outputs: Vec::new(), form, timeout: None, priority: 0 })
     }
 }
