@@ -206,7 +206,13 @@ mod tests {
                 "otherwise: p is FP32 [-1, 3] of large, and INT64 [-1] otherwise",
             ),
             (change("otherwise = { p", "otherwise = { q"), "otherwise: large gives no \"q\""),
-            (change("rows = \"doubt\"", "rows = \"first.p\""), "rows: a mask is BOOL [-1], given FP32 [-1, 3]"),
+            (
+                CASCADE
+                    .replace("\"unsure\"", "\"sigmoid\"")
+                    .replace("measure = \"margin\"", "")
+                    .replace("below = 0.5", ""),
+                "rows: a mask is BOOL [-1], given FP32 [-1, 3]",
+            ),
             (change("input = \"first.p\"", "input = \"doubt\""), "steps wait for each other: doubt -> doubt"),
             (
                 change("input = \"first.p\"", "input = \"second.p\""),

@@ -48,6 +48,11 @@ fn tritons_clients_infer_describe_and_manage_models_over_http_and_grpc() {
 }
 
 #[test]
+fn a_pipeline_is_a_model_to_tritons_clients() {
+    passes("oip_pipelines.py");
+}
+
+#[test]
 fn kserves_client_infers_over_rest_and_grpc() {
     passes("oip_kserve.py");
 }

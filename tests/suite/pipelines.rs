@@ -13,6 +13,7 @@ use forebay::flows::pipeline_tally::StepReport;
 use forebay::flows::repository::Repository;
 use serde_json::{Value, json};
 
+use crate::gateway::forebay_says;
 use crate::http_fixture::{Gateway, Setup};
 
 /// What a model does is what its file says: `scale K` multiplies, `fail` fails, `gate` multiplies by 1 when it is let pass.
@@ -734,4 +735,48 @@ fn a_step_report_leaves_out_what_there_is_not() {
         serde_json::to_value(&report).unwrap(),
         json!({"step": "doubt", "does": "unsure", "us": 3, "waited_us": 0})
     );
+}
+
+#[cfg(feature = "image")]
+#[tokio::test]
+async fn the_digits_of_a_page_are_found_and_read_as_the_documentation_says() {
+    let gateway = gateway(&bundled(), engine::built_in()).await;
+    let root = bundled().parent().unwrap().to_owned();
+    let page = std::fs::read_to_string(root.join("docs/pipelines.md")).unwrap();
+    let command = page.lines().find(|line| line.starts_with("curl ")).unwrap();
+    let command = command.replace("127.0.0.1:8080", &gateway.address.to_string());
+    let asked = tokio::task::spawn_blocking(move || {
+        std::process::Command::new("bash").args(["-c", &command]).current_dir(root).output().unwrap()
+    });
+    let said: Value = serde_json::from_slice(&asked.await.unwrap().stdout).unwrap();
+    let labels = &said["predictions"][0]["digits"]["labels"];
+    assert_eq!(labels, &json!(["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]), "{said}");
+    assert_eq!(said["predictions"][0]["boxes"]["shape"], json!([10, 4]));
+    let steps = said["timing"]["pipeline"].as_array().unwrap();
+    let told: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!((told, &steps[3]["rows"]), (vec!["find", "cut", "rows", "read"], &json!(10)), "{said}");
+}
+
+#[test]
+fn forebay_says_what_keeps_a_pipeline_from_serving_before_it_is_put_to_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().join("models");
+    model(&models, "small", "scale 1");
+    pipeline(&models, "both", &CASCADE.replace("\"large\"\ninput", "\"smell\"\ninput"));
+    pipeline(&models, "loop", &asks("only", "loop", "x").add("[output]\np = \"only.p\"\n"));
+    pipeline(&models, "torn", &asks("only", "small", "y").add("[output]\np = \"only.p\"\n"));
+    let config = folder.path().join("forebay.toml");
+    let text = format!("[gateway]\nname = \"t\"\n[catalog]\nfolder = {:?}\n[access]\nallow_anonymous_loopback = true\n", models);
+    std::fs::write(&config, text).unwrap();
+    let (_, stdout, _) = forebay_says(&["check", "--config", config.to_str().unwrap()]);
+    for says in [
+        "step large: no usable model smell; the pipeline waits for it",
+        "did you mean `small`?",
+        "pipelines ask each other in a circle: loop -> loop",
+        "step only: \"y\" is neither an input of the pipeline (x) nor a step (only)",
+    ] {
+        assert!(stdout.contains(says), "{says}: {stdout}");
+    }
+    let (_, stdout, _) = forebay_says(&["model", "show", "both", "--models", models.to_str().unwrap()]);
+    assert!(stdout.contains("step       large: model smell of x, only rows of doubt"), "{stdout}");
 }
