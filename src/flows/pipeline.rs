@@ -466,3 +466,72 @@ fn within(pipeline: &Pipeline, step: &Step, error: InferError) -> InferError {
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Datatype, SystemClock};
+
+    /// Every model gives what it gets, computed by another engine than the right one.
+    struct StandIn;
+
+    impl Members for StandIn {
+        fn ask(&self, mut question: Question) -> BoxFuture<'_, Result<Inferred, InferError>> {
+            let outputs = question.outputs.iter().zip(question.inputs.drain(..));
+            let outputs =
+                outputs.map(|(wanted, input)| NamedTensor { name: wanted.name.clone(), tensor: input.tensor });
+            let inferred = Inferred {
+                model: question.model.clone(),
+                version: 7,
+                engine: "classical".to_owned(),
+                fallback: Some("gpu0 is down".into()),
+                duration_us: 11,
+                outputs: outputs.collect(),
+                steps: Vec::new(),
+            };
+            async move { Ok(inferred) }.boxed()
+        }
+
+        fn gives(&self, _: &Member) -> Result<Vec<Port>, InferError> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn pipeline(steps: &str) -> Pipeline {
+        let port = |name: &str| Port { name: name.to_owned(), datatype: Datatype::Fp32, shape: vec![-1, 2] };
+        let graph = Graph::parse(steps, &[port("x")], &[port("y")]).unwrap();
+        Pipeline::new("both/1".to_owned(), Arc::new(graph))
+    }
+
+    async fn run(pipeline: &Pipeline, rows: usize) -> Result<Outputs, InferError> {
+        let x = Tensor::new([rows, 2], vec![0.5_f32; rows * 2]).unwrap();
+        let composer = Composer::new(Arc::new(SystemClock::new()));
+        let inputs = vec![engine::NamedTensor::new("x", x)];
+        composer.run(pipeline, &StandIn, inputs, engine::Terms::default()).await
+    }
+
+    #[tokio::test]
+    async fn a_stand_in_within_a_step_is_told_by_the_whole_answer() {
+        let steps = "[[step]]\nname = \"a\"\nmodel = \"m\"\ninput = { x = \"x\" }\n\
+                     [[step]]\nname = \"b\"\nstep = \"sigmoid\"\ninput = \"a.p\"\n[output]\ny = \"b\"\n";
+        let pipeline = pipeline(steps);
+        let outputs = run(&pipeline, 3).await.unwrap();
+        assert_eq!(outputs.fallback.as_deref(), Some("step a: gpu0 is down"));
+        assert_eq!((outputs.engine, outputs.run.rows), (ENGINE, 3));
+        let report = &outputs.steps[0];
+        assert_eq!(
+            (report.model.as_deref(), report.engine.as_deref(), report.us),
+            (Some("m/7"), Some("classical"), 11)
+        );
+        let served = pipeline.served();
+        assert_eq!((served[0].counts.fallbacks, served[0].counts.rows, served[1].counts.success.count), (1, 3, 1));
+    }
+
+    #[tokio::test]
+    async fn a_step_on_many_elements_gives_the_same_as_on_few() {
+        let pipeline = pipeline("[[step]]\nname = \"b\"\nstep = \"sigmoid\"\ninput = \"x\"\n[output]\ny = \"b\"\n");
+        let few = run(&pipeline, 1).await.unwrap().tensors.remove(0).tensor;
+        let many = run(&pipeline, 20_000).await.unwrap().tensors.remove(0).tensor;
+        assert_eq!(many.row(19_999), few.row(0));
+    }
+}

@@ -149,7 +149,7 @@ pub(super) fn reshape(tensor: &Tensor, wanted: &[i64]) -> Result<Tensor, String>
     };
     let dims = wanted.iter().enumerate().map(kept).collect::<Result<Vec<_>, _>>()?;
     let fixed = dims.iter().flatten().try_fold(1_usize, |product, &dim| product.checked_mul(dim)).ok_or_else(wrong)?;
-    let rest = if fixed == 0 { 0 } else { tensor.elements() / fixed };
+    let rest = tensor.elements().checked_div(fixed).unwrap_or(0);
     let shape: Vec<usize> = dims.into_iter().map(|dim| dim.unwrap_or(rest)).collect();
     tensor.clone().reshaped(shape).map_err(|_| wrong())
 }

@@ -325,13 +325,12 @@ impl Op {
                 mask(&inputs[1])?;
                 one(first.with_free_rows())
             }
-            Self::Unsure { measure, below, above } => {
+            Self::Unsure { .. } => {
                 no_texts(&first)?;
                 self.limit()?;
                 if first.rank() == Some(0) {
                     return Err("rows of probabilities are expected, given a single number".to_owned());
                 }
-                let _ = (measure, below, above);
                 one(Guess::of(Datatype::Bool, [rows()]))
             }
             Self::Crop(config) => {

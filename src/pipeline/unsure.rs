@@ -66,8 +66,7 @@ pub(super) fn unsure(tensor: &Tensor, measure: Measure, limit: f64, limits: &Lim
     }
     let doubted = |row: &[f64]| {
         let measured = measure.of(row);
-        // Written so that nan is doubt.
-        if measure.grows_with_doubt() { !(measured <= limit) } else { !(measured >= limit) }
+        measured.is_nan() || if measure.grows_with_doubt() { measured > limit } else { measured < limit }
     };
     Tensor::new([rows], numbers.chunks_exact(width).map(doubted).collect()).map_err(|error| error.to_string())
 }

@@ -283,6 +283,11 @@ fn model(loaded: &Loaded, path: &str, stream: &sense::Config, catalog: &Catalog,
         review.problems.push(at(loaded, &place, &message, Some(hint)));
         return;
     };
+    if flows::graph_of(found).is_some() {
+        let message = format!("{} is a pipeline, which does not score streams", wanted.name);
+        review.problems.push(at(loaded, &place, &message, Some("name one of its models".to_owned())));
+        return;
+    }
     let Ok(features) = signal::Features::new(&stream.signal) else { return };
     let numbers = features.names().len();
     if let [input] = found.manifest.inputs.as_slice()
