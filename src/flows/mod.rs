@@ -22,6 +22,7 @@ pub mod models;
 mod models_metrics;
 mod pace;
 mod pipeline;
+mod pipeline_ask;
 mod pipeline_load;
 pub mod pipeline_tally;
 pub mod predict;

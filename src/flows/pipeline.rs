@@ -10,21 +10,18 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt, TryStreamExt};
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
 use super::backend::Outputs;
-use super::inference::{InferError, Inferred, NamedTensor, Question, Wanted};
+use super::inference::{InferError, Inferred, Question};
 use super::pipeline_tally::{StepReport, StepServed, StepTally};
 use crate::base::{Clock, Tensor};
 use crate::engine::{self, TensorSpec};
-use crate::pipeline::{Graph, Member, Op, Port, Source, Step, Work, join, marked, pick, put};
+use crate::pipeline::{Graph, Member, Op, Port, Source, Step, Work};
 
 /// The word for a pipeline where an engine's name stands.
 pub(super) const ENGINE: &str = "pipeline";
-/// Of a step that asks about its rows one by one: asked ahead of the answers, and in all.
-const EACH_AHEAD: usize = 8;
-const EACH_MAX: usize = 4096;
 /// How long a request may take that says nothing of it.
 const USUAL_TIME: Duration = Duration::from_secs(10);
 
@@ -50,35 +47,35 @@ pub(super) trait Members: Send + Sync {
 
 /// Runs pipelines.
 pub(super) struct Composer {
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     threads: Arc<Semaphore>,
 }
 
 /// What holds for one request.
 #[derive(Clone, Copy)]
-struct Request<'a> {
-    pipeline: &'a Pipeline,
-    members: &'a dyn Members,
-    priority: u64,
+pub(super) struct Request<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) members: &'a dyn Members,
+    pub(super) priority: u64,
     /// Since boot.
-    until: Duration,
+    pub(super) until: Duration,
     over: &'a Arc<AtomicBool>,
 }
 
 /// Tensors for one step.
-struct Reads {
-    inputs: Vec<Tensor>,
-    rows: Option<Tensor>,
-    /// In the order of the member's outputs.
-    otherwise: Vec<(String, Tensor)>,
+pub(super) struct Reads {
+    pub(super) inputs: Vec<Tensor>,
+    pub(super) rows: Option<Tensor>,
+    /// By the names of the model's outputs.
+    pub(super) otherwise: Vec<(String, Tensor)>,
 }
 
 /// What a step made.
-struct Made {
-    tensors: Vec<(String, Tensor)>,
-    report: StepReport,
+pub(super) struct Made {
+    pub(super) tensors: Vec<(String, Tensor)>,
+    pub(super) report: StepReport,
     /// Of the steps of a pipeline that it asked.
-    within: Vec<StepReport>,
+    pub(super) within: Vec<StepReport>,
 }
 
 /// Tells steps on other threads that nobody waits any more, when the request is dropped.
@@ -302,107 +299,6 @@ impl Composer {
         let tensors = names.zip(tensors.map_err(wrong)?).collect();
         Ok(Made { tensors, report: StepReport { us: micros(took), ..StepReport::default() }, within: Vec::new() })
     }
-
-    async fn ask(&self, request: Request<'_>, member: &Member, reads: Reads) -> Result<Made, InferError> {
-        let limits = &request.pipeline.graph.limits;
-        let wrong = |detail: String| InferError::Shape { detail };
-        let Reads { mut inputs, rows: mask, otherwise } = reads;
-        let mut report = StepReport::default();
-        let rows = mask.as_ref().map(marked).transpose().map_err(wrong)?;
-        if let (Some(mask), Some(rows)) = (&mask, &rows) {
-            for (input, name) in inputs.iter_mut().zip(&member.inputs) {
-                if input.shape().first() != mask.shape().first() {
-                    let (given, marks) = (input.shape(), mask.shape());
-                    return Err(wrong(format!("input {name} is {given:?}, its rows are marked by {marks:?}")));
-                }
-                *input = pick(input, rows, limits).map_err(wrong)?;
-            }
-            report.of_rows = mask.shape().first().map(|&rows| rows as u64);
-        }
-        let nothing = !inputs.is_empty() && inputs.iter().all(|input| input.shape().first() == Some(&0));
-        report.rows = inputs.first().and_then(|input| input.shape().first()).map(|&rows| rows as u64);
-        let mut within = Vec::new();
-        let mut tensors = if nothing {
-            self.empty(request, member)?
-        } else {
-            let answers = if member.each {
-                self.ask_each(request, member, &inputs).await?
-            } else {
-                vec![self.ask_once(request, member, inputs).await?]
-            };
-            report.us = answers.iter().map(|answer| answer.duration_us).sum();
-            if let Some(first) = answers.iter().find(|answer| answer.fallback.is_some()).or(answers.first()) {
-                report.model = Some(format!("{}/{}", first.model, first.version));
-                report.engine = Some(first.engine.clone());
-                report.fallback = first.fallback.as_deref().map(ToOwned::to_owned);
-            }
-            within = answers.iter().flat_map(|answer| answer.steps.iter().cloned()).collect();
-            joined(&answers, limits).map_err(wrong)?
-        };
-        if let Some(rows) = &rows {
-            for (name, base) in otherwise {
-                let Some((_, tensor)) = tensors.iter_mut().find(|(known, _)| *known == name) else { continue };
-                *tensor = if nothing { base } else { put(&base, rows, tensor, limits).map_err(wrong)? };
-            }
-        }
-        Ok(Made { tensors, report, within })
-    }
-
-    async fn ask_once(
-        &self,
-        request: Request<'_>,
-        member: &Member,
-        inputs: Vec<Tensor>,
-    ) -> Result<Inferred, InferError> {
-        let named = |(name, tensor): (&String, Tensor)| NamedTensor { name: name.clone(), tensor };
-        let wanted = |name: &String| Wanted { name: name.clone(), classes: None };
-        let question = Question {
-            model: member.model.clone(),
-            version: member.version,
-            inputs: member.inputs.iter().zip(inputs).map(named).collect(),
-            outputs: member.wanted.iter().map(wanted).collect(),
-            deadline: request.until.saturating_sub(self.clock.since_boot()),
-            priority: request.priority,
-        };
-        request.members.ask(question).await
-    }
-
-    /// One question for each row, some at the same time.
-    async fn ask_each(
-        &self,
-        request: Request<'_>,
-        member: &Member,
-        inputs: &[Tensor],
-    ) -> Result<Vec<Inferred>, InferError> {
-        let wrong = |detail: String| InferError::Shape { detail };
-        let rows = inputs.first().and_then(|input| input.shape().first().copied()).unwrap_or(0);
-        if rows > EACH_MAX || inputs.iter().any(|input| input.shape().first() != Some(&rows)) {
-            let shapes: Vec<_> = inputs.iter().map(Tensor::shape).collect();
-            return Err(wrong(format!(
-                "inputs of the same number of rows, at most {EACH_MAX}, are expected, given {shapes:?}"
-            )));
-        }
-        let limits = &request.pipeline.graph.limits;
-        let asked = (0..rows).map(|row| {
-            let inputs: Result<Vec<Tensor>, String> = inputs.iter().map(|input| pick(input, &[row], limits)).collect();
-            async move { self.ask_once(request, member, inputs.map_err(|detail| InferError::Shape { detail })?).await }
-        });
-        futures_util::stream::iter(asked).buffered(EACH_AHEAD).try_collect().await
-    }
-
-    /// What a model that nobody asks anything would give.
-    fn empty(&self, request: Request<'_>, member: &Member) -> Result<Vec<(String, Tensor)>, InferError> {
-        let gives = request.members.gives(member)?;
-        let wanted = |port: &&Port| member.wanted.is_empty() || member.wanted.contains(&port.name);
-        let none = |port: &Port| {
-            let inner = port.shape.iter().skip(1).map(|&dim| usize::try_from(dim).unwrap_or(0));
-            let shape: Vec<usize> = std::iter::once(0).chain(inner).collect();
-            let tensor = Tensor::from_bytes(port.datatype, shape, bytes::Bytes::new());
-            let tensor = tensor.map_err(|error| InferError::Failed { detail: error.to_string() })?;
-            Ok((port.name.clone(), tensor))
-        };
-        gives.iter().filter(wanted).map(none).collect()
-    }
 }
 
 fn reads(step: &Step, inputs: &[Tensor], made: &[Option<Made>]) -> Result<Reads, String> {
@@ -417,16 +313,6 @@ fn reads(step: &Step, inputs: &[Tensor], made: &[Option<Made>]) -> Result<Reads,
         rows: member.rows.as_ref().map(find).transpose()?,
         otherwise: otherwise.collect::<Result<_, String>>()?,
     })
-}
-
-/// Each output of all answers, one answer's rows behind the other's.
-fn joined(answers: &[Inferred], limits: &crate::pipeline::Limits) -> Result<Vec<(String, Tensor)>, String> {
-    let Some(first) = answers.first() else { return Ok(Vec::new()) };
-    let output = |(at, output): (usize, &NamedTensor)| {
-        let parts: Vec<&Tensor> = answers.iter().filter_map(|answer| Some(&answer.outputs.get(at)?.tensor)).collect();
-        Ok((output.name.clone(), join(&parts, limits)?))
-    };
-    first.outputs.iter().enumerate().map(output).collect()
 }
 
 fn outputs(tensors: Vec<engine::NamedTensor>, made: impl Iterator<Item = Made>, rows: usize) -> Outputs {
@@ -471,6 +357,7 @@ fn micros(time: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::base::{Datatype, SystemClock};
+    use crate::flows::inference::NamedTensor;
 
     /// Every model gives what it gets, computed by another engine than the right one.
     struct StandIn;

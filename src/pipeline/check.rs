@@ -2,8 +2,8 @@
 
 use super::error::Error;
 use super::graph::{Graph, Member, Step, Work, listed};
-use super::op::mask;
 use super::port::{Guess, Port};
+use super::settle::mask;
 
 /// What a model takes and gives.
 type Signature = (Vec<Port>, Vec<Port>);

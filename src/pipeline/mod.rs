@@ -23,6 +23,7 @@ mod picture;
 mod port;
 mod regions;
 mod rows;
+mod settle;
 mod unsure;
 
 pub use config::{FILE_BYTES_MAX, Limits};
