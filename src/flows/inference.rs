@@ -3,11 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::backend::{Backend, Outputs};
 use super::classify::classify;
 use super::models::{Loaded, Models, NotServing, chain};
+use super::pipeline::Members;
+use super::pipeline_tally::{StepReport, StepServed};
 use super::slot::Slot;
 use super::tally::{Counts, Ran};
 use crate::base::{Clock, Datatype, Tensor};
+use crate::pipeline::{Graph, Member, Port, Source, Step};
 use crate::{catalog, engine};
 
 /// More elements than so many are not searched for the largest on a thread that serves others meanwhile.
@@ -63,6 +70,8 @@ pub struct Inferred {
     pub duration_us: u64,
     /// Outputs in the manifest's order, or in the caller's.
     pub outputs: Vec<NamedTensor>,
+    /// What each step of a pipeline did; none for a model that is none.
+    pub steps: Vec<StepReport>,
 }
 
 /// One input or output of a model.
@@ -97,6 +106,21 @@ pub struct ModelMetadata {
     pub batching: Option<DynamicBatching>,
     /// Rows that one request may have; 0 is any number.
     pub request_rows_max: u32,
+    /// The models that a pipeline asks; none for a model that is none.
+    pub composing: Vec<Composing>,
+}
+
+/// A step of a pipeline that asks a model.
+#[derive(Debug, Clone)]
+pub struct Composing {
+    /// The model, as the pipeline names it.
+    pub model: String,
+    /// None: whatever answers a request that names none.
+    pub version: Option<u32>,
+    /// The model's input, and the tensor that fills it: an input of the pipeline, or `step.output`.
+    pub inputs: Vec<(String, String)>,
+    /// The model's output, and the tensor that it becomes.
+    pub outputs: Vec<(String, String)>,
 }
 
 /// How requests that wait are computed together.
@@ -117,6 +141,8 @@ pub struct Served {
     pub version: u32,
     /// The figures.
     pub counts: Counts,
+    /// Those of a pipeline's steps, while it is loaded.
+    pub steps: Vec<StepServed>,
 }
 
 /// Why there is no answer.
@@ -232,7 +258,7 @@ impl Inference {
         inputs: Vec<engine::NamedTensor>,
         terms: engine::Terms,
         started: Duration,
-    ) -> Result<engine::Outputs, InferError> {
+    ) -> Result<Outputs, InferError> {
         let took = || self.clock.since_boot().saturating_sub(started);
         let batch = inputs.first().and_then(|input| input.tensor.shape().first()).map_or(1, |&batch| batch as u64);
         let most = loaded.request_rows_max;
@@ -242,7 +268,11 @@ impl Inference {
                 detail: format!("the request has a batch of {batch}, {name} was loaded with max_batch_size {most}"),
             });
         }
-        match loaded.handle.infer_on(inputs, terms).await {
+        let ran = match &loaded.handle {
+            Backend::Engine(handle) => handle.infer_on(inputs, terms).await.map(Outputs::from).map_err(translate),
+            Backend::Pipeline(_) => self.compose(loaded, inputs, terms).await,
+        };
+        match ran {
             Ok(outputs) => {
                 let compute = Duration::from_micros(outputs.duration_us);
                 let ran = Ran {
@@ -256,9 +286,27 @@ impl Inference {
             }
             Err(error) => {
                 loaded.tally.failed(took(), self.clock.wall_ms());
-                Err(translate(error))
+                Err(error)
             }
         }
+    }
+
+    /// Runs the steps of a pipeline, whose models this asks as any caller would.
+    async fn compose(
+        &self,
+        loaded: &Loaded,
+        inputs: Vec<engine::NamedTensor>,
+        terms: engine::Terms,
+    ) -> Result<Outputs, InferError> {
+        let about = &loaded.manifest.model;
+        let Some(pipeline) = loaded.handle.pipeline() else {
+            return Err(InferError::Failed { detail: format!("{} is no pipeline", about.name) });
+        };
+        // Before any step: a request that cannot be answered, or would never end, costs nobody anything.
+        if let Some(problem) = self.models.missing(about.name.as_str(), &pipeline.graph) {
+            return Err(InferError::NotServing { reason: format!("pipeline {}: {problem}", pipeline.title) });
+        }
+        self.models.composer().run(pipeline, self, inputs, terms).await
     }
 
     /// What the model takes and gives; without a version the newest that serves.
@@ -284,6 +332,7 @@ impl Inference {
             file: about.file.clone(),
             inputs: ports(&manifest.inputs),
             outputs: ports(&manifest.outputs),
+            composing: slot.graph.iter().flatten().flat_map(|graph| composing(graph)).collect(),
             batching: loaded.filter(|loaded| loaded.handle.batch_rows_max() > 1).map(|loaded| DynamicBatching {
                 rows_max: loaded.handle.batch_rows_max(),
                 delay_us: slot.how.batch_delay_us,
@@ -306,13 +355,40 @@ impl Inference {
             model: slot.model.manifest.model.name.to_string(),
             version: slot.model.manifest.model.version,
             counts: slot.tally.counts(),
+            steps: slot.loaded().map_or_else(Vec::new, |loaded| loaded.steps()),
         };
         Ok(self.models.all_known().into_iter().filter(wanted).map(served).collect())
     }
 }
 
+impl Members for Inference {
+    fn ask(&self, question: Question) -> BoxFuture<'_, Result<Inferred, InferError>> {
+        self.infer(question).boxed()
+    }
+
+    fn gives(&self, member: &Member) -> Result<Vec<Port>, InferError> {
+        self.models.gives(member)
+    }
+}
+
+/// The steps of a pipeline that ask a model, in Triton's way of an ensemble: tensors with names lead from one to the next.
+fn composing(graph: &Graph) -> Vec<Composing> {
+    let tensor = |source: &Source| match source {
+        Source::Input(at) => graph.inputs[*at].name.clone(),
+        Source::Step(at, None) => graph.steps[*at].name.clone(),
+        Source::Step(at, Some(name)) => format!("{}.{name}", graph.steps[*at].name),
+    };
+    let asks = |(step, member): (&Step, &Member)| Composing {
+        model: member.model.clone(),
+        version: member.version,
+        inputs: member.inputs.iter().cloned().zip(step.inputs.iter().map(tensor)).collect(),
+        outputs: member.wanted.iter().map(|name| (name.clone(), format!("{}.{name}", step.name))).collect(),
+    };
+    graph.members().map(asks).collect()
+}
+
 /// Where each wanted output is among the model's, and how it is wanted.
-fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Option<usize>)>, InferError> {
+pub(super) fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Option<usize>)>, InferError> {
     let outputs = loaded.handle.outputs();
     if wanted.is_empty() {
         return Ok((0..outputs.len()).map(|at| (at, None)).collect());
@@ -327,9 +403,9 @@ fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Option<usize>
     wanted.iter().map(pick).collect()
 }
 
-fn answer(
+pub(super) fn answer(
     loaded: &Loaded,
-    outputs: &engine::Outputs,
+    outputs: &Outputs,
     picks: &[(usize, Option<usize>)],
 ) -> Result<Inferred, InferError> {
     let about = &loaded.manifest.model;
@@ -352,11 +428,12 @@ fn answer(
         fallback: outputs.fallback.clone(),
         duration_us: outputs.duration_us,
         outputs: picks.iter().map(named).collect::<Result<_, _>>()?,
+        steps: outputs.steps.clone(),
     })
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn translate(error: engine::Error) -> InferError {
+pub(super) fn translate(error: engine::Error) -> InferError {
     use engine::Error as E;
     let detail = chain(&error);
     match error {

@@ -2,6 +2,7 @@
 
 mod address;
 mod arrival;
+mod backend;
 mod batch;
 pub mod board;
 mod cbor;
@@ -22,6 +23,10 @@ pub mod logging;
 pub mod models;
 mod models_metrics;
 mod pace;
+mod pipeline;
+mod pipeline_ask;
+mod pipeline_load;
+pub mod pipeline_tally;
 pub mod predict;
 mod predict_metrics;
 pub mod query;
@@ -58,6 +63,7 @@ pub use frame::{FrameError, FrameLimits};
 pub use load_config::{LoadConfig, data_type, dims};
 pub use load_spec::{LoadSpecError, PlanError, load_spec, plan_of};
 pub use models_metrics::register as register_models;
+pub use pipeline_load::{graph_of, signature_of};
 pub use receipt::{Receipt, ReceiptError, Span, Verdict};
 pub use request::{Ask, CloudAnswer, CloudRequest, Outcome, RequestMetrics, Requests};
 pub use sink::{COLLECT_SCHEMA, Effect, InboxSink, Rejects, Sink};

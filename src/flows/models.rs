@@ -8,8 +8,11 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::backend::Backend;
 use super::load_config::LoadConfig;
 use super::load_spec::{fill, load_spec};
+use super::pipeline::Composer;
+use super::pipeline_tally::StepServed;
 use super::predict::Predictor;
 use super::slot::{Slot, State, serving};
 use super::tally::Tally;
@@ -26,13 +29,20 @@ pub struct Loaded {
     /// What its maker says of it, with the inputs and outputs of the model file where that is left to it.
     pub manifest: Manifest,
     /// Where to ask it.
-    pub handle: Handle,
+    pub handle: Backend,
     /// What it served.
     pub tally: Arc<Tally>,
     /// How pictures, texts and records become its inputs, and what its outputs mean.
     pub predictor: Predictor,
     /// Rows that one request may have; 0 is any number.
     pub request_rows_max: u32,
+}
+
+impl Loaded {
+    /// What each step did since it was loaded; none for a model that is no pipeline.
+    pub(super) fn steps(&self) -> Vec<StepServed> {
+        self.handle.pipeline().map_or_else(Vec::new, |pipeline| pipeline.served())
+    }
 }
 
 /// One version of a model as people see it.
@@ -44,7 +54,8 @@ pub struct ModelView {
     pub version: u32,
     /// True if it answers, be it after loading.
     pub serving: bool,
-    /// `serving`, `asleep` (loads with the next request), `loading`, `refused` or `away`.
+    /// `serving`, `asleep` (loads with the next request), `loading`, `refused`, `away`, or `waiting`: a pipeline one of whose
+    /// models does not serve.
     pub state: &'static str,
     /// Names for this version.
     pub aliases: Vec<String>,
@@ -159,6 +170,7 @@ pub struct Models {
     config: catalog::Config,
     pool: Arc<Pool>,
     clock: Arc<dyn Clock>,
+    composer: Composer,
 }
 
 impl Models {
@@ -177,17 +189,24 @@ impl Models {
         problems.iter().for_each(|problem| tracing::error!(problem, "a model folder or its aliases are not usable"));
         let shelf = RwLock::new(Shelf { broken: catalog.broken().clone(), ..Shelf::default() });
         let pool = Arc::clone(pool);
-        let mut models = Self { shelf, aliases, problems, config: config.clone(), pool, clock };
+        let composer = Composer::new(Arc::clone(&clock));
+        let mut models = Self { shelf, aliases, problems, config: config.clone(), pool, clock, composer };
         let names: std::collections::BTreeSet<&Name> =
             catalog.models().map(|model| &model.manifest.model.name).collect();
         for name in names {
             let versions = models.slots(name, catalog.versions(name.as_str()), &LoadConfig::default());
             for slot in versions.values() {
-                if slot.how.load == LoadWhen::Start && slot.begins_loading() {
+                if slot.graph.is_none() && slot.how.load == LoadWhen::Start && slot.begins_loading() {
                     models.load_now(slot);
                 }
             }
             models.shelf_mut().models.insert(name.clone(), versions);
+        }
+        // Pipelines ask models, which are all there now.
+        for slot in models.all_slots().iter().filter(|slot| slot.graph.is_some()) {
+            if slot.how.load == LoadWhen::Start && slot.begins_loading() {
+                models.load_now(slot);
+            }
         }
         for name in config.models.keys() {
             let lost = models.aliases.of(name).into_iter().filter(|(_, version)| models.slot(name, *version).is_none());
@@ -241,6 +260,9 @@ impl Models {
     /// an async thread.
     pub(super) fn load_now(&self, slot: &Slot) {
         let outcome = loop {
+            if slot.graph.is_some() {
+                break self.load_pipeline(slot);
+            }
             match load_one(&slot.model, slot, &self.pool) {
                 Err(refusal @ Refusal { no_room: true, .. }) if self.makes_room(slot) => {
                     tracing::info!(model = slot.title(), reason = refusal.reason, "another model made room");
@@ -252,7 +274,7 @@ impl Models {
         slot.touch(self.clock.since_boot());
         slot.ends_loading(match outcome {
             Ok(loaded) => {
-                let passed_over = passed_over(&loaded.handle).join("; ");
+                let passed_over = loaded.handle.handle().map(passed_over).unwrap_or_default().join("; ");
                 tracing::info!(model.name = %about.name, model.version = about.version, model.engine = loaded.handle.engine(), batching = loaded.handle.batching(), passed_over, "model serves");
                 State::Serving(loaded)
             }
@@ -260,7 +282,7 @@ impl Models {
                 tracing::error!(model.name = %about.name, model.version = about.version, reason, "model does not serve");
                 let reason = Arc::from(reason);
                 // What may be gone the next time is tried the next time, if requests load it at all.
-                if may_pass && slot.how.load == LoadWhen::Request {
+                if may_pass && (slot.graph.is_some() || slot.how.load == LoadWhen::Request) {
                     State::Asleep(Some(reason))
                 } else {
                     State::Refused(reason)
@@ -385,10 +407,15 @@ impl Models {
     /// What a version is, loaded or not; an error if it cannot be asked.
     pub(super) fn known(&self, name: &str, version: Option<u32>) -> Result<Arc<Slot>, NotServing> {
         let slot = self.find(name, version)?;
-        match slot.problem() {
+        match slot.problem().or_else(|| self.pipeline_problem(&slot).map(Arc::from)) {
             None => Ok(slot),
             Some(reason) => Err(slot.refusal(&reason)),
         }
+    }
+
+    /// Runs pipelines.
+    pub(super) fn composer(&self) -> &Composer {
+        &self.composer
     }
 
     /// Every version that can be asked, by name and version.
@@ -408,9 +435,15 @@ impl Models {
     pub fn views(&self) -> Vec<ModelView> {
         let shelf = self.shelf();
         let mut views: Vec<ModelView> = Vec::new();
+        let mut pipelines: Vec<(usize, Arc<Slot>)> = Vec::new();
         for (name, versions) in &shelf.models {
             let aliases = self.aliases.of(name);
-            views.extend(versions.iter().map(|(version, slot)| view(name, *version, slot, &aliases)));
+            for (version, slot) in versions {
+                if slot.graph.is_some() {
+                    pipelines.push((views.len(), Arc::clone(slot)));
+                }
+                views.push(view(name, *version, slot, &aliases));
+            }
         }
         for (name, versions) in &shelf.broken {
             let none = BTreeMap::new();
@@ -419,6 +452,18 @@ impl Models {
                 ..unloaded(name, *version, "refused", &none)
             };
             views.extend(versions.iter().map(broken));
+        }
+        // A pipeline looks its models up by itself.
+        drop(shelf);
+        for (at, slot) in pipelines {
+            let view = &mut views[at];
+            if view.serving {
+                match self.pipeline_problem(&slot) {
+                    Some(problem) => (view.serving, view.state, view.problem) = (false, "waiting", Some(problem)),
+                    // What was wrong when it was loaded last is no more.
+                    None => view.problem = None,
+                }
+            }
         }
         views.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         views
@@ -538,10 +583,10 @@ fn view(name: &Name, version: u32, slot: &Slot, aliases: &BTreeMap<Name, u32>) -
         State::Serving(loaded) => ModelView {
             serving: true,
             engine: Some(loaded.handle.engine().to_owned()),
-            passed_over: passed_over(&loaded.handle),
+            passed_over: loaded.handle.handle().map(passed_over).unwrap_or_default(),
             memory_bytes: Some(loaded.handle.memory_bytes()),
             batching: Some(loaded.handle.batching().to_owned()),
-            delegate: delegate_view(&loaded.handle),
+            delegate: loaded.handle.handle().and_then(delegate_view),
             ..view("serving")
         },
         State::Refused(reason) => ModelView { problem: text(&reason), ..view("refused") },
@@ -555,12 +600,12 @@ pub fn passed_over(handle: &Handle) -> Vec<String> {
 }
 
 /// Why a version was not loaded.
-struct Refusal {
-    reason: String,
+pub(super) struct Refusal {
+    pub(super) reason: String,
     /// Its memory is taken by others.
-    no_room: bool,
+    pub(super) no_room: bool,
     /// It may be loaded later, as it is.
-    may_pass: bool,
+    pub(super) may_pass: bool,
 }
 
 impl From<engine::Error> for Refusal {
@@ -586,7 +631,7 @@ fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refu
         let (engine, reason, about) = (passed.engine, passed.reason.as_str(), &manifest.model);
         tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
     }
-    let (tally, request_rows_max) = (Arc::clone(&slot.tally), slot.request_rows_max);
+    let (tally, request_rows_max, handle) = (Arc::clone(&slot.tally), slot.request_rows_max, Backend::Engine(handle));
     Ok(Arc::new(Loaded { manifest, handle, tally, predictor, request_rows_max }))
 }
 

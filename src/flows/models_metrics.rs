@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::models::Models;
+use super::pipeline_tally::{StepCounts, StepServed};
 use super::tally::Counts;
 
 /// Reads the models. They need not be there any more.
@@ -62,8 +63,49 @@ impl Collector for ModelsCollector {
                 ConstCounter::new(seconds).encode(metric.encode_family(&labels(title))?)?;
             }
         }
-        Ok(())
+        steps(&models, &mut encoder)
     }
+}
+
+/// Steps of pipelines: as many as their files have, which is bounded.
+fn steps(models: &Models, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let loaded = models.all_known().into_iter().filter(|slot| slot.graph.is_some());
+    let loaded = loaded.filter_map(|slot| Some((slot.title(), slot.loaded()?.steps())));
+    let served: Vec<(String, Vec<StepServed>)> = loaded.collect();
+    if served.is_empty() {
+        return Ok(());
+    }
+    type Figure = fn(&StepCounts) -> u64;
+    let counters: [(&str, &str, Figure); 5] = [
+        ("pipeline_step_runs", "Steps of pipelines done", |counts| counts.success.count),
+        ("pipeline_step_failures", "Steps of pipelines that failed", |counts| counts.fail),
+        ("pipeline_step_rows", "Rows that a step asked its model about", |counts| counts.rows),
+        ("pipeline_step_considered_rows", "Rows of which a step's condition chose those", |counts| counts.of_rows),
+        ("pipeline_step_fallbacks", "Steps that another than the right delegate computed", |counts| counts.fallbacks),
+    ];
+    for (name, help, figure) in counters {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (title, steps) in &served {
+            for step in steps {
+                ConstCounter::new(figure(&step.counts)).encode(metric.encode_family(&step_labels(title, step))?)?;
+            }
+        }
+    }
+    let help = "Computing in steps of pipelines";
+    let mut metric = encoder.encode_descriptor("pipeline_step", help, Some(&Unit::Seconds), MetricType::Counter)?;
+    for (title, steps) in &served {
+        for step in steps {
+            #[allow(clippy::cast_precision_loss, reason = "a sum of seconds")]
+            let seconds = step.counts.success.ns as f64 / 1e9;
+            ConstCounter::new(seconds).encode(metric.encode_family(&step_labels(title, step))?)?;
+        }
+    }
+    Ok(())
+}
+
+fn step_labels(title: &str, step: &StepServed) -> [(&'static str, String); 3] {
+    let [(_, pipeline), version] = labels(title);
+    [("pipeline", pipeline), version, ("step", step.step.clone())]
 }
 
 fn labels(title: &str) -> [(&'static str, String); 2] {

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::inference::{InferError, Inference};
 use super::load_spec::{PlanError, labels, plan};
 use super::models::{Loaded, chain};
+use super::pipeline_tally::StepReport;
 pub use super::predict_metrics::PredictMetrics;
 use crate::base::Clock;
 use crate::catalog::{Manifest, Model};
@@ -120,6 +121,8 @@ pub struct Predicted {
     pub total_us: u64,
     /// Waiting for a thread, before the steps and before the model, in microseconds.
     pub waited_us: u64,
+    /// What each step of a pipeline did; none for a model that is none. Of several runs, one behind the other.
+    pub pipeline: Vec<StepReport>,
 }
 
 /// The story of a prediction.
@@ -213,6 +216,7 @@ impl Predict {
         let (mut runs, mut laps, mut waited) = self.blocking(&asked.loaded, &over, until, prepare).await?;
         let mut outputs = Vec::with_capacity(runs.len());
         let (mut engine_name, mut fallback, mut compute_us) = ("", None, 0);
+        let mut pipeline = Vec::new();
         for run in &mut runs {
             let before = self.clock.since_boot();
             let inputs = std::mem::take(&mut run.inputs).into_iter();
@@ -224,6 +228,7 @@ impl Predict {
                 (engine_name, fallback) = (ran.engine, ran.fallback);
             }
             compute_us += ran.duration_us;
+            pipeline.extend(ran.steps);
             waited += self.since(before).saturating_sub(ran.duration_us);
             let named = |output: engine::NamedTensor| Named { name: output.name.to_string(), tensor: output.tensor };
             outputs.push(ran.tensors.into_iter().map(named).collect::<Vec<_>>());
@@ -242,6 +247,7 @@ impl Predict {
             laps,
             total_us: self.since(started),
             waited_us: waited + waited_after,
+            pipeline,
         })
     }
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::models::{Loaded, NotServing};
+use super::pipeline_load::graph_of;
 use super::tally::Tally;
 use crate::catalog::{BatchWhen, LoadWhen, Model, Settled};
 use crate::engine::{Batching, Serving, When};
+use crate::pipeline::Graph;
 
 /// Where a version is in its life.
 #[derive(Clone)]
@@ -34,6 +36,8 @@ pub(super) struct Slot {
     pub(super) request_rows_max: u32,
     /// Counts on over being put to sleep.
     pub(super) tally: Arc<Tally>,
+    /// Of a pipeline: its steps, or what is wrong with them.
+    pub(super) graph: Option<Result<Arc<Graph>, String>>,
     state: watch::Sender<State>,
     /// Since boot, in milliseconds.
     used_ms: AtomicU64,
@@ -50,10 +54,11 @@ impl Drop for Waits<'_> {
 }
 
 impl Slot {
+    /// Reads a pipeline's file: not for an async thread.
     pub(super) fn new(model: Arc<Model>, how: Settled, state: State) -> Self {
         let (used_ms, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
-        let (tally, state) = (Arc::default(), watch::Sender::new(state));
-        Self { model, how, request_rows_max: 0, tally, state, used_ms, waiting }
+        let (tally, graph, state) = (Arc::default(), graph_of(&model), watch::Sender::new(state));
+        Self { model, how, request_rows_max: 0, tally, graph, state, used_ms, waiting }
     }
 
     /// The same, for requests of at most so many rows.

@@ -75,6 +75,7 @@ mod oip_tls;
 mod openapi;
 mod outbox_model;
 mod page_chromium;
+mod pipelines;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod predict;

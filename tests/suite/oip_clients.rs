@@ -56,6 +56,11 @@ fn tritons_clients_use_texts_bytes_shared_memory_compression_and_settings() {
 }
 
 #[test]
+fn a_pipeline_is_a_model_to_tritons_clients() {
+    passes("oip_pipelines.py");
+}
+
+#[test]
 fn kserves_client_infers_over_rest_and_grpc() {
     passes("oip_kserve.py", &["models"], "");
 }

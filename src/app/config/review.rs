@@ -7,6 +7,7 @@ use super::{Diagnosis, Loaded, nearest};
 use crate::access::Access;
 use crate::catalog::Catalog;
 use crate::flows::{self, sense};
+use crate::pipeline::{Graph, Member};
 use crate::{doors, outbox, rules, signal, uplink};
 
 /// The outcome.
@@ -51,6 +52,7 @@ pub fn review(loaded: &Loaded) -> Review {
             review.problems.push(Diagnosis::whole(&file, error.to_string(), Some(advice)));
         }
     }
+    pipelines(&catalog, &mut review);
     for (number, stream) in config.stream.iter().enumerate() {
         let path = format!("stream[{number}]");
         if config.stream[..number].iter().any(|other| other.name == stream.name) {
@@ -68,6 +70,71 @@ pub fn review(loaded: &Loaded) -> Review {
     }
     listeners(loaded, &mut review);
     review
+}
+
+/// What keeps pipelines from serving with the models that are there.
+fn pipelines(catalog: &Catalog, review: &mut Review) {
+    for model in catalog.models() {
+        let Some(graph) = flows::graph_of(model) else { continue };
+        let about = &model.manifest.model;
+        let file = model.folder.join(&about.file).display().to_string();
+        let advice = "docs/pipelines.md describes every step".to_owned();
+        let mut problem = |message: String, advice: String| {
+            review.problems.push(Diagnosis::whole(&file, message, Some(advice)));
+        };
+        let graph = match graph {
+            Ok(graph) => graph,
+            Err(reason) => {
+                problem(reason, advice);
+                continue;
+            }
+        };
+        for (step, member) in graph.members() {
+            if catalog.model(member.name(), member.version).is_none() {
+                let known: Vec<_> = catalog.models().map(|model| model.manifest.model.name.as_str()).collect();
+                let near = nearest(member.name(), known.iter().copied()).filter(|near| *near != member.name());
+                let advice =
+                    near.map_or("put it into the models folder".to_owned(), |near| format!("did you mean `{near}`?"));
+                problem(
+                    format!("step {}: no usable model {}; the pipeline waits for it", step.name, member.title()),
+                    advice,
+                );
+            }
+        }
+        if let Some(way) = circle(catalog, &mut vec![about.name.to_string()], &graph) {
+            problem(format!("pipelines ask each other in a circle: {way}"), "take one of them out".to_owned());
+        }
+        let signature = |member: &Member| flows::signature_of(&catalog.model(member.name(), member.version)?.manifest);
+        if let Err(error) = graph.check(&signature) {
+            problem(error.to_string(), advice);
+        }
+    }
+}
+
+/// Deeper than pipelines may be nested.
+const DEPTH_MAX: usize = 8;
+
+/// The way from a pipeline back to itself.
+fn circle(catalog: &Catalog, path: &mut Vec<String>, graph: &Graph) -> Option<String> {
+    for (_, member) in graph.members() {
+        if path[0] == member.name() {
+            return Some(format!("{} -> {}", path.join(" -> "), member.name()));
+        }
+        // Another pipeline's circle is told with that one.
+        if path.len() > DEPTH_MAX || path.iter().any(|above| above == member.name()) {
+            continue;
+        }
+        let inner = catalog.model(member.name(), member.version).and_then(|model| flows::graph_of(model)?.ok());
+        if let Some(inner) = inner {
+            path.push(member.name().to_owned());
+            let way = circle(catalog, path, &inner);
+            path.pop();
+            if way.is_some() {
+                return way;
+            }
+        }
+    }
+    None
 }
 
 fn at(loaded: &Loaded, path: &str, message: &impl Display, hint: Option<String>) -> Diagnosis {
@@ -216,6 +283,11 @@ fn model(loaded: &Loaded, path: &str, stream: &sense::Config, catalog: &Catalog,
         review.problems.push(at(loaded, &place, &message, Some(hint)));
         return;
     };
+    if flows::graph_of(found).is_some() {
+        let message = format!("{} is a pipeline, which does not score streams", wanted.name);
+        review.problems.push(at(loaded, &place, &message, Some("name one of its models".to_owned())));
+        return;
+    }
     let Ok(features) = signal::Features::new(&stream.signal) else { return };
     let numbers = features.names().len();
     if let [input] = found.manifest.inputs.as_slice()

@@ -93,6 +93,10 @@ async fn infer(asking: &Asking, mut request: ModelInferRequest) -> Result<ModelI
     let priority = request.parameters.get("priority").and_then(whole).unwrap_or(0);
     let timeout = request.parameters.get("timeout").and_then(whole).filter(|&micros| micros > 0);
     let deadline = timeout.map_or(most, |micros| Duration::from_micros(micros).min(most));
+    let told = matches!(
+        request.parameters.get("forebay_steps").and_then(|p| p.parameter_choice.as_ref()),
+        Some(ParameterChoice::BoolParam(true))
+    );
     let (mut inputs, in_regions) = inputs(&mut request)?;
     if !in_regions.is_empty() {
         inputs.extend(regions.read(asking.owner()?, in_regions).await.map_err(|error| of_region(&error))?);
@@ -118,6 +122,11 @@ async fn infer(asking: &Asking, mut request: ModelInferRequest) -> Result<ModelI
         None => output.tensor.bytes().clone(),
         Some(_) => Bytes::new(),
     };
+    if told && !inferred.steps.is_empty() {
+        // A parameter is a plain value: the steps as JSON.
+        let steps = serde_json::to_string(&inferred.steps).unwrap_or_default();
+        parameters.insert("forebay_steps".to_owned(), text(steps));
+    }
     Ok(ModelInferResponse {
         model_name: inferred.model,
         model_version: inferred.version.to_string(),

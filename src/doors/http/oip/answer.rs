@@ -11,6 +11,7 @@ use super::request::Form;
 use crate::doors::http::encoding::{self, Encoding};
 use crate::doors::shared_memory::Place;
 use crate::flows::inference::{Inferred, NamedTensor};
+use crate::flows::pipeline_tally::StepReport;
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -19,15 +20,31 @@ struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Fallback<'a>>,
+    parameters: Option<Told<'a>>,
     outputs: Vec<Output<'a>>,
 }
 
-/// That it was not computed by whom it should have been.
+/// What is to be told beside the outputs.
 #[derive(Serialize)]
-struct Fallback<'a> {
-    forebay_engine: &'a str,
-    forebay_fallback: &'a str,
+struct Told<'a> {
+    /// With the next: it was not computed by whom it should have been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forebay_engine: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forebay_fallback: Option<&'a str>,
+    /// What each step of a pipeline did, where the caller wants to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forebay_steps: Option<&'a [StepReport]>,
+}
+
+impl<'a> Told<'a> {
+    fn of(inferred: &'a Inferred, form: &Form) -> Option<Self> {
+        let forebay_fallback = inferred.fallback.as_deref();
+        let forebay_engine = forebay_fallback.map(|_| inferred.engine.as_str());
+        let forebay_steps = Some(inferred.steps.as_slice()).filter(|steps| form.tells_steps && !steps.is_empty());
+        let told = forebay_fallback.is_some() || forebay_steps.is_some();
+        told.then_some(Self { forebay_engine, forebay_fallback, forebay_steps })
+    }
 }
 
 #[derive(Serialize)]
@@ -78,10 +95,7 @@ fn plain(inferred: &Inferred, id: Option<&str>, form: &Form) -> (HeaderMap, Vec<
         model_name: &inferred.model,
         model_version: inferred.version.to_string(),
         id,
-        parameters: inferred
-            .fallback
-            .as_deref()
-            .map(|reason| Fallback { forebay_engine: &inferred.engine, forebay_fallback: reason }),
+        parameters: Told::of(inferred, form),
         outputs: outputs.collect(),
     };
     let mut body = serde_json::to_vec(&answer).expect("texts and numbers are always JSON");

@@ -17,7 +17,7 @@ use crate::doors::http::body::read_body;
 use crate::doors::http::door::Door;
 use crate::doors::http::health::status;
 use crate::doors::http::problem::Problem;
-use crate::flows::inference::{DynamicBatching, InferError, ModelMetadata, Served, TensorMetadata};
+use crate::flows::inference::{Composing, DynamicBatching, InferError, ModelMetadata, Served, TensorMetadata};
 use crate::flows::repository::RepositoryError;
 use crate::flows::tally::Spent;
 use crate::flows::{LoadConfig, data_type, dims};
@@ -59,12 +59,13 @@ async fn version_ready(State(door): Whole, Path((model, version)): Path<(String,
 }
 
 fn readiness(door: &Door, model: &str, version: Option<u32>) -> Answer {
-    let serving = match door.parts.inference.metadata(model, version) {
-        Ok(_) => true,
-        Err(InferError::NotServing { .. }) => false,
-        Err(_) => return Err(no_model(model, version).into()),
-    };
-    Ok((status(serving), Json(json!({ "name": model, "ready": serving }))).into_response())
+    match door.parts.inference.metadata(model, version) {
+        Ok(_) => Ok((status(true), Json(json!({ "name": model, "ready": true }))).into_response()),
+        Err(InferError::NotServing { reason }) => {
+            Ok((status(false), Json(json!({ "name": model, "ready": false, "reason": reason }))).into_response())
+        }
+        Err(_) => Err(no_model(model, version).into()),
+    }
 }
 
 fn no_model(model: &str, version: Option<u32>) -> Problem {
@@ -117,7 +118,23 @@ fn configuration(model: &ModelMetadata) -> Value {
         config["dynamic_batching"] =
             json!({ "preferred_batch_size": [rows_max], "max_queue_delay_microseconds": delay_us });
     }
+    if !model.composing.is_empty() {
+        config["ensemble_scheduling"] = json!({ "step": model.composing.iter().map(composing).collect::<Vec<_>>() });
+    }
     config
+}
+
+/// A step as Triton's ensembles write it; steps without a model have no word there.
+fn composing(step: &Composing) -> Value {
+    let map = |pairs: &[(String, String)]| {
+        Value::Object(pairs.iter().map(|(name, tensor)| (name.clone(), tensor.as_str().into())).collect())
+    };
+    json!({
+        "model_name": step.model,
+        "model_version": step.version.map_or(-1, i64::from),
+        "input_map": map(&step.inputs),
+        "output_map": map(&step.outputs),
+    })
 }
 
 async fn statistics(State(door): Whole, Path(model): Path<String>) -> Answer {
@@ -146,7 +163,7 @@ fn figures(served: &Served) -> Value {
         let none = Spent { count: spent.count, ns: 0 };
         json!({ "batch_size": rows, "compute_input": none, "compute_infer": spent, "compute_output": none })
     };
-    json!({
+    let mut figures = json!({
         "name": served.model,
         "version": served.version.to_string(),
         "last_inference": counts.last_ms,
@@ -161,7 +178,11 @@ fn figures(served: &Served) -> Value {
             "compute_output": none,
         },
         "batch_stats": counts.batches.iter().map(batch).collect::<Vec<_>>(),
-    })
+    });
+    if !served.steps.is_empty() {
+        figures["pipeline_steps"] = json!(served.steps);
+    }
+    figures
 }
 
 #[derive(Default, Deserialize)]

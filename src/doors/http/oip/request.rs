@@ -57,6 +57,9 @@ struct RequestParameters {
     /// 1 is computed first, 9 last.
     #[serde(default)]
     priority: u64,
+    /// Tell what each step of a pipeline did.
+    #[serde(default)]
+    forebay_steps: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -85,6 +88,8 @@ pub(super) struct Form {
     each: Vec<Option<bool>>,
     /// Regions that outputs go into, the same way.
     places: Vec<Option<Place>>,
+    /// With what each step of a pipeline did.
+    pub(super) tells_steps: bool,
 }
 
 impl Form {
@@ -136,6 +141,7 @@ impl InferRequest {
             binary: raw.parameters.binary_data_output,
             each: raw.outputs.iter().map(|output| output.parameters.binary_data).collect(),
             places: raw.outputs.iter().map(place_of).collect::<Result<_, _>>()?,
+            tells_steps: raw.parameters.forebay_steps,
         };
         let outputs = raw.outputs.into_iter().map(wanted).collect();
         let timeout = raw.parameters.timeout.filter(|&micros| micros > 0).map(Duration::from_micros);

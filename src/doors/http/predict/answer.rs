@@ -4,6 +4,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::flows::pipeline_tally::StepReport;
 use crate::flows::predict::{Lap, Predicted, Prediction};
 
 #[derive(serde::Serialize)]
@@ -23,6 +24,9 @@ struct Timing<'a> {
     total_us: u64,
     waited_us: u64,
     steps: &'a [Lap],
+    /// What each step of a pipeline did.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pipeline: &'a [StepReport],
 }
 
 /// One instance's outputs by name.
@@ -49,7 +53,12 @@ pub(super) fn answer(predicted: &Predicted) -> Response {
         engine: &predicted.engine,
         fallback: predicted.fallback.as_deref(),
         predictions: predicted.predictions.iter().map(One).collect(),
-        timing: Timing { total_us: predicted.total_us, waited_us: predicted.waited_us, steps: &predicted.laps },
+        timing: Timing {
+            total_us: predicted.total_us,
+            waited_us: predicted.waited_us,
+            steps: &predicted.laps,
+            pipeline: &predicted.pipeline,
+        },
     })
     .into_response()
 }
