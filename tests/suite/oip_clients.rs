@@ -57,7 +57,7 @@ fn tritons_clients_use_texts_bytes_shared_memory_compression_and_settings() {
 
 #[test]
 fn a_pipeline_is_a_model_to_tritons_clients() {
-    passes("oip_pipelines.py");
+    passes("oip_pipelines.py", &["models"], "");
 }
 
 #[test]
