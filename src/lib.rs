@@ -18,6 +18,7 @@ pub mod engine;
 pub mod history;
 pub mod inbox;
 pub mod outbox;
+pub mod route;
 pub mod rules;
 pub mod signal;
 pub mod transform;

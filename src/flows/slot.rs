@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::conduct::Conduct;
 use super::models::{Loaded, NotServing};
 use super::tally::Tally;
 use crate::catalog::{BatchWhen, LoadWhen, Model, Settled};
@@ -32,6 +33,8 @@ pub(super) struct Slot {
     pub(super) how: Settled,
     /// Counts on over being put to sleep.
     pub(super) tally: Arc<Tally>,
+    /// The same.
+    pub(super) conduct: Arc<Conduct>,
     state: watch::Sender<State>,
     /// Since boot, in milliseconds.
     used_ms: AtomicU64,
@@ -48,9 +51,14 @@ impl Drop for Waits<'_> {
 }
 
 impl Slot {
-    pub(super) fn new(model: Arc<Model>, how: Settled, state: State) -> Self {
+    pub(super) fn new(model: Arc<Model>, how: Settled, conduct: Conduct, state: State) -> Self {
         let (used_ms, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self { model, how, tally: Arc::default(), state: watch::Sender::new(state), used_ms, waiting }
+        let (tally, conduct) = (Arc::default(), Arc::new(conduct));
+        Self { model, how, tally, conduct, state: watch::Sender::new(state), used_ms, waiting }
+    }
+
+    pub(super) fn version(&self) -> u32 {
+        self.model.manifest.model.version
     }
 
     /// `name/version`.

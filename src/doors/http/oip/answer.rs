@@ -21,7 +21,7 @@ struct Answer<'a> {
     outputs: Vec<Output<'a>>,
 }
 
-/// That it was not computed by whom it should have been.
+/// That it was not computed by whom it should have been: another version, or another engine.
 #[derive(Serialize)]
 struct Fallback<'a> {
     forebay_engine: &'a str,
@@ -73,8 +73,20 @@ pub(super) fn answer(inferred: &Inferred, id: Option<&str>, form: &Form) -> Resp
     if let Ok(engine) = HeaderValue::from_str(&inferred.engine) {
         headers.insert("x-forebay-engine", engine);
     }
+    if let Some(fallback) = inferred.fallback.as_deref().and_then(header_text) {
+        headers.insert("x-forebay-fallback", fallback);
+    }
     headers.insert("x-forebay-duration-us", HeaderValue::from(inferred.duration_us));
     (headers, body).into_response()
+}
+
+/// Longest text that goes into a header; the body has all of it.
+const HEADER_BYTES: usize = 512;
+
+/// A text as a header can have it.
+pub(in crate::doors::http) fn header_text(text: &str) -> Option<HeaderValue> {
+    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    HeaderValue::from_str(&text.chars().take(HEADER_BYTES).map(plain).collect::<String>()).ok()
 }
 
 fn describe(output: &NamedTensor, binary: bool) -> Output<'_> {

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::doors::http::oip::header_text;
 use crate::flows::predict::{Lap, Predicted, Prediction};
 
 #[derive(serde::Serialize)]
@@ -43,7 +44,7 @@ impl Serialize for One<'_> {
 }
 
 pub(super) fn answer(predicted: &Predicted) -> Response {
-    Json(Body {
+    let mut response = Json(Body {
         model_name: &predicted.model,
         model_version: predicted.version.to_string(),
         engine: &predicted.engine,
@@ -51,5 +52,9 @@ pub(super) fn answer(predicted: &Predicted) -> Response {
         predictions: predicted.predictions.iter().map(One).collect(),
         timing: Timing { total_us: predicted.total_us, waited_us: predicted.waited_us, steps: &predicted.laps },
     })
-    .into_response()
+    .into_response();
+    if let Some(fallback) = predicted.fallback.as_deref().and_then(header_text) {
+        response.headers_mut().insert("x-forebay-fallback", fallback);
+    }
+    response
 }
