@@ -157,7 +157,8 @@ impl Splits {
     }
 
     fn keep(&self, table: &Table) -> Result<(), TrafficError> {
-        let text = serde_json::to_vec_pretty(&Kept { traffic: table.clone() }).expect("names and finite numbers are JSON");
+        let text =
+            serde_json::to_vec_pretty(&Kept { traffic: table.clone() }).expect("names and finite numbers are JSON");
         replace_file(&self.file, &text).map_err(TrafficError::Keep)
     }
 }
@@ -188,8 +189,10 @@ mod tests {
     }
 
     fn config() -> Config {
-        toml::from_str("[models.press.traffic]\nsplit = { prod = 90, canary = 10 }\nslow_ms = 9\nshadow = { to = \"next\" }")
-            .unwrap()
+        toml::from_str(
+            "[models.press.traffic]\nsplit = { prod = 90, canary = 10 }\nslow_ms = 9\nshadow = { to = \"next\" }",
+        )
+        .unwrap()
     }
 
     #[test]

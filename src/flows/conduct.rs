@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn a_probe_whose_caller_leaves_lets_the_next_one_try() {
-        let traffic = Traffic { breaker: BreakerTerms { failures: 1, ..BreakerTerms::default() }, ..Traffic::default() };
+        let traffic =
+            Traffic { breaker: BreakerTerms { failures: 1, ..BreakerTerms::default() }, ..Traffic::default() };
         let conduct = Arc::new(Conduct::new(Some(&traffic)));
         let mut rng = StdRng::seed_from_u64(1);
         let opened = conduct.admit(Duration::ZERO).unwrap().settle(Outcome::Failed, Duration::ZERO, &mut rng);

@@ -102,7 +102,11 @@ mod tests {
             (texts(["ok", "low"]), texts(["ok", "high"]), "element 1: expected \"low\", given \"high\""),
             (numbers(&[1.0, 2.0]), single, "expected FP64 [2], given FP32 [2]"),
             (numbers(&[1.0, 2.0]), column, "expected FP64 [2], given FP64 [2, 1]"),
-            (numbers(&[1.0]), outputs("z", Tensor::new([1], vec![1.0_f64]).unwrap()), "it is no output of this version"),
+            (
+                numbers(&[1.0]),
+                outputs("z", Tensor::new([1], vec![1.0_f64]).unwrap()),
+                "it is no output of this version",
+            ),
         ] {
             let differs = compare(&expected, &given, 1e9, 1e9).differs.unwrap();
             assert!(differs.contains(says), "{differs}");

@@ -36,9 +36,11 @@ impl Fault {
             E::NotFinite { name, .. } if loaded.handle.inputs().iter().any(|input| *input.name == **name) => {
                 Blame::Caller
             }
-            E::MissingInput { .. } | E::UnknownInput { .. } | E::Shape { .. } | E::Datatype { .. } | E::TooLarge { .. } => {
-                Blame::Caller
-            }
+            E::MissingInput { .. }
+            | E::UnknownInput { .. }
+            | E::Shape { .. }
+            | E::Datatype { .. }
+            | E::TooLarge { .. } => Blame::Caller,
             E::Busy { .. } | E::BackedOff { .. } => Blame::Busy,
             // A caller in a hurry says nothing about the version.
             E::Expired { .. } if slow.is_some_and(|slow| timeout >= slow) => Blame::Slow,

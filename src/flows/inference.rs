@@ -184,11 +184,14 @@ pub struct Inference {
     shadows: Shadows,
 }
 
+/// Looks a header up by its name.
+pub type Header<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
+
 /// What a request says of itself that may hold it to the same version as others.
 #[derive(Default)]
 pub struct Bearings<'a> {
     /// The request's header, or entry of the metadata, of a name.
-    pub header: Option<&'a dyn Fn(&str) -> Option<&'a str>>,
+    pub header: Option<Header<'a>>,
     /// Triton's `sequence_id`.
     pub sequence: Option<&'a str>,
     /// The caller's identity; none for one without.

@@ -16,7 +16,8 @@ use super::tally::Tally;
 use super::traffic::{Plan, Traffic};
 use crate::base::{Clock, Name};
 use crate::catalog::{
-    self, AliasError, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model, NormaliseMethod, SetTraffic, TrafficError, Values,
+    self, AliasError, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model, NormaliseMethod, SetTraffic, TrafficError,
+    Values,
 };
 use crate::engine::{self, Handle, Level, Pool, Why};
 use crate::signal::Normalise;
@@ -182,7 +183,9 @@ impl Models {
         problems.extend(alias_problem);
         let (traffic, traffic_problem) = Traffic::open(config, state_dir);
         problems.extend(traffic_problem);
-        problems.iter().for_each(|problem| tracing::error!(problem, "a model folder, its aliases or its traffic are not usable"));
+        problems
+            .iter()
+            .for_each(|problem| tracing::error!(problem, "a model folder, its aliases or its traffic are not usable"));
         let shelf = RwLock::new(Shelf { broken: catalog.broken().clone(), ..Shelf::default() });
         let pool = Arc::clone(pool);
         let mut models = Self { shelf, aliases, traffic, problems, config: config.clone(), pool, clock };
@@ -206,7 +209,8 @@ impl Models {
         }
         for plan in models.traffic.plans() {
             let lost = |to: &Name| models.resolve(plan.model.as_str(), to.as_str()).err();
-            let lost = plan.targets().filter_map(|to| Some(format!("traffic of {} to {to}: {}", plan.model, lost(to)?)));
+            let lost =
+                plan.targets().filter_map(|to| Some(format!("traffic of {} to {to}: {}", plan.model, lost(to)?)));
             let lost: Vec<String> = lost.collect();
             models.problems.extend(lost);
         }

@@ -74,10 +74,10 @@ fn encode_traffic(models: &Models, encoder: &mut DescriptorEncoder<'_>) -> fmt::
     if slots.is_empty() {
         return Ok(());
     }
-    let each: Vec<_> =
-        slots.iter().map(|slot| (slot.title(), slot.conduct.counts(), models.breaker(slot))).collect();
+    let each: Vec<_> = slots.iter().map(|slot| (slot.title(), slot.conduct.counts(), models.breaker(slot))).collect();
     let gauge = ConstGauge::<i64>::new(0).metric_type();
-    let mut metric = encoder.encode_descriptor("model_breaker", "1 in the state that the breaker is in", None, gauge)?;
+    let mut metric =
+        encoder.encode_descriptor("model_breaker", "1 in the state that the breaker is in", None, gauge)?;
     for (title, _, breaker) in &each {
         for state in ["closed", "open", "half_open"] {
             let [model, version] = labels(title);
@@ -106,8 +106,7 @@ fn encode_traffic(models: &Models, encoder: &mut DescriptorEncoder<'_>) -> fmt::
             ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
         }
     }
-    let shadows: Vec<_> =
-        each.iter().filter_map(|(title, counts, _)| Some((title, counts.shadow.as_ref()?))).collect();
+    let shadows: Vec<_> = each.iter().filter_map(|(title, counts, _)| Some((title, counts.shadow.as_ref()?))).collect();
     let help = "Copies of requests by what came of them";
     let mut metric = encoder.encode_descriptor("model_shadow_requests", help, None, MetricType::Counter)?;
     for (title, shadow) in &shadows {

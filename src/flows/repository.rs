@@ -164,9 +164,9 @@ impl Repository {
             model: model.to_owned(),
             source: plan.as_ref().map_or("none", |plan| if plan.is_set { "set" } else { "configuration" }),
             split: targets.collect(),
-            fallback: plan.as_ref().and_then(|plan| {
-                Some(plan.fallback.as_ref()?.iter().map(ToString::to_string).collect())
-            }),
+            fallback: plan
+                .as_ref()
+                .and_then(|plan| Some(plan.fallback.as_ref()?.iter().map(ToString::to_string).collect())),
             sticky: plan.as_ref().map(|plan| plan.sticky),
             sticky_key: plan.as_ref().map(|plan| plan.sticky_key.to_string()),
             slow_ms: plan.as_ref().and_then(|plan| plan.slow_ms),

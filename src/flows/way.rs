@@ -158,6 +158,10 @@ impl Way {
                 }
             }
         }
+        if let Err(unknown @ NotServing::Unknown(_)) = models.find(plan.model.as_str(), None) {
+            // Not one of its versions is there: neither is the model.
+            return Err(unknown.into());
+        }
         let said = tell(passed);
         Err(match error.take() {
             // One reason is the error itself.
@@ -180,7 +184,13 @@ impl Way {
             Blame::Busy => Why::Busy,
         };
         let (about, reason) = (&loaded.manifest.model, fault.error.to_string());
-        tracing::warn!(model.name = %about.name, model.version = about.version, why = why.as_str(), reason, "a version did not answer; the next one is asked");
+        let (name, version, word) = (&about.name, about.version, why.as_str());
+        if why == Why::Busy {
+            // A box that is full would fill its log as well.
+            tracing::debug!(model.name = %name, model.version = version, why = word, reason, "a version has no room; the next one is asked");
+        } else {
+            tracing::warn!(model.name = %name, model.version = version, why = word, reason, "a version did not answer; the next one is asked");
+        }
         split.passes_over(loaded, why, reason);
         split.error = Some(fault.error);
         Ok(())
@@ -232,7 +242,9 @@ fn tell(passed: &[PassedOver]) -> String {
         };
         let separator = if text.is_empty() { "" } else { "; " };
         let written = match version {
-            Some(version) if version.to_string() == to.as_str() => write!(text, "{separator}version {version}: {reason}"),
+            Some(version) if version.to_string() == to.as_str() => {
+                write!(text, "{separator}version {version}: {reason}")
+            }
             Some(version) => write!(text, "{separator}version {version} ({to}): {reason}"),
             None => write!(text, "{separator}{to}: {reason}"),
         };

@@ -194,13 +194,7 @@ impl Breaker {
     }
 
     /// Takes back a ticket with what came of it. `rng` spreads the times at which several breakers try again.
-    pub fn settle(
-        &mut self,
-        ticket: &Ticket,
-        outcome: Outcome,
-        now: Duration,
-        rng: &mut impl Rng,
-    ) -> Option<Change> {
+    pub fn settle(&mut self, ticket: &Ticket, outcome: Outcome, now: Duration, rng: &mut impl Rng) -> Option<Change> {
         match (ticket, &mut self.phase) {
             (Ticket::Usual, Phase::Closed { in_a_row }) => {
                 self.window.add(outcome == Outcome::Failed, now);
@@ -392,7 +386,10 @@ mod tests {
             assert_eq!(slow.request(FAILED, Duration::from_secs(n * 40)), Ok(None), "{n}");
         }
         let opened = bench.request(FAILED, at(100)).unwrap();
-        assert!(matches!(opened, Some(Change::Opened(Why::Share { failed: 6, of: 10, window_s: 60 }, _))), "{opened:?}");
+        assert!(
+            matches!(opened, Some(Change::Opened(Why::Share { failed: 6, of: 10, window_s: 60 }, _))),
+            "{opened:?}"
+        );
     }
 
     #[test]

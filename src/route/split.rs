@@ -85,7 +85,8 @@ mod tests {
     fn the_same_key_gets_the_same_candidate_in_every_release() {
         // Fixed for ever: whoever changes these moves every user of every split.
         let split = candidates(&[90, 10]);
-        let chosen: Vec<_> = (0..40).map(|user| choose(&split, "press", format!("user-{user}").as_bytes()).unwrap()).collect();
+        let chosen: Vec<_> =
+            (0..40).map(|user| choose(&split, "press", format!("user-{user}").as_bytes()).unwrap()).collect();
         let canary: Vec<_> = (0..40).filter(|&user| chosen[user] == 1).collect();
         assert_eq!(canary, CANARY_OF_FORTY);
         assert_eq!(hash(&[b"press", b"prod", b"user-7"]), hash(&[b"press", b"prod", b"user-7"]));

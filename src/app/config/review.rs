@@ -222,7 +222,9 @@ fn traffic(loaded: &Loaded, catalog: &Catalog, review: &mut Review) {
             let known = model.aliases.keys().map(Name::as_str).filter(|known| *known != to.as_str());
             let hint = match (alias, nearest(to.as_str(), known)) {
                 (None, Some(near)) => format!("did you mean `{near}`?"),
-                _ => format!("until it is there its requests go to others; PUT /api/v1/models/{name}/aliases/{to} sets an alias"),
+                _ => format!(
+                    "until it is there its requests go to others; PUT /api/v1/models/{name}/aliases/{to} sets an alias"
+                ),
             };
             review.problems.push(at(loaded, &place, &message, Some(hint)));
         }
