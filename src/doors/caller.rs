@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::access::{Access, Principal};
+use crate::access::{Access, How, Principal};
 
 /// Headers that a reverse proxy adds. Behind one, everybody seems to come from this machine.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
@@ -21,6 +21,11 @@ pub(super) fn principal(access: &Access, peer: SocketAddr, headers: &HeaderMap) 
         None if FORWARDED.iter().any(|name| headers.contains_key(*name)) => None,
         None => access.anonymous(peer).ok(),
     }
+}
+
+/// The name of a caller who has one: everybody on this machine is the same nobody.
+pub(super) fn identity(who: &Principal) -> Option<&str> {
+    (who.how() != How::Loopback).then(|| who.name())
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -1,20 +1,29 @@
 //! Inference for apps: tensors in, tensors out, from the models of this box.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
+use tokio_util::sync::CancellationToken;
 
 use super::backend::{Backend, Outputs};
 use super::classify::classify;
-use super::models::{Loaded, Models, NotServing, chain};
+use super::fault::{Blame, Failure, Fault};
+use super::models::{Loaded, Models, NotServing};
 use super::pipeline::Members;
 use super::pipeline_tally::{StepReport, StepServed};
+use super::shadow::Shadows;
 use super::slot::Slot;
 use super::tally::{Counts, Ran};
+use super::traffic::Plan;
+use super::way::{Turn, Way};
 use crate::base::{Clock, Datatype, Tensor};
+use crate::catalog::Sticky;
 use crate::pipeline::{Graph, Member, Port, Source, Step};
+use crate::route::{Change, Outcome};
 use crate::{catalog, engine};
 
 /// A tensor with its name.
@@ -61,7 +70,7 @@ pub struct Inferred {
     pub version: u32,
     /// What computed it.
     pub engine: String,
-    /// Why it was not the delegate that should have.
+    /// Why it was not the version, or the delegate, that should have.
     pub fallback: Option<Arc<str>>,
     /// Time in the engine, waiting not included.
     pub duration_us: u64,
@@ -196,12 +205,44 @@ impl From<NotServing> for InferError {
 pub struct Inference {
     models: Arc<Models>,
     clock: Arc<dyn Clock>,
+    chance: Mutex<StdRng>,
+    shadows: Shadows,
+}
+
+/// Looks a header up by its name.
+pub type Header<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
+
+/// What a request says of itself that may hold it to the same version as others.
+#[derive(Default)]
+pub struct Bearings<'a> {
+    /// The request's header, or entry of the metadata, of a name.
+    pub header: Option<Header<'a>>,
+    /// Triton's `sequence_id`.
+    pub sequence: Option<&'a str>,
+    /// The caller's identity; none for one without.
+    pub caller: Option<&'a str>,
 }
 
 impl Inference {
-    /// Over these models.
+    /// Over these models. What is left to chance comes out the same every time, unless [`seeded`](Self::seeded).
     pub fn new(models: Arc<Models>, clock: Arc<dyn Clock>) -> Self {
-        Self { models, clock }
+        Self { models, clock, chance: Mutex::new(StdRng::seed_from_u64(0)), shadows: Shadows::new() }
+    }
+
+    /// The same with other chances.
+    #[must_use]
+    pub fn seeded(self, chance: StdRng) -> Self {
+        Self { chance: Mutex::new(chance), ..self }
+    }
+
+    fn chance(&self) -> MutexGuard<'_, StdRng> {
+        // A generator does not panic halfway.
+        self.chance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Computes copies of requests for versions that are tried out, until `stop`.
+    pub async fn shadow(self: Arc<Self>, stop: CancellationToken) {
+        self.shadows.run(&self.models, stop).await;
     }
 
     /// The version that a text means: its number, or an alias of the model.
@@ -214,44 +255,135 @@ impl Inference {
         })
     }
 
-    /// Asks a model; without a version the one of the alias `default`, or the newest that serves. Loads it first where it
-    /// loads on request.
+    /// What holds a request for `model` to the same version as others with the same; None leaves it to chance, as does a
+    /// model whose requests are not split.
+    pub fn key(&self, model: &str, bearings: &Bearings<'_>) -> Option<String> {
+        let plan = self.models.plan(model)?;
+        let said = || {
+            let header = bearings.header.and_then(|header| header(&plan.sticky_key)).filter(|key| !key.is_empty());
+            header.or(bearings.sequence)
+        };
+        let key = match plan.sticky {
+            Sticky::Never => None,
+            Sticky::Request => said(),
+            Sticky::Caller => said().or(bearings.caller),
+        };
+        key.map(str::to_owned)
+    }
+
+    /// Asks a model; without a version one of its split, or that of the alias `default`, or the newest that serves. Loads it
+    /// first where it loads on request.
     pub async fn infer(&self, question: Question) -> Result<Inferred, InferError> {
+        self.infer_for(question, None).await
+    }
+
+    /// The same for the [`key`](Self::key) that holds the request to a version.
+    pub async fn infer_for(&self, question: Question, key: Option<&str>) -> Result<Inferred, InferError> {
         let started = self.clock.since_boot();
-        let loaded = self.models.ready(&question.model, question.version, question.deadline).await?;
-        let picks = picks(&loaded, &question.outputs)?;
+        let mut way = self.way(&question.model, question.version, key);
         let inputs = question.inputs.into_iter();
-        let inputs: Vec<_> = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
-        let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
-        let terms = engine::Terms { timeout: Some(left), priority: question.priority };
-        let outputs = self.run(&loaded, inputs, terms, started).await?;
-        answer(&loaded, &outputs, &picks)
+        let mut inputs: Vec<_> = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
+        let mut began = started;
+        loop {
+            let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
+            let mut turn = self.next(&mut way, left).await?;
+            let picks = picks(&turn.loaded, &question.outputs)?;
+            let given = if way.is_split() { inputs.clone() } else { std::mem::take(&mut inputs) };
+            let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
+            let terms = engine::Terms { timeout: Some(left), priority: question.priority };
+            match self.ask(way.plan(), &mut turn, given, terms, began).await {
+                Ok(outputs) => {
+                    way.answered_by(&turn.loaded);
+                    return answer(&turn.loaded, &outputs, &picks, way.reason());
+                }
+                Err(fault) => way.pass_over(&turn.loaded, fault)?,
+            }
+            began = self.clock.since_boot();
+        }
     }
 
-    /// A version that can be asked, loaded first where it loads on request; without a version that of the alias `default`,
-    /// or the newest that serves. Waits at most `patience`.
-    pub(super) async fn ready(
+    /// The versions that a request may be asked of: the one that it names, or those of the model's split.
+    pub(super) fn way(&self, model: &str, version: Option<u32>, key: Option<&str>) -> Way {
+        match if version.is_none() { self.models.plan(model) } else { None } {
+            None => Way::to(model, version),
+            Some(plan) => match key {
+                Some(key) => Way::through(plan, key.as_bytes()),
+                None => Way::through(plan, &self.chance().next_u64().to_le_bytes()),
+            },
+        }
+    }
+
+    /// The next version on a request's way. Waits at most `patience` for it to be loaded.
+    pub(super) async fn next(&self, way: &mut Way, patience: Duration) -> Result<Turn, InferError> {
+        way.next(&self.models, &*self.clock, patience).await
+    }
+
+    /// Asks the version whose turn it is, as a request of `began`, since boot. Its breaker hears what came of it, and a copy
+    /// of what was answered may go to a shadow.
+    pub(super) async fn ask(
         &self,
-        model: &str,
-        version: Option<u32>,
-        patience: Duration,
-    ) -> Result<Arc<Loaded>, InferError> {
-        Ok(self.models.ready(model, version, patience).await?)
+        plan: Option<&Arc<Plan>>,
+        turn: &mut Turn,
+        inputs: Vec<engine::NamedTensor>,
+        terms: engine::Terms,
+        began: Duration,
+    ) -> Result<Outputs, Fault> {
+        let loaded = &turn.loaded;
+        let timeout = terms.timeout.unwrap_or(Duration::MAX);
+        let timeout = turn.most.map_or(timeout, |most| most.min(timeout));
+        let terms = engine::Terms { timeout: terms.timeout.map(|_| timeout), ..terms };
+        let shadow = plan.and_then(|plan| self.shadow_of(plan, loaded)).map(|slot| (slot, inputs.clone()));
+        let asked = self.clock.since_boot();
+        let slow = loaded.conduct.slow();
+        let (answer, outcome) = match self.run(loaded, inputs, terms, began).await {
+            Ok(outputs) => {
+                let took = self.clock.since_boot().saturating_sub(asked);
+                // An answer that took too long is better than none, and no good sign.
+                let is_slow = slow.is_some_and(|slow| took >= slow);
+                (Ok(outputs), Some(if is_slow { Outcome::Failed } else { Outcome::Answered }))
+            }
+            Err(error) => {
+                let fault = Fault::of(error, loaded, timeout, slow);
+                let outcome = matches!(fault.blame, Blame::Failed | Blame::Slow).then_some(Outcome::Failed);
+                (Err(fault), outcome)
+            }
+        };
+        if let Some(outcome) = outcome {
+            let change = turn.pass.settle(outcome, self.clock.since_boot(), &mut *self.chance());
+            // Nobody asks the breaker of a model whose requests are not spread.
+            tell(change.filter(|_| self.models.plan(loaded.manifest.model.name.as_str()).is_some()), loaded);
+        }
+        if let (Ok(outputs), Some((slot, inputs)), Some(shadow)) =
+            (&answer, shadow, plan.and_then(|plan| plan.shadow.as_ref()))
+        {
+            self.shadows.copy(slot, inputs, outputs, shadow);
+        }
+        answer
     }
 
-    /// Asks this version, and counts it as a request of `started`, since boot.
-    pub(super) async fn run(
+    /// The version that gets a copy of this request, if one does: by chance, and not the one that answers it.
+    fn shadow_of(&self, plan: &Plan, loaded: &Loaded) -> Option<Arc<Slot>> {
+        let shadow = plan.shadow.as_ref()?;
+        if self.chance().random_range(0.0..100.0) >= shadow.percent {
+            return None;
+        }
+        let slot = self.models.resolve(plan.model.as_str(), shadow.to.as_str()).ok()?;
+        (slot.version() != loaded.manifest.model.version).then_some(slot)
+    }
+
+    /// Computes, and counts it as a request of `began`, since boot.
+    async fn run(
         &self,
         loaded: &Loaded,
         inputs: Vec<engine::NamedTensor>,
         terms: engine::Terms,
-        started: Duration,
-    ) -> Result<Outputs, InferError> {
-        let took = || self.clock.since_boot().saturating_sub(started);
+        began: Duration,
+    ) -> Result<Outputs, Failure> {
+        let took = || self.clock.since_boot().saturating_sub(began);
         let batch = inputs.first().and_then(|input| input.tensor.shape().first()).map_or(1, |&batch| batch as u64);
         let ran = match &loaded.handle {
-            Backend::Engine(handle) => handle.infer_on(inputs, terms).await.map(Outputs::from).map_err(translate),
-            Backend::Pipeline(_) => self.compose(loaded, inputs, terms).await,
+            Backend::Engine(handle) => handle.infer_on(inputs, terms).await.map(Outputs::from).map_err(Failure::Engine),
+            Backend::Pipeline(_) => self.compose(loaded, inputs, terms).await.map_err(Failure::Pipeline),
         };
         match ran {
             Ok(outputs) => {
@@ -383,10 +515,19 @@ pub(super) fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Op
     wanted.iter().map(pick).collect()
 }
 
+/// Why it was not the version that should have, and why not the delegate.
+pub(super) fn both(version: Option<Arc<str>>, delegate: Option<&Arc<str>>) -> Option<Arc<str>> {
+    match (version, delegate) {
+        (Some(version), Some(delegate)) => Some(format!("{version}; {delegate}").into()),
+        (version, delegate) => version.or_else(|| delegate.cloned()),
+    }
+}
+
 pub(super) fn answer(
     loaded: &Loaded,
     outputs: &Outputs,
     picks: &[(usize, Option<usize>)],
+    passed_over: Option<Arc<str>>,
 ) -> Result<Inferred, InferError> {
     let about = &loaded.manifest.model;
     let named = |&(at, classes): &(usize, Option<usize>)| {
@@ -405,36 +546,25 @@ pub(super) fn answer(
         model: about.name.to_string(),
         version: about.version,
         engine: outputs.engine.to_owned(),
-        fallback: outputs.fallback.clone(),
+        fallback: both(passed_over, outputs.fallback.as_ref()),
         duration_us: outputs.duration_us,
         outputs: picks.iter().map(named).collect::<Result<_, _>>()?,
         steps: outputs.steps.clone(),
     })
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-pub(super) fn translate(error: engine::Error) -> InferError {
-    use engine::Error as E;
-    let detail = chain(&error);
-    match error {
-        E::MissingInput { .. }
-        | E::UnknownInput { .. }
-        | E::Shape { .. }
-        | E::Datatype { .. }
-        | E::TooLarge { .. }
-        | E::NotFinite { .. } => InferError::Shape { detail },
-        E::Busy { .. } | E::BackedOff { .. } => InferError::Busy { detail },
-        E::Expired { .. } => InferError::Deadline { detail },
-        E::Closed
-        | E::NoEngine { .. }
-        | E::NoneTakes { .. }
-        | E::Load { .. }
-        | E::Declared { .. }
-        | E::Sample { .. }
-        | E::Setting { .. }
-        | E::Delegate { .. }
-        | E::NoRoom { .. }
-        | E::Thread(_) => InferError::NotServing { reason: detail },
-        E::Panicked { .. } | E::Run { .. } => InferError::Failed { detail },
+/// A breaker that opens or closes is news.
+fn tell(change: Option<Change>, loaded: &Loaded) {
+    let about = &loaded.manifest.model;
+    let (name, version, engine) = (&about.name, about.version, loaded.handle.engine());
+    match change {
+        None => {}
+        Some(Change::Opened(why, wait)) => {
+            let (reason, wait_ms) = (why.to_string(), u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            tracing::warn!(model.name = %name, model.version = version, model.engine = engine, reason, wait_ms, "breaker opened: the version is passed over");
+        }
+        Some(Change::Closed) => {
+            tracing::info!(model.name = %name, model.version = version, model.engine = engine, "breaker closed: the version is asked again");
+        }
     }
 }

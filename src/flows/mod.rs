@@ -10,9 +10,12 @@ mod classify;
 mod collect;
 #[cfg(feature = "nats")]
 mod collect_stream;
+mod conduct;
 mod confirm;
 mod day;
+mod difference;
 mod due;
+mod fault;
 mod flight;
 mod frame;
 pub mod inference;
@@ -37,6 +40,7 @@ pub mod repository;
 mod request;
 pub mod salvage;
 pub mod sense;
+mod shadow;
 mod sink;
 mod slot;
 mod summarise;
@@ -44,10 +48,12 @@ pub mod summary;
 mod sync;
 mod sync_settings;
 pub mod tally;
+pub mod traffic;
 mod upkeep;
 mod view;
 #[cfg(feature = "postgres")]
 mod warehouse_sink;
+mod way;
 
 pub use address::Address;
 pub use arrival::Arrival;

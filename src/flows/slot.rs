@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::conduct::Conduct;
 use super::models::{Loaded, NotServing};
 use super::pipeline_load::graph_of;
 use super::tally::Tally;
@@ -34,6 +35,8 @@ pub(super) struct Slot {
     pub(super) how: Settled,
     /// Counts on over being put to sleep.
     pub(super) tally: Arc<Tally>,
+    /// The same.
+    pub(super) conduct: Arc<Conduct>,
     /// Of a pipeline: its steps, or what is wrong with them.
     pub(super) graph: Option<Result<Arc<Graph>, String>>,
     state: watch::Sender<State>,
@@ -53,10 +56,14 @@ impl Drop for Waits<'_> {
 
 impl Slot {
     /// Reads a pipeline's file: not for an async thread.
-    pub(super) fn new(model: Arc<Model>, how: Settled, state: State) -> Self {
+    pub(super) fn new(model: Arc<Model>, how: Settled, conduct: Conduct, state: State) -> Self {
         let (used_ms, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
-        let graph = graph_of(&model);
-        Self { model, how, tally: Arc::default(), graph, state: watch::Sender::new(state), used_ms, waiting }
+        let (tally, conduct, graph) = (Arc::default(), Arc::new(conduct), graph_of(&model));
+        Self { model, how, tally, conduct, graph, state: watch::Sender::new(state), used_ms, waiting }
+    }
+
+    pub(super) fn version(&self) -> u32 {
+        self.model.manifest.model.version
     }
 
     /// `name/version`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::content::{describe, inputs, wanted, whole};
@@ -16,8 +17,9 @@ use super::wire::infer_parameter::ParameterChoice;
 use super::wire::{self, InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::access::{Access, Principal};
 use crate::base::Datatype;
+use crate::doors::caller::identity;
 use crate::doors::http::EXTENSIONS;
-use crate::flows::inference::{InferError, Inference, ModelMetadata, Question, Served, TensorMetadata};
+use crate::flows::inference::{Bearings, InferError, Inference, ModelMetadata, Question, Served, TensorMetadata};
 use crate::flows::query::Query;
 use crate::flows::repository::Repository;
 use crate::flows::tally::Spent;
@@ -53,11 +55,43 @@ impl Oip {
 
 type Answer<T> = Result<Response<T>, Status>;
 
+/// What a call says of itself beside the request.
+struct Call {
+    metadata: MetadataMap,
+    who: Option<Principal>,
+}
+
+impl Call {
+    fn take<T>(request: Request<T>) -> (Self, T) {
+        let (metadata, mut extensions, message) = request.into_parts();
+        (Self { metadata, who: extensions.remove::<Principal>() }, message)
+    }
+
+    /// What holds `request` to the same version as others.
+    fn key(&self, inference: &Inference, request: &ModelInferRequest) -> Option<String> {
+        let header = |name: &str| self.metadata.get(name).and_then(|value| value.to_str().ok());
+        let sequence = request.parameters.get("sequence_id").and_then(sequence);
+        let caller = self.who.as_ref().and_then(identity);
+        let bearings = Bearings { header: Some(&header), sequence: sequence.as_deref(), caller };
+        inference.key(&request.model_name, &bearings)
+    }
+}
+
+/// Triton's id for requests that belong together; 0 and an empty one are none.
+fn sequence(parameter: &InferParameter) -> Option<String> {
+    match parameter.parameter_choice.as_ref()? {
+        ParameterChoice::StringParam(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        _ => whole(parameter).filter(|&number| number > 0).map(|number| number.to_string()),
+    }
+}
+
 async fn infer(
     inference: &Inference,
     mut request: ModelInferRequest,
+    call: &Call,
     most: Duration,
 ) -> Result<ModelInferResponse, Status> {
+    let key = call.key(inference, &request);
     let outputs = wanted(&mut request)?;
     let version = version(inference, &request.model_name, &request.model_version)?;
     let priority = request.parameters.get("priority").and_then(whole).unwrap_or(0);
@@ -69,7 +103,7 @@ async fn infer(
     );
     let inputs = inputs(&mut request)?;
     let question = Question { model: request.model_name, version, inputs, outputs, deadline, priority };
-    let inferred = inference.infer(question).await.map_err(|error| of_inference(&error))?;
+    let inferred = inference.infer_for(question, key.as_deref()).await.map_err(|error| of_inference(&error))?;
     let text = |text: String| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
     let mut parameters = HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]);
     if let Some(reason) = &inferred.fallback {
@@ -94,6 +128,7 @@ async fn infer(
 async fn infer_in_stream(
     inference: &Inference,
     request: ModelInferRequest,
+    call: &Call,
     most: Duration,
 ) -> ModelStreamInferResponse {
     let (id, model_name) = (request.id.clone(), request.model_name.clone());
@@ -101,7 +136,7 @@ async fn infer_in_stream(
         request.parameters.get("triton_enable_empty_final_response").and_then(|p| p.parameter_choice.as_ref()),
         Some(ParameterChoice::BoolParam(true))
     );
-    let (error_message, mut response) = match infer(inference, request, most).await {
+    let (error_message, mut response) = match infer(inference, request, call, most).await {
         Ok(response) => (String::new(), response),
         Err(status) => {
             (status.message().to_owned(), ModelInferResponse { id, model_name, ..ModelInferResponse::default() })
@@ -221,7 +256,8 @@ impl GrpcInferenceService for Oip {
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
         // A little earlier than the client gives up, so that it hears why.
         let most = grpc_timeout(&request).map_or(self.timeout, |asked| asked.mul_f64(0.95).min(self.timeout));
-        infer(&self.parts.inference, request.into_inner(), most).await.map(Response::new)
+        let (call, request) = Call::take(request);
+        infer(&self.parts.inference, request, &call, most).await.map(Response::new)
     }
 
     type ModelStreamInferStream = Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
@@ -232,11 +268,13 @@ impl GrpcInferenceService for Oip {
     ) -> Answer<Self::ModelStreamInferStream> {
         let place = request.extensions().get::<Place>().cloned();
         let (inference, most) = (Arc::clone(&self.parts.inference), self.timeout);
-        let answers = request.into_inner().map(move |request| {
-            let (inference, place) = (Arc::clone(&inference), place.clone());
+        let (call, requests) = Call::take(request);
+        let call = Arc::new(call);
+        let answers = requests.map(move |request| {
+            let (inference, place, call) = (Arc::clone(&inference), place.clone(), Arc::clone(&call));
             async move {
                 let _place = place;
-                Ok(infer_in_stream(&inference, request?, most).await)
+                Ok(infer_in_stream(&inference, request?, &call, most).await)
             }
         });
         Ok(Response::new(Box::pin(answers.buffered(STREAM_AHEAD))))

@@ -28,7 +28,9 @@ pub(super) fn of_repository(error: &RepositoryError) -> Status {
         RepositoryError::Unknown { .. } | RepositoryError::NotThere(_) | RepositoryError::NoSuch(_) => {
             Status::not_found(message)
         }
-        RepositoryError::Refused { .. } | RepositoryError::Alias(_) => Status::invalid_argument(message),
+        RepositoryError::Refused { .. } | RepositoryError::Alias(_) | RepositoryError::Traffic(_) => {
+            Status::invalid_argument(message)
+        }
         RepositoryError::InUse { .. } => Status::failed_precondition(message),
         RepositoryError::Disk(_) | RepositoryError::Closing => Status::unavailable(message),
     }

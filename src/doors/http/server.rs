@@ -20,7 +20,7 @@ use super::config::Config;
 use super::door::Door;
 use super::pulse;
 use super::stall::StallGuard;
-use super::{aliases, caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams};
+use super::{aliases, caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams, traffic};
 
 /// Head of a request in bytes, and the buffer that hyper reads into. Far over any honest client's.
 const HEAD_MAX_BYTES: usize = 32 * 1024;
@@ -161,6 +161,7 @@ fn routes(door: &Arc<Door>, stop: &CancellationToken) -> Router {
         .merge(oip::private_routes())
         .merge(predict::routes())
         .merge(aliases::routes())
+        .merge(traffic::routes())
         .merge(health::private_routes())
         .route_layer(known);
     Router::new()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -21,10 +21,13 @@ use super::body::read_split;
 use super::door::Door;
 use super::health::status;
 use super::problem::Problem;
+use crate::access::Principal;
+use crate::doors::http::traffic;
 use crate::flows::inference::Question;
 pub(in crate::doors::http) use models::may_manage;
 
 use answer::answer;
+pub(in crate::doors::http) use answer::header_text;
 use request::InferRequest;
 
 /// Bytes of JSON in a body that has binary data behind them; 0: the body is one tensor's elements.
@@ -79,27 +82,30 @@ async fn ready(State(door): Whole) -> Response {
 
 async fn infer(
     State(door): Whole,
+    Extension(who): Extension<Principal>,
     Path(model): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, OipProblem> {
-    run(&door, model, None, &headers, body).await
+    run(&door, model, None, &who, &headers, body).await
 }
 
 async fn version_infer(
     State(door): Whole,
+    Extension(who): Extension<Principal>,
     Path((model, version)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, OipProblem> {
     let version = door.parts.inference.version(&model, &version)?;
-    run(&door, model, Some(version), &headers, body).await
+    run(&door, model, Some(version), &who, &headers, body).await
 }
 
 async fn run(
     door: &Door,
     model: String,
     version: Option<u32>,
+    who: &Principal,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, OipProblem> {
@@ -119,12 +125,13 @@ async fn run(
             InferRequest::parse(&json, binary)?
         }
     };
-    let InferRequest { id, inputs, outputs, form, timeout, priority } = request;
+    let InferRequest { id, inputs, outputs, form, timeout, priority, sequence } = request;
     // The engine gives up a little earlier than the door, so that its own word on it reaches the caller.
     let most = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
     let deadline = timeout.map_or(most, |timeout| timeout.min(most));
+    let key = traffic::key(&door.parts.inference, &model, headers, sequence.as_deref(), who);
     let question = Question { model, version, inputs, outputs, deadline, priority };
-    let inferred = door.parts.inference.infer(question).await?;
+    let inferred = door.parts.inference.infer_for(question, key.as_deref()).await?;
     Ok(answer(&inferred, id.as_deref(), &form))
 }
 
