@@ -123,6 +123,13 @@ impl Pipeline {
             if let Some(problem) = port.refuses(&tensor) {
                 return Err(wrong(format!("input {problem}")));
             }
+            let (bytes, most) = (tensor.bytes().len(), self.graph.limits.tensor_bytes_max);
+            if bytes > most {
+                let name = &port.name;
+                return Err(wrong(format!(
+                    "input {name} has {bytes} bytes, the most is {most} (limits.tensor_bytes_max)"
+                )));
+            }
             if let Some((at, value)) = tensor.first_not_finite() {
                 return Err(wrong(format!(
                     "input {} has {value} at element {at}: only finite numbers are taken",

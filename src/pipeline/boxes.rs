@@ -107,6 +107,7 @@ pub(super) fn suppress(
     };
     // Before two copies in 64 bits are made.
     limits.holds(Datatype::Fp32, scores.shape())?;
+    limits.holds(Datatype::Fp32, boxes.shape())?;
     let numbers = |tensor: &Tensor| {
         tensor.to_numbers().ok_or_else(|| format!("boxes and scores are numbers, given {}", tensor.datatype()))
     };

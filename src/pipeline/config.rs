@@ -14,13 +14,13 @@ pub const FILE_BYTES_MAX: usize = 256 * 1024;
 pub(super) const STEPS_MAX: usize = 64;
 /// Tensors that go into one step.
 pub(super) const INPUTS_MAX: usize = 64;
-const LIMIT_MAX: usize = 1 << 32;
+const LIMIT_MAX: usize = 1 << 31;
 
 /// `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Largest tensor that a step makes, in bytes.
+    /// Largest tensor that comes in or that a step makes, in bytes.
     pub tensor_bytes_max: usize,
     /// All tensors of one request together, those of models included, in bytes.
     pub request_bytes_max: usize,

@@ -142,6 +142,7 @@ pub(super) fn crop(
     limits: &Limits,
     is_over: &dyn Fn() -> bool,
 ) -> Result<Tensor, String> {
+    limits.holds(Datatype::Fp32, image.shape())?;
     let images = Images::of(image, config.layout)?;
     let &[count, 4] = boxes.shape() else {
         return Err(format!("boxes are [boxes, 4], given {:?}", boxes.shape()));
@@ -165,6 +166,7 @@ pub(super) fn resize(
     limits: &Limits,
     is_over: &dyn Fn() -> bool,
 ) -> Result<Tensor, String> {
+    limits.holds(Datatype::Fp32, image.shape())?;
     let images = Images::of(image, config.layout)?;
     let whole = [0.0, 0.0, images.width as f64, images.height as f64];
     let parts: Vec<_> = (0..images.batch).map(|owner| (owner, whole)).collect();
@@ -289,6 +291,8 @@ fn cut(
         let rows = taps(y0, y1, height, images.height, config.filter);
         let top = rows.iter().filter(|tap| !tap.shares.is_empty()).map(|tap| tap.first).min().unwrap_or(0);
         let bottom = rows.iter().map(|tap| tap.first + tap.shares.len()).max().unwrap_or(0).max(top);
+        // A high image and a wide part of it have much between them.
+        limits.holds(Datatype::Fp32, &[bottom - top, width])?;
         let mut narrow = vec![0.0_f32; (bottom - top) * width];
         for channel in 0..images.channels {
             let source = &images.pixels[owner * size..][..size];
@@ -417,6 +421,11 @@ mod tests {
         let boxes = Tensor::new([2, 4], vec![0.0_f32; 8]).unwrap();
         let error = crop(&image(), &boxes, None, &config(size), &small, &|| false).unwrap_err();
         assert!(error.contains("FP32 [2, 2, 2] of 32 bytes, the most is 31"), "{error}");
+        let high = Tensor::new([4096, 1], vec![0.0_f32; 4096]).unwrap();
+        let most = Limits { tensor_bytes_max: 20_000, ..Limits::default() };
+        let whole = Tensor::new([1, 4], vec![0.0_f32, 0.0, 1.0, 4096.0]).unwrap();
+        let error = crop(&high, &whole, None, &config("width = 2\nheight = 1"), &most, &|| false).unwrap_err();
+        assert!(error.contains("FP32 [4096, 2] of 32768 bytes"), "{error}");
         let over = crop(&image(), &boxes, None, &config(size), &Limits::default(), &|| true).unwrap_err();
         assert!(over.contains("nobody waits"));
     }

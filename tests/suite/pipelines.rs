@@ -16,11 +16,14 @@ use serde_json::{Value, json};
 use crate::gateway::forebay_says;
 use crate::http_fixture::{Gateway, Setup};
 
+/// A model as `name/version`, and the shape of its first input.
+type Asked = (String, Vec<usize>);
+
 /// What a model does is what its file says: `scale K` multiplies, `fail` fails, `gate` multiplies by 1 when it is let pass.
 /// Every run is written down: the model, and the shape of its first input.
 #[derive(Clone, Default)]
 struct Scribe {
-    runs: Arc<Mutex<Vec<(String, Vec<usize>)>>>,
+    runs: Arc<Mutex<Vec<Asked>>>,
     gate: Gate,
 }
 
@@ -135,7 +138,7 @@ impl Plant {
     }
 
     /// What was asked since the last look.
-    fn runs(&self) -> Vec<(String, Vec<usize>)> {
+    fn runs(&self) -> Vec<Asked> {
         std::mem::take(&mut self.scribe.runs.lock().unwrap())
     }
 
@@ -472,6 +475,7 @@ async fn wrong_and_hostile_requests_are_the_callers_error_with_both_figures() {
         (vec![x(Tensor::new([1, 3], vec![1_i64; 3]).unwrap())], "input x is INT64, expected FP32"),
         (vec![x(Tensor::new([3], vec![1.0_f32; 3]).unwrap())], "input x has shape [3], expected [-1, 3]"),
         (vec![x(Tensor::new([1, 3], vec![1.0, f32::NAN, 1.0]).unwrap())], "input x has NaN at element 1"),
+        (vec![x(floats(9))], "input x has 108 bytes, the most is 100 (limits.tensor_bytes_max)"),
         (
             vec![x(floats(3))],
             "step wide: it would make FP32 [3, 9] of 108 bytes, the most is 100 (limits.tensor_bytes_max)",
