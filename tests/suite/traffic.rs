@@ -32,7 +32,10 @@ enum Way {
 
 /// An engine whose versions do what the test says, by `name/version`, and that counts their runs.
 #[derive(Clone, Default)]
-struct Stage(Arc<Mutex<BTreeMap<String, (Option<Way>, u64)>>>);
+struct Stage(Arc<Mutex<BTreeMap<String, Role>>>);
+
+/// What a version does, and how often it did.
+type Role = (Option<Way>, u64);
 
 impl Stage {
     fn plays(&self, title: &str, way: Way) {
