@@ -229,3 +229,78 @@ impl Op {
         Ok(vec![one?])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::port::Guess;
+
+    fn tensor() -> impl Strategy<Value = Tensor> {
+        let shape = prop::collection::vec(0_usize..4, 0..5);
+        (shape, 0..4_u8).prop_map(|(shape, kind)| {
+            let elements: usize = shape.iter().product();
+            let number = |at: usize| (at as f32 * 0.7).sin();
+            match kind {
+                0 => Tensor::new(&shape, (0..elements).map(number).collect()).unwrap(),
+                1 => Tensor::new(&shape, (0..elements).map(|at| at as i64 - 3).collect()).unwrap(),
+                2 => Tensor::new(&shape, (0..elements).map(|at| at % 3 == 0).collect()).unwrap(),
+                _ => Tensor::of_texts(&shape, (0..elements).map(|at| "x".repeat(at))).unwrap(),
+            }
+        })
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let axis = prop_oneof![-5_i64..5, Just(i64::MIN), Just(i64::MAX)];
+        let dims = prop::collection::vec(prop_oneof![-2_i64..5, Just(i64::MAX)], 0..5);
+        (0..20_u8, axis.clone(), axis.clone(), prop::option::of(axis), dims).prop_map(|(kind, axis, from, to, dims)| {
+            let crop = || format!("width = {}\nheight = 2\nsquare = true", from.clamp(-1, 9));
+            let text = |text: String| toml::from_str(&text).ok();
+            match kind {
+                0 => Op::Softmax { axis },
+                1 => Op::Sigmoid {},
+                2 => Op::Normalise { axis, divide: 2.0, mean: vec![0.5; dims.len()], std: Vec::new() },
+                3 => Op::Argmax { axis },
+                4 => Op::Threshold { at: 0.5 },
+                5 => Op::Cast { datatype: Datatype::ALL[usize::try_from(from.clamp(0, 12)).unwrap()] },
+                6 | 7 => Op::Reshape { shape: dims },
+                8 => Op::Transpose { order: dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect() },
+                9 | 10 => Op::Slice { axis, from, to },
+                11 => Op::Concat { axis },
+                12 => Op::Stack { axis },
+                13 => Op::Mean { weights: Vec::new() },
+                14 => Op::Vote {},
+                15 => Op::Filter {},
+                16 => Op::Unsure { measure: Measure::Margin, below: Some(0.5), above: None },
+                17 => text(crop()).map_or(Op::Vote {}, Op::Crop),
+                18 => text(crop()).map_or(Op::Vote {}, Op::Resize),
+                _ => text("at_least = 0.2".to_owned()).map_or(Op::Vote {}, Op::Suppress),
+            }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        /// Whatever comes: no panic, and what was said of it before is what comes out.
+        #[test]
+        fn what_is_known_before_is_what_comes(op in op(), first in tensor(), second in tensor(), same in any::<bool>()) {
+            let second = if same { first.clone() } else { second };
+            let inputs = match op.takes() {
+                Takes::One => vec![first],
+                _ => vec![first, second],
+            };
+            let shape = |tensor: &Tensor| tensor.shape().iter().map(|&dim| dim as i64).collect::<Vec<_>>();
+            let guesses: Vec<Guess> = inputs.iter().map(|input| Guess::of(input.datatype(), shape(input))).collect();
+            let limits = Limits { tensor_bytes_max: 1 << 16, ..Limits::default() };
+            if let (Ok(before), Ok(after)) = (op.settle(&guesses), op.run(&inputs, &limits, &|| false)) {
+                prop_assert_eq!(before.len(), op.gives().len());
+                for (before, after) in before.iter().zip(&after) {
+                    let after = Guess::of(after.datatype(), shape(after));
+                    prop_assert!(before.agrees(&after), "{}: {before} before, {after} after", op.word());
+                }
+            }
+        }
+    }
+}

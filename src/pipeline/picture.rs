@@ -417,10 +417,10 @@ mod tests {
         assert!(cut_out(&empty, &[0.0; 4], size).unwrap_err().contains("4 x 0 has no parts"));
         let no_boxes = cut_out(&image(), &[], size).unwrap();
         assert_eq!(no_boxes.shape(), [0, 2, 2]);
-        let small = Limits { tensor_bytes_max: 31, ..Limits::default() };
-        let boxes = Tensor::new([2, 4], vec![0.0_f32; 8]).unwrap();
+        let small = Limits { tensor_bytes_max: 79, ..Limits::default() };
+        let boxes = Tensor::new([5, 4], vec![0.0_f32; 20]).unwrap();
         let error = crop(&image(), &boxes, None, &config(size), &small, &|| false).unwrap_err();
-        assert!(error.contains("FP32 [2, 2, 2] of 32 bytes, the most is 31"), "{error}");
+        assert!(error.contains("FP32 [5, 2, 2] of 80 bytes, the most is 79"), "{error}");
         let high = Tensor::new([4096, 1], vec![0.0_f32; 4096]).unwrap();
         let most = Limits { tensor_bytes_max: 20_000, ..Limits::default() };
         let whole = Tensor::new([1, 4], vec![0.0_f32, 0.0, 1.0, 4096.0]).unwrap();
