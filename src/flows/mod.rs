@@ -2,6 +2,7 @@
 
 mod address;
 mod arrival;
+mod attempt;
 mod backend;
 mod batch;
 pub mod board;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::conduct::Why;
 use super::fault::Fault;
 use super::inference::{InferError, Inference, both};
 use super::load_spec::{PlanError, labels, plan};
@@ -246,6 +247,7 @@ impl Predict {
         let _caller = Caller(Arc::clone(&over));
         let instances = Arc::new(instances);
         let taken = sources(&turn.loaded).to_vec();
+        let mut unread = None;
         loop {
             match self.answer_by(&mut turn, &way, &instances, &over, until).await {
                 Ok(predicted) => {
@@ -253,17 +255,35 @@ impl Predict {
                     let fallback = both(way.reason(), predicted.fallback.as_ref());
                     return Ok(Predicted { fallback, total_us: self.since(started), ..predicted });
                 }
-                Err(Trouble::Error(error)) => return Err(error),
                 Err(Trouble::Fault(fault)) => way.pass_over(&turn.loaded, fault)?,
+                Err(Trouble::Error(error)) => {
+                    let why = match &error {
+                        // It computed something that its own steps cannot read.
+                        PredictError::Failed(_) => Why::Failed,
+                        // What was sent is what the first one takes.
+                        PredictError::Content(_) | PredictError::TooLarge(_) if way.reason().is_some() => {
+                            Why::NotServing
+                        }
+                        _ => return Err(error),
+                    };
+                    if !way.skip(&turn.loaded, why, &error.to_string()) {
+                        return Err(error);
+                    }
+                    unread = unread.or((why == Why::Failed).then_some(error));
+                }
             }
             loop {
                 let left = until.saturating_sub(self.clock.since_boot());
-                turn = self.inference.next(&mut way, left).await?;
+                let next = self.inference.next(&mut way, left).await;
+                turn = next.map_err(|error| unread.take().unwrap_or(PredictError::Inference(error)))?;
                 if !taken.is_empty() && sources(&turn.loaded) == taken {
                     break;
                 }
-                // What was read of the body is what the first one takes.
-                way.skip(&turn.loaded, "it takes something else than the version that was asked first");
+                way.skip(
+                    &turn.loaded,
+                    Why::NotServing,
+                    "it takes something else than the version that was asked first",
+                );
             }
         }
     }

@@ -196,11 +196,12 @@ impl Way {
         Ok(())
     }
 
-    /// Passes over a version that cannot take this request.
-    pub(super) fn skip(&mut self, loaded: &Loaded, reason: &str) {
+    /// Passes over a version for a reason that is not its engine's. False if there is nobody else in any case.
+    pub(super) fn skip(&mut self, loaded: &Loaded, why: Why, reason: &str) -> bool {
         if let Kind::Split(split) = &mut self.kind {
-            split.passes_over(loaded, Why::NotServing, reason.to_owned());
+            split.passes_over(loaded, why, reason.to_owned());
         }
+        self.is_split()
     }
 
     /// This version answered: in its turn, or in the place of those before it.

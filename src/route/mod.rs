@@ -11,6 +11,7 @@
 
 mod breaker;
 mod split;
+mod window;
 
 pub use breaker::{Breaker, BreakerState, Change, Outcome, Refused, Terms, Ticket, Why};
 pub use split::{Candidate, choose, order};

@@ -286,7 +286,6 @@ impl Setup {
             outbox: outbox.clone(),
             clock: Arc::clone(&clock),
         };
-        forebay::flows::register_models(Arc::downgrade(&models), &mut registry);
         let inference = Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock)));
         tasks.spawn(Arc::clone(&inference).shadow(stop.clone()));
         let predict = Arc::new(Predict::new(Arc::clone(&inference), Arc::clone(&clock), self.predict));

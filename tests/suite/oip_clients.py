@@ -218,8 +218,8 @@ def versions_and_aliases():
     versions = set()
     for user in range(1, 25):
         by_user = {
-            of(client.infer("simple", inputs(kind), **how))
-            for client, kind in ((http, th), (grpc, tg))
+            version(client.infer("simple", inputs(kind), **how).get_response())
+            for client, kind, version in ((http, th, lambda answer: answer["model_version"]), (grpc, tg, lambda answer: answer.model_version))
             for how in ({"headers": {"x-forebay-sticky": str(user)}}, {"sequence_id": user}, {"sequence_id": str(user)})
         }
         assert len(by_user) == 1, (user, by_user)

@@ -708,6 +708,35 @@ async fn over_http_the_answer_says_which_version_it_is_from_and_why_not_the_othe
 }
 
 #[tokio::test]
+async fn a_version_that_takes_something_else_does_not_stand_in_for_a_prediction() {
+    let (folder, stage) = (versions(PREDICT), Stage::default());
+    for (version, other) in [(1, PREDICT.replace("\"b\"", "\"c\"")), (3, String::new())] {
+        put(&folder.path().join("models"), version, &other);
+    }
+    let catalog = "[models.press]\naliases = { prod = 1, canary = 2 }\n[models.press.traffic]\nsplit = { canary = 1 }\nfallback = [\"prod\", \"3\"]\n";
+    let setup = Setup {
+        engines: vec![Arc::new(stage.clone())],
+        models: Some(folder.path().join("models")),
+        catalog,
+        streams: &[],
+        ..Setup::default()
+    };
+    let gateway = setup.start().await;
+    let predict = async |body: Value| gateway.post("/v1/models/press/predict", JSON, body.to_string().as_bytes()).await;
+    let answer = predict(json!({ "a": 1, "b": 3 })).await;
+    assert_eq!((answer.status, &answer.json()["model_version"]), (200, &json!("2")), "{}", answer.text());
+    let answer = predict(json!({ "a": 1, "c": 3 })).await;
+    assert_eq!(answer.status, 422, "the caller's mistake: {}", answer.text());
+    stage.plays("press/2", Way::Fails);
+    let answer = predict(json!({ "a": 1, "b": 3 })).await;
+    assert_eq!(answer.status, 500, "the model's, and not the caller's: {}", answer.text());
+    for says in ["version 2 (canary): failed to run", "version 1 (prod): ", "version 3: it takes something else"] {
+        assert!(answer.text().contains(says), "{says}: {}", answer.text());
+    }
+    assert_eq!((stage.runs("press/1"), stage.runs("press/3")), (0, 0));
+}
+
+#[tokio::test]
 async fn over_http_weights_are_read_set_and_taken_back_and_a_header_holds_a_user_to_a_version() {
     let (gateway, _stage, _folder) = http("[models.press]\naliases = { prod = 1, canary = 2 }\n").await;
     let path = "/api/v1/models/press/traffic";
