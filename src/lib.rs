@@ -19,6 +19,7 @@ pub mod history;
 pub mod inbox;
 pub mod outbox;
 pub mod pipeline;
+pub mod route;
 pub mod rules;
 pub mod signal;
 pub mod transform;

@@ -379,7 +379,9 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
         requests.metrics().register(&mut registry);
         requests
     });
-    let inference = Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock)));
+    let inference = Inference::new(Arc::clone(&models), Arc::clone(&clock)).seeded(StdRng::from_os_rng());
+    let inference = Arc::new(inference);
+    tasks.spawn(Arc::clone(&inference).shadow(streams_end.clone()));
     let predict = Arc::new(Predict::new(Arc::clone(&inference), Arc::clone(&clock), predict));
     predict.metrics().register(&mut registry);
     let repository = Arc::new(Repository::new(models, catalog));

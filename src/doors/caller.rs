@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::access::{Access, Principal};
+use crate::access::{Access, How, Principal};
 
 /// Headers that a reverse proxy adds. Behind one, everybody seems to come from this machine.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
@@ -36,6 +36,11 @@ pub(super) fn principal(
             None => access.anonymous(peer).ok(),
         },
     }
+}
+
+/// The name of a caller who has one: everybody on this machine is the same nobody.
+pub(super) fn identity(who: &Principal) -> Option<&str> {
+    (who.how() != How::Loopback).then(|| who.name())
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod address;
 mod arrival;
+mod attempt;
 mod backend;
 mod batch;
 pub mod board;
@@ -10,9 +11,12 @@ mod classify;
 mod collect;
 #[cfg(feature = "nats")]
 mod collect_stream;
+mod conduct;
 mod confirm;
 mod day;
+mod difference;
 mod due;
+mod fault;
 mod flight;
 mod frame;
 pub mod inference;
@@ -39,6 +43,7 @@ pub mod repository;
 mod request;
 pub mod salvage;
 pub mod sense;
+mod shadow;
 mod sink;
 mod slot;
 mod summarise;
@@ -46,10 +51,12 @@ pub mod summary;
 mod sync;
 mod sync_settings;
 pub mod tally;
+pub mod traffic;
 mod upkeep;
 mod view;
 #[cfg(feature = "postgres")]
 mod warehouse_sink;
+mod way;
 
 pub use address::Address;
 pub use arrival::Arrival;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::Backend;
+use super::conduct::{BreakerView, Conduct};
 use super::load_config::LoadConfig;
 use super::load_spec::{fill, load_spec};
 use super::pipeline::Composer;
@@ -16,8 +17,12 @@ use super::pipeline_tally::StepServed;
 use super::predict::Predictor;
 use super::slot::{Slot, State, serving};
 use super::tally::Tally;
+use super::traffic::{Plan, Traffic};
 use crate::base::{Clock, Name};
-use crate::catalog::{self, AliasError, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model, NormaliseMethod, Values};
+use crate::catalog::{
+    self, AliasError, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model, NormaliseMethod, SetTraffic, TrafficError,
+    Values,
+};
 use crate::engine::{self, Handle, Level, Pool, Why};
 use crate::signal::Normalise;
 
@@ -32,6 +37,8 @@ pub struct Loaded {
     pub handle: Backend,
     /// What it served.
     pub tally: Arc<Tally>,
+    /// How it does where requests are spread over versions.
+    pub(super) conduct: Arc<Conduct>,
     /// How pictures, texts and records become its inputs, and what its outputs mean.
     pub predictor: Predictor,
     /// Rows that one request may have; 0 is any number.
@@ -71,6 +78,8 @@ pub struct ModelView {
     pub problem: Option<String>,
     /// The process that computes it, where it is not this one.
     pub delegate: Option<DelegateView>,
+    /// Its breaker, where the model's requests are spread over versions.
+    pub breaker: Option<BreakerView>,
 }
 
 /// A process that computes a model.
@@ -166,6 +175,7 @@ struct Shelf {
 pub struct Models {
     shelf: RwLock<Shelf>,
     aliases: Aliases,
+    traffic: Traffic,
     problems: Vec<String>,
     config: catalog::Config,
     pool: Arc<Pool>,
@@ -186,11 +196,15 @@ impl Models {
         let (aliases, alias_problem) = Aliases::open(config, state_dir);
         let mut problems: Vec<String> = catalog.problems().iter().map(ToString::to_string).collect();
         problems.extend(alias_problem);
-        problems.iter().for_each(|problem| tracing::error!(problem, "a model folder or its aliases are not usable"));
+        let (traffic, traffic_problem) = Traffic::open(config, state_dir);
+        problems.extend(traffic_problem);
+        problems
+            .iter()
+            .for_each(|problem| tracing::error!(problem, "a model folder, its aliases or its traffic are not usable"));
         let shelf = RwLock::new(Shelf { broken: catalog.broken().clone(), ..Shelf::default() });
         let pool = Arc::clone(pool);
         let composer = Composer::new(Arc::clone(&clock));
-        let mut models = Self { shelf, aliases, problems, config: config.clone(), pool, clock, composer };
+        let mut models = Self { shelf, aliases, traffic, problems, config: config.clone(), pool, clock, composer };
         let names: std::collections::BTreeSet<&Name> =
             catalog.models().map(|model| &model.manifest.model.name).collect();
         for name in names {
@@ -213,6 +227,13 @@ impl Models {
             let lost: Vec<String> = lost
                 .map(|(alias, version)| format!("alias {alias} of {name} is for version {version}, which is not there"))
                 .collect();
+            models.problems.extend(lost);
+        }
+        for plan in models.traffic.plans() {
+            let lost = |to: &Name| models.resolve(plan.model.as_str(), to.as_str()).err();
+            let lost =
+                plan.targets().filter_map(|to| Some(format!("traffic of {} to {to}: {}", plan.model, lost(to)?)));
+            let lost: Vec<String> = lost.collect();
             models.problems.extend(lost);
         }
         models
@@ -245,8 +266,8 @@ impl Models {
             } else {
                 State::Away(format!("outside of catalog.models.{name}.versions ({policy})").into())
             };
-            let slot = Slot::new(Arc::clone(model), how, state).with_request_rows_max(asked.request_rows_max);
-            (version, Arc::new(slot))
+            let slot = Slot::new(Arc::clone(model), how, Conduct::new(said.traffic.as_ref()), state);
+            (version, Arc::new(slot.with_request_rows_max(asked.request_rows_max)))
         };
         found.iter().map(slot).collect()
     }
@@ -367,6 +388,18 @@ impl Models {
         newest.or_else(|| versions.values().next_back()).map(Arc::clone).ok_or_else(unknown)
     }
 
+    /// The place of the version that `target` means, as a split names it: an alias, a number, or `default` for what answers
+    /// without a split.
+    pub(super) fn resolve(&self, name: &str, target: &str) -> Result<Arc<Slot>, NotServing> {
+        let version = if target == DEFAULT { None } else { Some(self.version_of(name, target)?) };
+        self.find(name, version)
+    }
+
+    /// How requests for a model are spread that name no version.
+    pub(super) fn plan(&self, name: &str) -> Option<Arc<Plan>> {
+        self.traffic.plan(name)
+    }
+
     /// A version that serves now; without a version the newest that does.
     pub fn serving(&self, name: &str, version: Option<u32>) -> Result<Arc<Loaded>, NotServing> {
         let slot = self.find(name, version)?;
@@ -388,6 +421,15 @@ impl Models {
         patience: Duration,
     ) -> Result<Arc<Loaded>, NotServing> {
         let slot = self.find(name, version)?;
+        self.ready_in(&slot, patience).await
+    }
+
+    /// The same of a version that was found already.
+    pub(super) async fn ready_in(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        patience: Duration,
+    ) -> Result<Arc<Loaded>, NotServing> {
         match slot.state() {
             State::Serving(loaded) => {
                 slot.touch(self.clock.since_boot());
@@ -397,15 +439,22 @@ impl Models {
             State::Asleep(_) | State::Loading => {}
         }
         if slot.begins_loading() {
-            let (models, slot) = (Arc::clone(self), Arc::clone(&slot));
+            let (models, slot) = (Arc::clone(self), Arc::clone(slot));
             // It goes on when its callers have gone: the next one finds it loaded.
             drop(tokio::task::spawn_blocking(move || models.load_now(&slot)));
         }
         slot.loads(self.config.load_queue_max, patience).await
     }
 
-    /// What a version is, loaded or not; an error if it cannot be asked.
+    /// What a version is, loaded or not; an error if it cannot be asked. Without a version that of the split that gets the
+    /// most, if there is a split.
     pub(super) fn known(&self, name: &str, version: Option<u32>) -> Result<Arc<Slot>, NotServing> {
+        let plan = if version.is_none() { self.plan(name) } else { None };
+        let serves = |slot: &Arc<Slot>| slot.problem().is_none() && self.pipeline_problem(slot).is_none();
+        let usable = |to: &&Name| self.resolve(name, to.as_str()).ok().filter(serves);
+        if let Some(slot) = plan.and_then(|plan| plan.by_weight().iter().find_map(usable)) {
+            return Ok(slot);
+        }
         let slot = self.find(name, version)?;
         match slot.problem().or_else(|| self.pipeline_problem(&slot).map(Arc::from)) {
             None => Ok(slot),
@@ -433,16 +482,18 @@ impl Models {
 
     /// All of them, by name and version.
     pub fn views(&self) -> Vec<ModelView> {
+        let now = self.clock.since_boot();
         let shelf = self.shelf();
         let mut views: Vec<ModelView> = Vec::new();
         let mut pipelines: Vec<(usize, Arc<Slot>)> = Vec::new();
         for (name, versions) in &shelf.models {
-            let aliases = self.aliases.of(name);
+            let (aliases, is_split) = (self.aliases.of(name), self.plan(name.as_str()).is_some());
             for (version, slot) in versions {
                 if slot.graph.is_some() {
                     pipelines.push((views.len(), Arc::clone(slot)));
                 }
-                views.push(view(name, *version, slot, &aliases));
+                let breaker = is_split.then(|| slot.conduct.breaker(now));
+                views.push(ModelView { breaker, ..view(name, *version, slot, &aliases) });
             }
         }
         for (name, versions) in &shelf.broken {
@@ -493,6 +544,26 @@ impl Models {
     /// What was set for `alias` is forgotten. Writes the disk: not for an async thread.
     pub(super) fn remove_alias(&self, name: &Name, alias: &str) -> Result<(), AliasError> {
         self.aliases.remove(name, alias)
+    }
+
+    /// Requests for a model are spread like this from now on. Writes the disk: not for an async thread.
+    pub(super) fn put_traffic(&self, name: &Name, traffic: SetTraffic) -> Result<(), TrafficError> {
+        self.traffic.put(name, traffic)
+    }
+
+    /// What was set for a model's requests is forgotten. Writes the disk: not for an async thread.
+    pub(super) fn remove_traffic(&self, name: &Name) -> Result<(), TrafficError> {
+        self.traffic.remove(name)
+    }
+
+    /// The places of a model's versions, ascending.
+    pub(super) fn slots_of(&self, name: &str) -> Vec<Arc<Slot>> {
+        self.shelf().models.get(name).map_or_else(Vec::new, |versions| versions.values().map(Arc::clone).collect())
+    }
+
+    /// How a version does now.
+    pub(super) fn breaker(&self, slot: &Slot) -> BreakerView {
+        slot.conduct.breaker(self.clock.since_boot())
     }
 
     /// `stream` is scored by this version from now on, so it must stay.
@@ -571,6 +642,7 @@ fn unloaded(name: &Name, version: u32, state: &'static str, aliases: &BTreeMap<N
         batching: None,
         problem: None,
         delegate: None,
+        breaker: None,
     }
 }
 
@@ -631,8 +703,8 @@ fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refu
         let (engine, reason, about) = (passed.engine, passed.reason.as_str(), &manifest.model);
         tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
     }
-    let (tally, request_rows_max, handle) = (Arc::clone(&slot.tally), slot.request_rows_max, Backend::Engine(handle));
-    Ok(Arc::new(Loaded { manifest, handle, tally, predictor, request_rows_max }))
+    let (handle, tally, conduct) = (Backend::Engine(handle), Arc::clone(&slot.tally), Arc::clone(&slot.conduct));
+    Ok(Arc::new(Loaded { manifest, handle, tally, conduct, predictor, request_rows_max: slot.request_rows_max }))
 }
 
 /// How the manifest says that features were scaled in training.

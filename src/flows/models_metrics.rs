@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::conduct::{BreakerView, ConductCounts, ShadowCounts};
 use super::models::Models;
 use super::pipeline_tally::{StepCounts, StepServed};
 use super::tally::Counts;
@@ -63,7 +64,8 @@ impl Collector for ModelsCollector {
                 ConstCounter::new(seconds).encode(metric.encode_family(&labels(title))?)?;
             }
         }
-        steps(&models, &mut encoder)
+        steps(&models, &mut encoder)?;
+        encode_traffic(&models, &mut encoder)
     }
 }
 
@@ -98,6 +100,77 @@ fn steps(models: &Models, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt
             #[allow(clippy::cast_precision_loss, reason = "a sum of seconds")]
             let seconds = step.counts.success.ns as f64 / 1e9;
             ConstCounter::new(seconds).encode(metric.encode_family(&step_labels(title, step))?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Of models whose requests are spread over versions.
+fn encode_traffic(models: &Models, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut slots = models.all_known();
+    slots.retain(|slot| models.plan(slot.model.manifest.model.name.as_str()).is_some());
+    if slots.is_empty() {
+        return Ok(());
+    }
+    let each: Vec<_> = slots.iter().map(|slot| (slot.title(), slot.conduct.counts(), models.breaker(slot))).collect();
+    let gauge = ConstGauge::<i64>::new(0).metric_type();
+    let mut metric =
+        encoder.encode_descriptor("model_breaker", "1 in the state that the breaker is in", None, gauge)?;
+    for (title, _, breaker) in &each {
+        for state in ["closed", "open", "half_open"] {
+            let [model, version] = labels(title);
+            let labels = [model, version, ("state", state.to_owned())];
+            ConstGauge::new(i64::from(breaker.state == state)).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    type Figure = fn(&ConductCounts, &BreakerView) -> u64;
+    let counters: [(&str, &str, Figure); 3] = [
+        ("model_breaker_opened", "Times that the breaker opened", |_, breaker| breaker.opened),
+        ("model_chosen", "Requests that came to the version first", |counts, _| counts.chosen),
+        ("model_stood_in", "Requests answered in the place of another version", |counts, _| counts.stood_in),
+    ];
+    for (name, help, figure) in counters {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (title, counts, breaker) in &each {
+            ConstCounter::new(figure(counts, breaker)).encode(metric.encode_family(&labels(title))?)?;
+        }
+    }
+    let help = "Requests that the version did not answer in its turn";
+    let mut metric = encoder.encode_descriptor("model_passed_over", help, None, MetricType::Counter)?;
+    for (title, counts, _) in &each {
+        for (why, count) in &counts.passed_over {
+            let [model, version] = labels(title);
+            let labels = [model, version, ("why", why.as_str().to_owned())];
+            ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    let shadows: Vec<_> = each.iter().filter_map(|(title, counts, _)| Some((title, counts.shadow.as_ref()?))).collect();
+    let help = "Copies of requests by what came of them";
+    let mut metric = encoder.encode_descriptor("model_shadow_requests", help, None, MetricType::Counter)?;
+    for (title, shadow) in &shadows {
+        let outcomes = [
+            ("matched", shadow.matched),
+            ("differed", shadow.differed),
+            ("failed", shadow.failed),
+            ("dropped", shadow.dropped),
+        ];
+        for (outcome, count) in outcomes {
+            let [model, version] = labels(title);
+            let labels = [model, version, ("outcome", outcome.to_owned())];
+            ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    type Time = fn(&ShadowCounts) -> u64;
+    let times: [(&str, &str, Time); 2] = [
+        ("model_shadow", "In the engine, of copies that were answered", |shadow| shadow.shadow_us),
+        ("model_shadowed", "In the engine, of the requests that these are copies of", |shadow| shadow.answer_us),
+    ];
+    for (name, help, time) in times {
+        let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for (title, shadow) in &shadows {
+            #[allow(clippy::cast_precision_loss, reason = "a sum of seconds")]
+            let seconds = time(shadow) as f64 / 1e6;
+            ConstCounter::new(seconds).encode(metric.encode_family(&labels(title))?)?;
         }
     }
     Ok(())

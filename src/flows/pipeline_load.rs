@@ -11,7 +11,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::backend::{Backend, Outputs};
-use super::inference::{InferError, Inferred, Question, answer, picks, translate};
+use super::fault::translate;
+use super::inference::{InferError, Inferred, Question, answer, picks};
 use super::load_spec::{fill, load_spec};
 use super::models::{Loaded, Models, Refusal, chain};
 use super::pipeline::{Members, Pipeline};
@@ -157,13 +158,10 @@ impl Models {
         }
         // What the samples did is no service.
         let pipeline = Arc::new(Pipeline::new(slot.title(), Arc::clone(&pipeline.graph)));
-        Ok(Arc::new(Loaded {
-            request_rows_max: slot.request_rows_max,
-            manifest,
-            handle: Backend::Pipeline(pipeline),
-            tally: Arc::clone(&slot.tally),
-            predictor,
-        }))
+        let (handle, tally, conduct) =
+            (Backend::Pipeline(pipeline), Arc::clone(&slot.tally), Arc::clone(&slot.conduct));
+        let request_rows_max = slot.request_rows_max;
+        Ok(Arc::new(Loaded { manifest, handle, tally, conduct, predictor, request_rows_max }))
     }
 
     /// Loads the models that nobody has loaded yet: those that load with the gateway, and all where samples are to be computed.
@@ -203,13 +201,8 @@ impl Members for Direct<'_> {
             let inputs = question.inputs.into_iter();
             let inputs = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
             let terms = Terms { timeout: Some(question.deadline), priority: question.priority };
-            let outputs = match &loaded.handle {
-                Backend::Engine(handle) => {
-                    handle.infer_on(inputs, terms).await.map(Outputs::from).map_err(translate)?
-                }
-                Backend::Pipeline(inner) => self.0.composer().run(inner, self, inputs, terms).await?,
-            };
-            answer(&loaded, &outputs, &picks)
+            let outputs = self.0.compute(&loaded, inputs, terms).await?;
+            answer(&loaded, &outputs, &picks, None)
         }
         .boxed()
     }
@@ -220,6 +213,22 @@ impl Members for Direct<'_> {
 }
 
 impl Models {
+    /// Asks a loaded model without counting; a pipeline asks its models in the same way.
+    pub(super) async fn compute(
+        &self,
+        loaded: &Loaded,
+        inputs: Vec<engine::NamedTensor>,
+        terms: Terms,
+    ) -> Result<Outputs, InferError> {
+        match &loaded.handle {
+            Backend::Engine(handle) => {
+                let outputs = handle.infer_on(inputs, terms).await;
+                outputs.map(Outputs::from).map_err(|error| translate(&error))
+            }
+            Backend::Pipeline(inner) => self.composer().run(inner, &Direct(self), inputs, terms).await,
+        }
+    }
+
     /// What a model gives, loaded or not.
     pub(super) fn gives(&self, member: &Member) -> Result<Vec<Port>, InferError> {
         let slot = self.known(&member.model, member.version)?;

@@ -8,8 +8,9 @@ use tokio::sync::Mutex;
 use super::load_config::LoadConfig;
 use super::models::{Models, NotServing, chain};
 use super::slot::{Slot, State};
+use super::traffic::{ShadowView, TargetView, TrafficView, VersionTraffic};
 use crate::base::Name;
-use crate::catalog::{self, AliasError, Catalog};
+use crate::catalog::{self, AliasError, Catalog, DEFAULT, SetTraffic, TrafficError};
 
 /// Why a model was neither loaded nor taken away.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,10 @@ pub enum RepositoryError {
     /// An alias that cannot be, or a version that cannot answer under it.
     #[error("{0}")]
     Alias(String),
-    /// The aliases could not be written.
+    /// Weights that cannot be, or a version that cannot answer.
+    #[error("{0}")]
+    Traffic(String),
+    /// The aliases or the traffic could not be written.
     #[error("{0}")]
     Disk(String),
     /// The gateway is stopping.
@@ -145,6 +149,98 @@ impl Repository {
         self.change(model, alias, |models, name, alias| models.remove_alias(name, alias)).await?;
         tracing::info!(model.name = model, alias, "alias removed");
         Ok(())
+    }
+
+    /// How requests for a model are spread over its versions, and how these do.
+    pub fn traffic(&self, model: &str) -> Result<TrafficView, RepositoryError> {
+        let aliases = self.aliases(model)?;
+        let resolved = |to: &Name| match self.models.resolve(model, to.as_str()) {
+            Ok(slot) => (Some(slot.version()), slot.problem().map(|problem| problem.to_string())),
+            Err(refusal) => (None, Some(refusal.to_string())),
+        };
+        let plan = self.models.plan(model);
+        let all: u64 = plan.iter().flat_map(|plan| &plan.candidates).map(|candidate| u64::from(candidate.weight)).sum();
+        let targets = plan.iter().flat_map(|plan| &plan.candidates).map(|candidate| {
+            let (version, problem) = resolved(&candidate.name);
+            #[allow(clippy::cast_precision_loss, reason = "a sum of at most 16 million")]
+            let share = if all == 0 { 0.0 } else { f64::from(candidate.weight) / all as f64 };
+            TargetView { to: candidate.name.to_string(), version, problem, weight: candidate.weight, share }
+        });
+        let shadow = plan.iter().find_map(|plan| plan.shadow.as_ref()).map(|shadow| ShadowView {
+            to: shadow.to.to_string(),
+            version: resolved(&shadow.to).0,
+            percent: shadow.percent,
+            tolerance: shadow.tolerance,
+            relative_tolerance: shadow.relative_tolerance,
+        });
+        let version = |slot: Arc<Slot>| {
+            let (version, tally) = (slot.version(), slot.tally.counts());
+            VersionTraffic {
+                version,
+                aliases: aliases.iter().filter(|(_, of)| **of == version).map(|(alias, _)| alias.to_string()).collect(),
+                answered: tally.success.count,
+                failed: tally.fail.count,
+                counts: slot.conduct.counts(),
+                breaker: self.models.breaker(&slot),
+            }
+        };
+        Ok(TrafficView {
+            model: model.to_owned(),
+            source: plan.as_ref().map_or("none", |plan| if plan.is_set { "set" } else { "configuration" }),
+            split: targets.collect(),
+            fallback: plan
+                .as_ref()
+                .and_then(|plan| Some(plan.fallback.as_ref()?.iter().map(ToString::to_string).collect())),
+            sticky: plan.as_ref().map(|plan| plan.sticky),
+            sticky_key: plan.as_ref().map(|plan| plan.sticky_key.to_string()),
+            slow_ms: plan.as_ref().and_then(|plan| plan.slow_ms),
+            shadow,
+            versions: self.models.slots_of(model).into_iter().map(version).collect(),
+        })
+    }
+
+    /// Requests for a model that name no version are spread like this from now on, over versions that must be able to
+    /// answer. In the place of what was set before; kept over restarts.
+    pub async fn set_traffic(&self, model: &str, traffic: SetTraffic) -> Result<(), RepositoryError> {
+        self.aliases(model)?;
+        for to in traffic.targets() {
+            let wrong = |what: String| RepositoryError::Traffic(format!("{to} cannot get requests: {what}"));
+            let slot = self.models.resolve(model, to.as_str()).map_err(|error| match error {
+                NotServing::Unknown(_) => wrong(format!("model {model} has no such alias or version")),
+                other => wrong(other.to_string()),
+            })?;
+            if let Some(problem) = slot.problem().filter(|_| to.as_str() != DEFAULT) {
+                return Err(wrong(slot.refusal(&problem).to_string()));
+            }
+        }
+        let weights: Vec<String> = traffic.split.iter().map(|(to, weight)| format!("{to} {weight}")).collect();
+        let shadow = traffic.shadow.as_ref().map(|shadow| format!("{} {} %", shadow.to, shadow.percent));
+        self.change_traffic(model, move |models, name| models.put_traffic(name, traffic)).await?;
+        tracing::info!(model.name = model, split = weights.join(", "), shadow, "traffic set");
+        Ok(())
+    }
+
+    /// Forgets what was set for a model's requests; what the configuration says counts again.
+    pub async fn remove_traffic(&self, model: &str) -> Result<(), RepositoryError> {
+        self.aliases(model)?;
+        self.change_traffic(model, Models::remove_traffic).await?;
+        tracing::info!(model.name = model, "traffic is as configured");
+        Ok(())
+    }
+
+    async fn change_traffic(
+        &self,
+        model: &str,
+        change: impl FnOnce(&Models, &Name) -> Result<(), TrafficError> + Send + 'static,
+    ) -> Result<(), RepositoryError> {
+        let name = Name::new(model).map_err(|error| RepositoryError::NoSuch(error.to_string()))?;
+        let models = Arc::clone(&self.models);
+        let changed = tokio::task::spawn_blocking(move || change(&models, &name)).await;
+        changed.map_err(|_| RepositoryError::Closing)?.map_err(|error| match error {
+            TrafficError::Wrong(_) => RepositoryError::Traffic(error.to_string()),
+            TrafficError::NotSet { .. } => RepositoryError::NoSuch(error.to_string()),
+            TrafficError::Keep(_) => RepositoryError::Disk(chain(&error)),
+        })
     }
 
     async fn change(

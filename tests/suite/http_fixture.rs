@@ -24,7 +24,7 @@ use forebay::flows::query::{self, LinkWatch, Query};
 use forebay::flows::raw::Raw;
 use forebay::flows::repository::Repository;
 use forebay::flows::sense::{self, Sense};
-use forebay::flows::{Sync, SyncConfig};
+use forebay::flows::{Sync, SyncConfig, register_models};
 use forebay::history::{self, History};
 use forebay::outbox::{self, Outbox};
 use forebay::signal;
@@ -60,6 +60,8 @@ pub(crate) struct Setup {
     pub(crate) engines: Vec<Arc<dyn Engine>>,
     /// None is two models of this file's own: one that serves and one that does not.
     pub(crate) models: Option<PathBuf>,
+    /// `[catalog]`; the folder is that of the models.
+    pub(crate) catalog: &'static str,
     /// Bounds of predictions.
     pub(crate) predict: Limits,
     /// Tensors in shared memory.
@@ -78,6 +80,7 @@ impl Default for Setup {
             store: store::Config::default(),
             engines: vec![Arc::new(Fake)],
             models: None,
+            catalog: "",
             predict: Limits::default(),
             shared_memory: None,
             cloud: None,
@@ -230,7 +233,8 @@ impl Setup {
             write_models(&folder.path().join("models"));
             folder.path().join("models")
         });
-        let catalog = catalog::Config { folder: models, ..catalog::Config::default() };
+        let catalog = catalog::Config { folder: models, ..toml::from_str(self.catalog).unwrap() };
+        catalog.check().unwrap();
         let models =
             Arc::new(Models::load(&Catalog::scan(&catalog), &catalog, &config.state_dir, &pool, Arc::clone(&clock)));
 
@@ -289,10 +293,11 @@ impl Setup {
             outbox: outbox.clone(),
             clock: Arc::clone(&clock),
         };
-        forebay::flows::register_models(Arc::downgrade(&models), &mut registry);
         let inference = Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock)));
+        tasks.spawn(Arc::clone(&inference).shadow(stop.clone()));
         let predict = Arc::new(Predict::new(Arc::clone(&inference), Arc::clone(&clock), self.predict));
         predict.metrics().register(&mut registry);
+        register_models(Arc::downgrade(&models), &mut registry);
         let parts = Parts {
             query,
             intake: Arc::new(Intake::new(sense)),

@@ -87,6 +87,7 @@ mod sketches;
 mod startup;
 mod store_faults;
 mod three_weeks;
+mod traffic;
 // Its cases are pictures, sounds and texts together.
 #[cfg(all(feature = "image", feature = "text"))]
 mod transform;

@@ -5,7 +5,8 @@ use std::fmt::Display;
 use super::place::place;
 use super::{Diagnosis, Loaded, nearest};
 use crate::access::Access;
-use crate::catalog::Catalog;
+use crate::base::Name;
+use crate::catalog::{self, Catalog};
 use crate::flows::{self, sense};
 use crate::pipeline::{Graph, Member};
 use crate::{doors, outbox, rules, signal, uplink};
@@ -45,6 +46,7 @@ pub fn review(loaded: &Loaded) -> Review {
         }
         review.problems.push(Diagnosis::whole(&file, problem.what.clone(), Some(problem.advice.clone())));
     }
+    traffic(loaded, &catalog, &mut review);
     for model in catalog.models() {
         if let Err(error) = flows::plan_of(model) {
             let file = model.folder.join("manifest.toml").display().to_string();
@@ -265,6 +267,34 @@ fn shape(loaded: &Loaded, path: &str, stream: &sense::Config, review: &mut Revie
         && let Err(rules::Error::Setting { key, problem }) = rule.check()
     {
         review.errors.push(at(loaded, &format!("{path}.rule.{key}"), &format!("{key}: {problem}"), None));
+    }
+}
+
+/// Names of versions that a model's requests are to go to and that mean nothing yet.
+fn traffic(loaded: &Loaded, catalog: &Catalog, review: &mut Review) {
+    for (name, model) in &loaded.config.catalog.models {
+        let Some(traffic) = &model.traffic else { continue };
+        let there: Vec<u32> =
+            catalog.versions(name.as_str()).iter().map(|model| model.manifest.model.version).collect();
+        for (key, to) in traffic.targets() {
+            let path = format!("catalog.models.{name}.traffic.{key}");
+            let place = if key == "split" { format!("{path}.{to}") } else { path };
+            let alias = model.aliases.get(to);
+            let message = match (alias.copied().or_else(|| to.as_str().parse().ok()), to.as_str()) {
+                (Some(version), _) if there.contains(&version) => continue,
+                (None, catalog::DEFAULT) => continue,
+                (Some(version), _) => format!("{to} is version {version} of {name}, which is not there"),
+                (None, _) => format!("{name} has no alias {to} in the configuration"),
+            };
+            let known = model.aliases.keys().map(Name::as_str).filter(|known| *known != to.as_str());
+            let hint = match (alias, nearest(to.as_str(), known)) {
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                _ => format!(
+                    "until it is there its requests go to others; PUT /api/v1/models/{name}/aliases/{to} sets an alias"
+                ),
+            };
+            review.problems.push(at(loaded, &place, &message, Some(hint)));
+        }
     }
 }
 

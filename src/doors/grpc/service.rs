@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio_rustls::TlsAcceptor;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::content::{describe, inputs, wanted, whole};
@@ -18,12 +19,12 @@ use super::wire::grpc_inference_service_server::GrpcInferenceService;
 use super::wire::infer_parameter::ParameterChoice;
 use super::wire::{self, InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::access::{Access, Principal};
-use crate::doors::caller::is_forwarded;
+use crate::doors::caller::{identity, is_forwarded};
 use crate::doors::http::extensions;
 use crate::doors::settings::{TRACE, Value, change_log, check_trace, log_settings};
 use crate::doors::shared_memory::{Owner, RegionView, Regions, ToRegion};
 use crate::flows::LoadConfig;
-use crate::flows::inference::{InferError, Inference, NamedTensor, Question, TensorMetadata};
+use crate::flows::inference::{Bearings, InferError, Inference, NamedTensor, Question, TensorMetadata};
 use crate::flows::logging::Logging;
 use crate::flows::query::Query;
 use crate::flows::repository::{Repository, RepositoryError};
@@ -64,7 +65,7 @@ impl Oip {
 
     fn asking<T>(&self, request: &Request<T>, most: Duration) -> Asking {
         let (inference, regions) = (Arc::clone(&self.parts.inference), Arc::clone(&self.parts.regions));
-        Asking { inference, regions, owner: owner(request).ok(), most }
+        Asking { inference, regions, owner: owner(request).ok(), call: Arc::new(Call::of(request)), most }
     }
 }
 
@@ -76,6 +77,7 @@ struct Asking {
     inference: Arc<Inference>,
     regions: Arc<Regions>,
     owner: Option<Owner>,
+    call: Arc<Call>,
     most: Duration,
 }
 
@@ -85,9 +87,39 @@ impl Asking {
     }
 }
 
+/// What a call says of itself beside the request.
+struct Call {
+    metadata: MetadataMap,
+    who: Option<Principal>,
+}
+
+impl Call {
+    fn of<T>(request: &Request<T>) -> Self {
+        Self { metadata: request.metadata().clone(), who: request.extensions().get::<Principal>().cloned() }
+    }
+
+    /// What holds `request` to the same version as others.
+    fn key(&self, inference: &Inference, request: &ModelInferRequest) -> Option<String> {
+        let header = |name: &str| self.metadata.get(name).and_then(|value| value.to_str().ok());
+        let sequence = request.parameters.get("sequence_id").and_then(sequence);
+        let caller = self.who.as_ref().and_then(identity);
+        let bearings = Bearings { header: Some(&header), sequence: sequence.as_deref(), caller };
+        inference.key(&request.model_name, &bearings)
+    }
+}
+
+/// Triton's id for requests that belong together; 0 and an empty one are none.
+fn sequence(parameter: &InferParameter) -> Option<String> {
+    match parameter.parameter_choice.as_ref()? {
+        ParameterChoice::StringParam(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        _ => whole(parameter).filter(|&number| number > 0).map(|number| number.to_string()),
+    }
+}
+
 async fn infer(asking: &Asking, mut request: ModelInferRequest) -> Result<ModelInferResponse, Status> {
     let Asking { inference, regions, most, .. } = asking;
     let most = *most;
+    let key = asking.call.key(inference, &request);
     let (outputs, places) = wanted(&mut request)?;
     let version = version(inference, &request.model_name, &request.model_version)?;
     let priority = request.parameters.get("priority").and_then(whole).unwrap_or(0);
@@ -102,7 +134,7 @@ async fn infer(asking: &Asking, mut request: ModelInferRequest) -> Result<ModelI
         inputs.extend(regions.read(asking.owner()?, in_regions).await.map_err(|error| of_region(&error))?);
     }
     let question = Question { model: request.model_name, version, inputs, outputs, deadline, priority };
-    let inferred = inference.infer(question).await.map_err(|error| of_inference(&error))?;
+    let inferred = inference.infer_for(question, key.as_deref()).await.map_err(|error| of_inference(&error))?;
     let text = |text: String| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
     let mut parameters = HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]);
     if let Some(reason) = &inferred.fallback {

@@ -29,9 +29,10 @@ pub(super) fn of_repository(error: &RepositoryError) -> Status {
         RepositoryError::Unknown { .. } | RepositoryError::NotThere(_) | RepositoryError::NoSuch(_) => {
             Status::not_found(message)
         }
-        RepositoryError::Refused { .. } | RepositoryError::Configuration { .. } | RepositoryError::Alias(_) => {
-            Status::invalid_argument(message)
-        }
+        RepositoryError::Refused { .. }
+        | RepositoryError::Configuration { .. }
+        | RepositoryError::Alias(_)
+        | RepositoryError::Traffic(_) => Status::invalid_argument(message),
         // It is the caller's mistake; Triton calls it internal, and its clients' programs look for that.
         RepositoryError::Files { .. } => Status::internal(message),
         RepositoryError::InUse { .. } => Status::failed_precondition(message),

@@ -167,9 +167,12 @@ impl From<RepositoryError> for Problem {
                 .hint("GET /api/v1/models lists models and aliases"),
             RepositoryError::Alias(_) => Self::new(StatusCode::BAD_REQUEST, "bad_alias", message)
                 .hint("an alias is a name for a version that can answer"),
+            RepositoryError::Traffic(_) => Self::new(StatusCode::BAD_REQUEST, "bad_traffic", message).hint(
+                "send weights for aliases or versions that can answer: {\"split\": {\"prod\": 90, \"canary\": 10}}",
+            ),
             RepositoryError::Disk(_) => {
-                tracing::error!(error = message, "an alias was not kept");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk", "the alias could not be kept")
+                tracing::error!(error = message, "an alias or a model's traffic was not kept");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk", "it could not be kept")
                     .hint("the log says why; nothing has changed")
             }
             RepositoryError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "closing", message).retry_after(5),

@@ -22,7 +22,7 @@ use super::config::Config;
 use super::door::Door;
 use super::pulse;
 use super::stall::StallGuard;
-use super::{aliases, caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams};
+use super::{aliases, caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams, traffic};
 use crate::base::Clock;
 use crate::doors::tls;
 
@@ -197,6 +197,7 @@ fn routes(door: &Arc<Door>, stop: &CancellationToken) -> Router {
         .merge(oip::private_routes())
         .merge(predict::routes())
         .merge(aliases::routes())
+        .merge(traffic::routes())
         .merge(health::private_routes())
         .route_layer(known);
     Router::new()

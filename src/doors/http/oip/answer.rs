@@ -27,7 +27,7 @@ struct Answer<'a> {
 /// What is to be told beside the outputs.
 #[derive(Serialize)]
 struct Told<'a> {
-    /// With the next: it was not computed by whom it should have been.
+    /// With the next: it was not computed by whom it should have been, another version or another engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     forebay_engine: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,8 +114,20 @@ fn plain(inferred: &Inferred, id: Option<&str>, form: &Form) -> (HeaderMap, Vec<
     if let Ok(engine) = HeaderValue::from_str(&inferred.engine) {
         headers.insert("x-forebay-engine", engine);
     }
+    if let Some(fallback) = inferred.fallback.as_deref().and_then(header_text) {
+        headers.insert("x-forebay-fallback", fallback);
+    }
     headers.insert("x-forebay-duration-us", HeaderValue::from(inferred.duration_us));
     (headers, body)
+}
+
+/// Longest text that goes into a header; the body has all of it.
+const HEADER_BYTES: usize = 512;
+
+/// A text as a header can have it.
+pub(in crate::doors::http) fn header_text(text: &str) -> Option<HeaderValue> {
+    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    HeaderValue::from_str(&text.chars().take(HEADER_BYTES).map(plain).collect::<String>()).ok()
 }
 
 fn describe<'a>(output: &'a NamedTensor, binary: bool, place: Option<&'a Place>) -> Output<'a> {

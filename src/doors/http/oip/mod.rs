@@ -25,11 +25,13 @@ use super::encoding;
 use super::health::status;
 use super::problem::Problem;
 use crate::access::Principal;
+use crate::doors::http::traffic;
 use crate::doors::shared_memory::{Owner, Regions, ToRegion};
 use crate::flows::inference::Question;
 pub(in crate::doors::http) use models::may_manage;
 
 use answer::answer;
+pub(in crate::doors::http) use answer::header_text;
 use request::InferRequest;
 
 /// Bytes of JSON in a body that has binary data behind them; 0: the body is one tensor's elements.
@@ -143,7 +145,7 @@ async fn run(
             InferRequest::parse(&json, binary)?
         }
     };
-    let InferRequest { id, mut inputs, in_regions, outputs, form, timeout, priority } = request;
+    let InferRequest { id, mut inputs, in_regions, outputs, form, timeout, priority, sequence } = request;
     let regions = &door.parts.regions;
     if !in_regions.is_empty() {
         inputs.extend(regions.read(&Owner::of(who), in_regions).await?);
@@ -151,8 +153,9 @@ async fn run(
     // The engine gives up a little earlier than the door, so that its own word on it reaches the caller.
     let most = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
     let deadline = timeout.map_or(most, |timeout| timeout.min(most));
+    let key = traffic::key(&door.parts.inference, &model, headers, sequence.as_deref(), who);
     let question = Question { model, version, inputs, outputs, deadline, priority };
-    let inferred = door.parts.inference.infer(question).await?;
+    let inferred = door.parts.inference.infer_for(question, key.as_deref()).await?;
     let placed = inferred.outputs.iter().enumerate().filter_map(|(at, output)| {
         let (name, elements) = (output.name.clone(), output.tensor.bytes().clone());
         Some(ToRegion { name, elements, place: form.place(at)?.clone() })

@@ -60,6 +60,24 @@ struct RequestParameters {
     /// Tell what each step of a pipeline did.
     #[serde(default)]
     forebay_steps: bool,
+    /// Requests that belong together go to the same version; 0 and an empty one are none.
+    sequence_id: Option<SequenceId>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected `sequence_id` to be a whole number or a text")]
+enum SequenceId {
+    Number(u64),
+    Text(String),
+}
+
+impl SequenceId {
+    fn key(self) -> Option<String> {
+        match self {
+            Self::Number(number) => Some(number).filter(|&number| number > 0).map(|number| number.to_string()),
+            Self::Text(text) => Some(text).filter(|text| !text.is_empty()),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -116,6 +134,7 @@ pub(super) struct InferRequest {
     pub(super) form: Form,
     pub(super) timeout: Option<Duration>,
     pub(super) priority: u64,
+    pub(super) sequence: Option<String>,
 }
 
 impl InferRequest {
@@ -145,7 +164,9 @@ impl InferRequest {
         };
         let outputs = raw.outputs.into_iter().map(wanted).collect();
         let timeout = raw.parameters.timeout.filter(|&micros| micros > 0).map(Duration::from_micros);
-        Ok(Self { id: raw.id, inputs, in_regions, outputs, form, timeout, priority: raw.parameters.priority })
+        let sequence = raw.parameters.sequence_id.and_then(SequenceId::key);
+        let priority = raw.parameters.priority;
+        Ok(Self { id: raw.id, inputs, in_regions, outputs, form, timeout, priority, sequence })
     }
 
     /// A body that is nothing but the one input's elements, as the header's value 0 announces: the shape is the model's,
@@ -159,7 +180,7 @@ impl InferRequest {
         let inputs = vec![NamedTensor { name: input.name.clone(), tensor }];
         let form = Form { binary: true, ..Form::default() };
         let (in_regions, outputs) = (Vec::new(), Vec::new());
-        Ok(Self { id: None, inputs, in_regions, outputs, form, timeout: None, priority: 0 })
+        Ok(Self { id: None, inputs, in_regions, outputs, form, timeout: None, priority: 0, sequence: None })
     }
 }
 
@@ -376,5 +397,21 @@ mod tests {
         assert!(raw(&[port(Datatype::Uint8, &[-1, 4])], b"abc").unwrap_err().contains("has 4 bytes, given 3"));
         assert!(raw(&[port(Datatype::Uint8, &[3, -1])], b"abc").unwrap_err().contains("does not tell"));
         assert!(raw(&[port(Datatype::Uint8, &[3]), port(Datatype::Uint8, &[3])], b"abc").is_err());
+    }
+
+    #[test]
+    fn a_sequence_is_a_number_or_a_text_and_0_is_none() {
+        let sequence = |id: &str| {
+            let json = format!(
+                r#"{{"inputs":[{{"name":"a","shape":[1],"datatype":"FP32","data":[1]}}],"parameters":{{"sequence_id":{id}}}}}"#
+            );
+            parse(&json, b"").map(|request| request.sequence)
+        };
+        assert_eq!(sequence("7"), Ok(Some("7".to_owned())));
+        assert_eq!(sequence("\"seven\""), Ok(Some("seven".to_owned())));
+        assert_eq!((sequence("0"), sequence("\"\""), sequence("null")), (Ok(None), Ok(None), Ok(None)));
+        for wrong in ["-1", "1.5", "[]", "true"] {
+            assert!(sequence(wrong).unwrap_err().contains("sequence_id"), "{wrong}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::doors::http::oip::header_text;
 use crate::flows::pipeline_tally::StepReport;
 use crate::flows::predict::{Lap, Predicted, Prediction};
 
@@ -47,7 +48,7 @@ impl Serialize for One<'_> {
 }
 
 pub(super) fn answer(predicted: &Predicted) -> Response {
-    Json(Body {
+    let mut response = Json(Body {
         model_name: &predicted.model,
         model_version: predicted.version.to_string(),
         engine: &predicted.engine,
@@ -60,5 +61,9 @@ pub(super) fn answer(predicted: &Predicted) -> Response {
             pipeline: &predicted.pipeline,
         },
     })
-    .into_response()
+    .into_response();
+    if let Some(fallback) = predicted.fallback.as_deref().and_then(header_text) {
+        response.headers_mut().insert("x-forebay-fallback", fallback);
+    }
+    response
 }
