@@ -103,7 +103,7 @@ async fn sizes() {
     let nats = NatsServer::start();
     nats.stream().await;
     let gateway = gateway::Gateway::start(&format!(
-        "[cloud]\nkind = \"nats\"\nport = {}\n[sync]\ntenant = \"acme\"\n{}",
+        "[cloud]\nkind = \"nats\"\nport = {}\n[sync]\ntenant = \"acme\"\nacknowledged_by = \"broker\"\n{}",
         nats.port(),
         gateway::PRESS
     ));
