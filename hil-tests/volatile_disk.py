@@ -16,6 +16,10 @@ CUTS = ["nothing", "everything", "prefix", "torn", "subset", "sectors"]
 _READ, _WRITE, _DISCONNECT, _FLUSH = range(4)
 _FUA = 1
 _EINVAL = 22
+#: https://www.kernel.org/doc/html/latest/filesystems/ext4/journal.html: a block's first words; commit, superblocks.
+_JBD2, _JBD2_ALONE = 0xC03B3998, (2, 3, 4)
+#: Where ext4's superblock lies.
+_EXT4_AT = 1024
 #: Has flags, takes flushes, takes single writes that must be durable.
 _EXPORT_FLAGS = 1 | 4 | 8
 _OPT_EXPORT_NAME, _OPT_ABORT, _OPT_INFO, _OPT_GO = 1, 2, 6, 7
@@ -143,8 +147,20 @@ class VolatileDisk:
         return True
 
 
+def _is_one_piece(write):
+    """What ext4 itself needs a disk to write whole or not at all: a journal's commit and superblock, the file system's
+    superblock. One that is torn has a wrong checksum, and ext4 refuses to mount, before any program of ours runs."""
+    offset, data, _ = write
+    magic, kind = struct.unpack_from(">II", data)
+    return (magic == _JBD2 and kind in _JBD2_ALONE) or (offset <= _EXT4_AT < offset + len(data))
+
+
 def _some_sectors(write, chance):
     offset, data, _ = write
+    if _is_one_piece(write):
+        if chance.random() < 0.5:
+            yield write
+        return
     for at in range(0, len(data), SECTOR_BYTES):
         if chance.random() < 0.5:
             yield (offset + at, data[at : at + SECTOR_BYTES], False)
