@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::load::values;
 
 pub(crate) struct Server {
+    title: String,
     pub(crate) child: Child,
     /// Where messages go in.
     pub(crate) address: SocketAddr,
@@ -18,6 +19,10 @@ pub(crate) struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            eprintln!("--- {}, ended: {:?}; its log\n{log}", self.title, self.child.try_wait());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -128,10 +133,14 @@ impl Server {
     }
 
     fn start(mut command: Command, address: SocketAddr, folder: tempfile::TempDir) -> Self {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let server = Self { child, address, folder };
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut server = Self { title: format!("{command:?}"), child, address, folder };
         for _ in 0..1000 {
+            // Who answers may be somebody else, to whom the port was given meanwhile: then ours has ended.
             if TcpStream::connect(address).is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+                assert!(server.child.try_wait().unwrap().is_none(), "the server on {address} is not ours");
                 return server;
             }
             std::thread::sleep(Duration::from_millis(10));

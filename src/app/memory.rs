@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// From the start to the first time that seldom used code is given back; five times longer to each next.
+/// From the start to the first time that seldom used code is given back; twice as long to each next.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 const LAST_LOOK: Duration = Duration::from_secs(600);
 
@@ -42,7 +42,7 @@ pub(crate) async fn stay_small(stop: CancellationToken) {
     let mut pause = FIRST_LOOK;
     while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
         give_back_unused_code();
-        pause = (pause * 5).min(LAST_LOOK);
+        pause = (pause * 2).min(LAST_LOOK);
     }
 }
 
