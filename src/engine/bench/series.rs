@@ -40,6 +40,11 @@ impl Series {
         self.times.len()
     }
 
+    /// Time of all runs together.
+    pub fn total(&self) -> Duration {
+        self.times.iter().sum()
+    }
+
     /// The time within which this share of the runs ended, 0 to 1. Zero without a run.
     pub fn within(&self, share: f64) -> Duration {
         let mut times = self.times.clone();
@@ -57,7 +62,7 @@ impl Series {
     /// Rows a second while it computed. Zero without a run.
     #[allow(clippy::cast_precision_loss, reason = "counts")]
     pub fn rows_per_second(&self) -> f64 {
-        let seconds = self.times.iter().sum::<Duration>().as_secs_f64();
+        let seconds = self.total().as_secs_f64();
         if seconds > 0.0 { (self.rows * self.times.len()) as f64 / seconds } else { 0.0 }
     }
 

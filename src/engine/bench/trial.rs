@@ -112,6 +112,11 @@ impl Trial {
         Ok(Self { model, clock, load, grown_bytes, golden, series: BTreeMap::new(), _pool: pool })
     }
 
+    /// Time that this size of batch was measured for.
+    pub fn spent(&self, size: usize) -> Duration {
+        self.series.get(&size).map_or(Duration::ZERO, Series::total)
+    }
+
     /// Runs batches of `rows` for about `time`, at least once. Again: adds to what is there. The error says why there is none.
     pub fn measure(&mut self, rows: &Rows, size: usize, time: Duration, meter: &dyn Meter) -> Result<(), String> {
         let batches = rows.batches(size)?;
@@ -367,6 +372,7 @@ mod tests {
         for _ in 0..2 {
             trial.measure(&rows, 8, Duration::from_millis(100), &meter).unwrap();
         }
+        assert_eq!((trial.spent(8), trial.spent(1)), (Duration::from_millis(200), Duration::ZERO));
         let series: Vec<_> = trial.series().collect();
         let [series] = series.as_slice() else { panic!("one size") };
         assert_eq!((series.rows(), series.runs()), (8, 20));
