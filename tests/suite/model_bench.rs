@@ -78,6 +78,14 @@ fn an_engine_that_lacks_an_operator_says_which() {
     assert!(engine(&answer, "tract")["refused"].as_str().is_some_and(|reason| !reason.is_empty()), "{answer}");
 }
 
+/// The program's own allocator would reserve it, and the kernel would end whoever it likes while it is filled.
+#[test]
+fn a_model_that_wants_more_memory_than_there_can_be_is_refused_by_everybody() {
+    let (code, answer, _) = bench(&[&repository("tests/fixtures/hostile/four-terabytes.onnx")]);
+    assert_eq!(code, Some(1), "{answer}");
+    assert!(answer.contains("classical does not compute it: ") && answer.contains("tract does not compute it: "), "{answer}");
+}
+
 /// The same model, whose author saw something else.
 fn spoilt(folder: &Path) -> PathBuf {
     let version = folder.join("digits/1");
