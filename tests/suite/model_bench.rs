@@ -39,8 +39,8 @@ fn every_engine_that_takes_a_model_is_measured_and_one_is_named() {
         assert_eq!(rows, [&json!(1), &json!(4)]);
         for batch in one["batches"].as_array().unwrap() {
             assert!(batch["runs"].as_u64() > Some(0), "{answer}");
-            let [half, most] = ["p50_us", "p99_us"].map(|key| batch[key].as_f64().unwrap());
-            assert!(half > 0.0 && half <= most, "{answer}");
+            let [few, half, most] = ["p10_us", "p50_us", "p99_us"].map(|key| batch[key].as_f64().unwrap());
+            assert!(few > 0.0 && few <= half && half <= most, "{answer}");
             assert!(
                 batch["cpu_us_per_row"].as_f64().is_some() && batch["rows_per_second"].as_f64() > Some(0.0),
                 "{answer}"
@@ -83,7 +83,10 @@ fn an_engine_that_lacks_an_operator_says_which() {
 fn a_model_that_wants_more_memory_than_there_can_be_is_refused_by_everybody() {
     let (code, answer, _) = bench(&[&repository("tests/fixtures/hostile/four-terabytes.onnx")]);
     assert_eq!(code, Some(1), "{answer}");
-    assert!(answer.contains("classical does not compute it: ") && answer.contains("tract does not compute it: "), "{answer}");
+    assert!(
+        answer.contains("classical does not compute it: ") && answer.contains("tract does not compute it: "),
+        "{answer}"
+    );
 }
 
 /// The same model, whose author saw something else.
