@@ -403,6 +403,11 @@ pub(super) enum ModelCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Measure a model on this box in every engine that takes it, check its answers, and say which engine to use.
+    ///
+    /// One thread, no server. Inputs are the manifest's golden samples, arrays of yours, or numbers by chance. Exit code 1 if no
+    /// engine computes it, or if one gives something else than the golden samples.
+    Bench(Box<BenchArgs>),
     /// Everything a manifest says.
     Show {
         /// Model name.
@@ -413,6 +418,53 @@ pub(super) enum ModelCommand {
         #[command(flatten)]
         models: ModelsArgs,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Name of a model (or NAME/VERSION), its folder, its version's folder, or a model file.
+    #[arg(value_name = "NAME|PATH")]
+    pub model: String,
+    /// Version; the newest if absent.
+    #[arg(long, value_name = "N")]
+    pub version: Option<u32>,
+    /// Folder with `<name>/<version>/manifest.toml`; the configuration's if one is given, or else `models`.
+    #[arg(long, value_name = "FOLDER")]
+    pub models: Option<PathBuf>,
+    /// A configuration file, whose `[delegate]` has devices that are measured as well.
+    #[arg(long, short, value_name = "FILE", env = "FOREBAY_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Rows of a request, each measured for itself.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [1, 8], value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: Vec<u32>,
+    /// How long each batch size of each engine is measured; the engines take turns.
+    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// Only these engines.
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub engines: Vec<String>,
+    /// Inputs as `numpy.save` wrote them, with a row for each request: FILE for a model with one input, INPUT=FILE for each of several.
+    #[arg(long, value_name = "[INPUT=]FILE")]
+    pub samples: Vec<String>,
+    /// The size of a free dimension behind the first, by its name in the file or as INPUT.AXIS; 64 if absent.
+    #[arg(long, value_name = "NAME=SIZE", value_delimiter = ',', value_parser = size, conflicts_with = "samples")]
+    pub shape: Vec<(String, usize)>,
+    /// Of the numbers by chance.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// The answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("expected seconds, given {text:?}"))?;
+    if (0.001..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.001 to 3600 seconds".to_owned()) }
+}
+
+fn size(text: &str) -> Result<(String, usize), String> {
+    let parts = text.rsplit_once('=').and_then(|(name, size)| Some((name.to_owned(), size.parse().ok()?)));
+    parts.ok_or_else(|| format!("expected NAME=SIZE such as tokens=128, given {text:?}"))
 }
 
 #[derive(Debug, Args)]
@@ -460,6 +512,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Request(RequestCommand::Raw(args)) => runtime()?.block_on(commands::request::raw(&args)),
         Command::Model(ModelCommand::List(args)) => commands::model::list(&args.models),
         Command::Model(ModelCommand::Inspect { file }) => commands::model::inspect(&file),
+        Command::Model(ModelCommand::Bench(args)) => commands::bench::run(&args, &overrides()),
         Command::Model(ModelCommand::Show { name, version, models }) => {
             commands::model::show(&models.models, &name, version)
         }

@@ -30,6 +30,7 @@ pub use config::{Config, ModelConfig};
 pub use golden::{Golden, GoldenFile, GoldenValue};
 pub use manifest::{About, FileEntry, Labels, Manifest, Normalisation, NormaliseMethod, Port, Thresholds, Training};
 pub use model::{Error, Model};
+pub use npy::parse as parse_npy;
 pub use parse::ManifestError;
 pub use scan::{Catalog, Problem};
 pub use serving::{BatchWhen, LoadWhen, Serving, Settled, Versions};

@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use crate::base::{Datatype, Tensor};
 
-/// Reads a file's bytes. The error says what is wrong and what to do.
-pub(super) fn parse(bytes: &Bytes) -> Result<Tensor, String> {
+/// Reads the bytes of a file that `numpy.save` wrote. The error says what is wrong and what to do.
+pub fn parse(bytes: &Bytes) -> Result<Tensor, String> {
     let torn = || "it is no array that numpy.save wrote".to_owned();
     let head = bytes.strip_prefix(b"\x93NUMPY").ok_or_else(torn)?;
     let (&[major, _], rest) = head.split_first_chunk::<2>().ok_or_else(torn)?;

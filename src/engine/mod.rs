@@ -17,6 +17,7 @@
 
 mod back_off;
 mod batching;
+pub mod bench;
 mod classical;
 mod config;
 pub mod delegate;

@@ -333,7 +333,7 @@ impl Drop for Pool {
 }
 
 /// How well this engine suits the model, if the manifest and the model's operators let it try.
-fn fit(engine: &dyn Engine, spec: &LoadSpec) -> Result<Fit, String> {
+pub(super) fn fit(engine: &dyn Engine, spec: &LoadSpec) -> Result<Fit, String> {
     match &spec.engine {
         Some(wanted) if *wanted != engine.name() => Err(format!("the manifest wants {wanted}")),
         // What the manifest wants is tried, whatever its operators look like.

@@ -58,6 +58,8 @@ mod link_pace;
 mod link_sync;
 mod log_file;
 #[cfg(feature = "tract")]
+mod model_bench;
+#[cfg(feature = "tract")]
 mod models;
 mod mosquitto;
 mod mqtt_custody;
@@ -80,6 +82,8 @@ mod pipelines;
 mod postgres;
 mod predict;
 mod promise;
+#[cfg(feature = "tract")]
+mod quantise;
 mod quota_model;
 mod salvage;
 mod serving;

@@ -1,6 +1,7 @@
 //! What each subcommand does. Answers go to standard output, progress and errors to standard error.
 
 mod accounts;
+pub(super) mod bench;
 pub(super) mod check;
 pub(super) mod collect;
 pub(super) mod doctor;

@@ -5,16 +5,17 @@ use std::process::ExitCode;
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{note, say};
+use crate::app::memory::bound_allocations;
 use crate::base::{Digest, Name, SystemClock};
 use crate::catalog::{Catalog, Config, Model, Port};
 use crate::engine::{self, Fit, LoadSpec, Outline, Pool};
 use crate::flows::{graph_of, load_spec, plan_of};
 use crate::pipeline::{Graph, Source, Step, Work};
 
-fn scan(folder: &Path) -> Catalog {
+pub(super) fn scan(folder: &Path) -> Catalog {
     Catalog::scan(&Config { folder: folder.to_owned(), ..Config::default() })
 }
 
@@ -59,18 +60,39 @@ fn table<const N: usize>(head: &[String; N], rows: &[[String; N]]) -> Vec<String
     [head].into_iter().chain(rows).map(line).collect()
 }
 
+/// That there is no such model, and which one may have been meant; what is broken is told first.
+pub(super) fn missing(catalog: &Catalog, folder: &Path, name: &str, version: Option<u32>) -> String {
+    for problem in catalog.problems() {
+        note(problem);
+    }
+    let known: Vec<_> = catalog.models().map(|model| model.manifest.model.name.as_str()).collect();
+    let near = crate::app::config::nearest(name, known.iter().copied());
+    let wanted = version.map_or_else(|| format!("`{name}`"), |version| format!("`{name}` version {version}"));
+    let hint = near.filter(|near| *near != name).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+    format!("no model {wanted} in {}{hint}", folder.display())
+}
+
+/// The model in a folder MODELS/NAME/VERSION.
+pub(super) fn version_at(folder: &Path) -> Result<Arc<Model>> {
+    let real = folder.canonicalize().with_context(|| format!("failed to open {}", folder.display()))?;
+    let mut above = real.ancestors().skip(1);
+    let (Some(name), Some(root)) = (above.next().and_then(Path::file_name), above.next()) else {
+        bail!("{} is no version folder: expected MODELS/NAME/VERSION", folder.display());
+    };
+    let config = Config { folder: root.to_owned(), ..Config::default() };
+    let catalog = Catalog::scan_model(&config, &name.to_string_lossy());
+    let found = catalog.models().find(|model| model.folder == real);
+    found.cloned().ok_or_else(|| {
+        let problems: Vec<_> = catalog.problems().iter().map(ToString::to_string).collect();
+        anyhow!("{} holds no usable model; {}", folder.display(), problems.join("; "))
+    })
+}
+
 /// Everything a manifest says.
 pub(crate) fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<ExitCode> {
     let catalog = scan(folder);
     let Some(model) = catalog.model(name, version) else {
-        for problem in catalog.problems() {
-            note(problem);
-        }
-        let known: Vec<_> = catalog.models().map(|model| model.manifest.model.name.as_str()).collect();
-        let near = crate::app::config::nearest(name, known.iter().copied());
-        let wanted = version.map_or_else(|| format!("`{name}`"), |version| format!("`{name}` version {version}"));
-        let hint = near.filter(|near| *near != name).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-        note(format_args!("no model {wanted} in {}{hint}", folder.display()));
+        note(missing(&catalog, folder, name, version));
         return Ok(ExitCode::FAILURE);
     };
     let manifest = &model.manifest;
@@ -133,22 +155,13 @@ pub(crate) fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<Ex
 
 /// What the engines of this build make of a model file, or of a version folder with its manifest and golden samples.
 pub(crate) fn inspect(path: &Path) -> Result<ExitCode> {
+    bound_allocations();
     if path.is_dir() { inspect_version(path) } else { inspect_file(path) }
 }
 
 /// Loads a version with every engine for itself, so that each says what it makes of the file and of the samples.
 fn inspect_version(folder: &Path) -> Result<ExitCode> {
-    let real = folder.canonicalize().with_context(|| format!("failed to open {}", folder.display()))?;
-    let mut above = real.ancestors().skip(1);
-    let (Some(name), Some(root)) = (above.next().and_then(Path::file_name), above.next()) else {
-        bail!("{} is no version folder: expected MODELS/NAME/VERSION", folder.display());
-    };
-    let config = Config { folder: root.to_owned(), ..Config::default() };
-    let catalog = Catalog::scan_model(&config, &name.to_string_lossy());
-    let Some(model) = catalog.models().find(|model| model.folder == real) else {
-        let problems: Vec<_> = catalog.problems().iter().map(ToString::to_string).collect();
-        bail!("{} holds no usable model; {}", folder.display(), problems.join("; "));
-    };
+    let model = &*version_at(folder)?;
     if let Some(graph) = graph_of(model) {
         let graph = graph.map_err(anyhow::Error::msg)?;
         say(format_args!("{}/{} (pipeline)", model.manifest.model.name, model.manifest.model.version));

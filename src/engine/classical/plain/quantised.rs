@@ -141,8 +141,17 @@ pub(super) fn q_linear_mat_mul(_: &Attributes<'_>) -> Result<Operator, String> {
         let product = product.swap_remove(0);
         let zero = inputs.at(7)?;
         let (least, most) = limits(zero.datatype())?;
-        let (scale, offset) = (single(1)? * single(4)? / single(6)?, single(7)?);
-        let data = numbers(&product)?.into_iter().map(|x| ((x * scale).round_ties_even() + offset).clamp(least, most));
+        let (left, out, offset) = (single(1)?, single(6)?, single(7)?);
+        // Of the right matrix: one for all, or one for each of its columns.
+        let (scales, columns) = (numbers(inputs.at(4)?)?, b.shape().last().copied().unwrap_or(1));
+        if scales.len() != 1 && scales.len() != columns {
+            return Err(format!("{} scales for {columns} columns", scales.len()));
+        }
+        let products = numbers(&product)?.into_iter().enumerate();
+        let data = products.map(|(at, x)| {
+            let scale = left * scales[at % columns % scales.len()] / out;
+            ((x * scale).round_ties_even() + offset).clamp(least, most)
+        });
         one(of(zero.datatype(), product.shape(), data.collect())?)
     }))
 }
