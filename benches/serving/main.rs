@@ -173,10 +173,10 @@ fn contenders(folder: &Path, work: &Path, python: &str) -> (Vec<Server>, Vec<Con
         contenders.push(Contender { name: name.to_owned(), way, group });
         servers.push(server);
     }
-    for runtime in ["onnxruntime", "openvino"] {
-        match session(Path::new(python), runtime, folder) {
+    for (runtime, python) in [("onnxruntime", Some(python.into())), ("openvino", python_of("openvino"))] {
+        match python.and_then(|python| session(&python, runtime, folder)) {
             Some(contender) => contenders.push(contender),
-            None => println!("left out: {runtime}, which is not in FOREBAY_PYTHON"),
+            None => println!("left out: {runtime}, which is not installed (tests/tools.sh bench)"),
         }
     }
     (servers, contenders)
