@@ -2,7 +2,8 @@
 //!
 //! `FOREBAY_PYTHON=... FOREBAY_PEERS=... cargo bench --bench serving [-- MODEL...]`: five models, batches of 1 and 8; with
 //! `--features delegate-host` also through ONNX Runtime in the delegate host. Peers that are not installed are said and left
-//! out. Everybody takes turns, ROUNDS (5) of SLICE_MS (200), and medians of the rounds are printed. CPU time is what the
+//! out. Everybody takes turns, ROUNDS (5) of SLICE_MS (200), and medians of the rounds are printed.
+//! FOREBAY_BEFORE is another build of the gateway to compare with. CPU time is what the
 //! kernel counted for the server's threads, so that a busy machine changes it little; the times to an answer it does.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a bench")]
@@ -135,22 +136,33 @@ fn main() {
 /// Every contender that can be had here.
 fn contenders(folder: &Path, work: &Path, python: &str) -> (Vec<Server>, Vec<Contender>) {
     let (mut servers, mut contenders) = (Vec::new(), Vec::new());
-    let mut ours = |name: &str, config: &str, prefix: &str| {
-        let (mut server, http, grpc) = gateway(&folder.join("models"), work, name, config);
-        assert!(is_ready(&mut server, http, "/readyz"), "it did not start: {}", std::fs::read_to_string(work.join(format!("{name}.log"))).unwrap());
+    let mut ours = |program: &Path, name: &str, config: &str, prefix: &str| {
+        let (mut server, http, grpc) = gateway(program, &folder.join("models"), work, name, config);
+        assert!(
+            is_ready(&mut server, http, "/readyz"),
+            "it did not start: {}",
+            std::fs::read_to_string(work.join(format!("{name}.log"))).unwrap()
+        );
         let group = server.group();
         let ways = [
             ("JSON", Way::Json(Http::connect(http), http)),
             ("binary", Way::Binary(Http::connect(http), http)),
             ("gRPC", Way::Grpc(Box::new(Grpc::connect(grpc, "/inference.GRPCInferenceService/ModelInfer")))),
         ];
-        contenders
-            .extend(ways.into_iter().map(|(name, way)| Contender { name: format!("{prefix}{name}"), way, group }));
+        contenders.extend(ways.into_iter().map(|(name, way)| Contender {
+            name: format!("{prefix}{name}"),
+            way,
+            group,
+        }));
         servers.push(server);
     };
-    ours("gateway", "", "");
+    let program = Path::new(env!("CARGO_BIN_EXE_forebay"));
+    ours(program, "gateway", "", "");
+    if let Some(before) = std::env::var_os("FOREBAY_BEFORE") {
+        ours(Path::new(&before), "before", "", "before ");
+    }
     match delegate(python) {
-        Some(config) => ours("host", &config, "host "),
+        Some(config) => ours(program, "host", &config, "host "),
         None => println!("left out: the delegate host, which is built with --features delegate-host"),
     }
     for (name, script, ready, workers) in [
@@ -165,7 +177,10 @@ fn contenders(folder: &Path, work: &Path, python: &str) -> (Vec<Server>, Vec<Con
         let rest: Vec<String> = [address.port().to_string()].into_iter().chain(workers.map(str::to_owned)).collect();
         let mut server = peer(&python, script, folder, &rest);
         if !is_ready(&mut server, address, ready) {
-            println!("left out: {name}, which did not start; see {}", folder.join(script).with_extension("log").display());
+            println!(
+                "left out: {name}, which did not start; see {}",
+                folder.join(script).with_extension("log").display()
+            );
             continue;
         }
         let (group, http) = (server.group(), Http::connect(address));
@@ -205,7 +220,9 @@ fn costs(cases: &[Case], engine: &BTreeMap<String, Vec<f64>>, contenders: &[Cont
 
 /// Until the answer is there: half of them, and 99 of 100.
 fn times(cases: &[Case], contenders: &[Contender], measured: &All) {
-    println!("\nuntil the answer is there in us: half of the requests (99 of 100), and the CPU of all the server's processes");
+    println!(
+        "\nuntil the answer is there in us: half of the requests (99 of 100), and the CPU of all the server's processes"
+    );
     println!("\n| model, batch |{}", contenders.iter().map(|c| format!(" {} |", c.name)).collect::<String>());
     println!("|---|{}", "---|".repeat(contenders.len()));
     for case in cases {

@@ -38,13 +38,8 @@ impl Drop for Server {
 impl Server {
     fn start(command: &mut Command, log: &Path) -> Self {
         let log = std::fs::File::create(log).unwrap();
-        let process = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .unwrap();
+        let process =
+            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0).spawn().unwrap();
         Self { process }
     }
 
@@ -62,7 +57,13 @@ pub(crate) fn free() -> SocketAddr {
 }
 
 /// The gateway over the models of the folder; with a delegate host that gives each of them to ONNX Runtime, where there is one.
-pub(crate) fn gateway(models: &Path, work: &Path, name: &str, delegate: &str) -> (Server, SocketAddr, SocketAddr) {
+pub(crate) fn gateway(
+    program: &Path,
+    models: &Path,
+    work: &Path,
+    name: &str,
+    delegate: &str,
+) -> (Server, SocketAddr, SocketAddr) {
     let [mqtt, http, grpc] = [free(), free(), free()];
     let state = work.join(name);
     let text = format!(
@@ -74,7 +75,7 @@ pub(crate) fn gateway(models: &Path, work: &Path, name: &str, delegate: &str) ->
     );
     let config = work.join(format!("{name}.toml"));
     std::fs::write(&config, text).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut command = Command::new(program);
     let server = Server::start(command.args(["run", "--config"]).arg(&config), &work.join(format!("{name}.log")));
     (server, http, grpc)
 }
