@@ -20,9 +20,20 @@ packages() {
 }
 
 python() {
+  pip_into "$folder/python" "$@"
+}
+
+# Another server, in an environment of its own: each wants its own versions of the same packages. The bench says which it lacks.
+peer() {
+  pip_into "$folder/peers/$1" "${@:2}" || echo "== $1 does not install here: the bench leaves it out"
+}
+
+pip_into() {
+  local home=$1
+  shift
   python3 -c 'import ensurepip' 2>/dev/null || packages /usr/lib/python3/venv-is-missing=python3-venv
-  [ -x "$folder/python/bin/python" ] || python3 -m venv "$folder/python"
-  "$folder/python/bin/python" - "$@" <<'PY' && return
+  [ -x "$home/bin/python" ] || python3 -m venv "$home"
+  "$home/bin/python" - "$@" <<'PY' && return
 import sys
 from importlib import metadata
 for want in sys.argv[1:]:
@@ -33,8 +44,8 @@ for want in sys.argv[1:]:
     except metadata.PackageNotFoundError:
         sys.exit(1)
 PY
-  echo "== installing from PyPI into $folder/python: $*"
-  "$folder/python/bin/pip" install --quiet --disable-pip-version-check "$@"
+  echo "== installing from PyPI into $home: $*"
+  "$home/bin/pip" install --quiet --disable-pip-version-check "$@"
 }
 
 # The ONNX project's node tests lie in the wheels up to 1.17. They are read, nothing of that release is run: any
@@ -71,6 +82,10 @@ case $what in
       "$(ls -d /usr/lib/*/rsyslog/imrelp.so 2>/dev/null | tail -1 || true)=rsyslog-relp" \
       "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | tail -1 || true)=postgresql"
     python numpy==2.4.6 onnx==1.23.2 onnxruntime==1.28.0 scikit-learn==1.9.1 skl2onnx==1.20.0
+    # Workers of MLServer 1.7.1 do not start with a newer uvloop.
+    peer mlserver mlserver==1.7.1 uvloop==0.21.0 onnxruntime==1.28.0
+    peer bentoml bentoml==1.4.39 onnxruntime==1.28.0
+    if [ "$(uname -m)" = x86_64 ]; then peer openvino openvino==2026.4.1 numpy==2.4.6; fi
     ;;
   release)
     packages xz=xz-utils file=file python3=python3

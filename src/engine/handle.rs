@@ -13,11 +13,13 @@ use super::delegate;
 use super::error::Error;
 use super::fallback::Fallback;
 use super::memory::Room;
+use super::pace::Pace;
 use super::pool::Shared;
 use super::queue::{Caller, Job, Lane};
 use super::serving::Terms;
 use super::session::Session;
 use super::spec::{NamedTensor, TensorSpec, all_finite, arrange};
+use super::work::run_here;
 
 /// What came out of an inference.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +86,8 @@ pub(super) struct Loaded {
     pub(super) passed_over: Vec<PassedOver>,
     pub(super) fallback: Fallback,
     pub(super) session: Box<dyn Session>,
+    /// Of a session whose runs may be computed on their callers' threads.
+    pub(super) pace: Option<Pace>,
     /// Places that a run takes.
     pub(super) threads: usize,
     /// Whether requests are computed together, and why or why not.
@@ -214,7 +218,8 @@ impl Handle {
         self.model.room.as_ref().map_or(0, |room| room.bytes)
     }
 
-    /// Computes on the pool's threads. `timeout` counts from now, waiting included; None takes the configured one.
+    /// Computes on the pool's threads, or right here what is known to be over sooner. `timeout` counts from now, waiting
+    /// included; None takes the configured one.
     /// Dropping the future takes the request out of the queue before it is computed.
     pub async fn infer(&self, inputs: Vec<NamedTensor>, timeout: Option<Duration>) -> Result<Outputs, Error> {
         self.infer_on(inputs, Terms { timeout, ..Terms::default() }).await
@@ -223,6 +228,11 @@ impl Handle {
     /// The same on other terms than the usual ones.
     pub async fn infer_on(&self, inputs: Vec<NamedTensor>, terms: Terms) -> Result<Outputs, Error> {
         let timeout = terms.timeout.unwrap_or(self.shared.timeout);
+        let inputs = self.arranged(inputs)?;
+        let inputs = match self.here(inputs, terms) {
+            Ok(answer) => return answer,
+            Err(inputs) => inputs,
+        };
         let (answer, answered) = oneshot::channel();
         self.count(self.queue(inputs, terms, Caller::Async(answer)))?;
         match tokio::time::timeout(timeout, answered).await {
@@ -238,6 +248,7 @@ impl Handle {
         let timeout = timeout.unwrap_or(self.shared.timeout);
         let (answer, answered) = mpsc::sync_channel(1);
         let waiting = Arc::new(());
+        let inputs = self.arranged(inputs)?;
         self.count(self.queue(inputs, terms, Caller::Blocking(answer, Arc::downgrade(&waiting))))?;
         match answered.recv_timeout(timeout) {
             Ok(answer) => answer,
@@ -246,9 +257,24 @@ impl Handle {
         }
     }
 
+    fn arranged(&self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, Error> {
+        self.count(arrange(&self.model.inputs, inputs, self.shared.tensor_bytes_max))
+    }
+
+    /// Computes a short run on this thread. The inputs come back where it is not known to be one, or its turn has not come.
+    fn here(&self, inputs: Vec<NamedTensor>, terms: Terms) -> Result<Result<Outputs, Error>, Vec<NamedTensor>> {
+        let is_brief = self.model.pace.as_ref().is_some_and(|pace| pace.is_brief(bytes_of(&inputs)));
+        if !is_brief || terms.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(inputs);
+        }
+        match self.shared.queue.place_now(self.lane, &self.model, terms.level()) {
+            Some(_place) => Ok(run_here(&self.shared, &self.model, &inputs)),
+            None => Err(inputs),
+        }
+    }
+
     fn queue(&self, inputs: Vec<NamedTensor>, terms: Terms, caller: Caller) -> Result<(), Error> {
-        let inputs = arrange(&self.model.inputs, inputs, self.shared.tensor_bytes_max)?;
-        let bytes = inputs.iter().map(|input| input.tensor.bytes().len()).sum();
+        let bytes = bytes_of(&inputs);
         let rows = batching::rows(&inputs, self.model.joins);
         let (level, timeout) = (terms.level(), terms.timeout.unwrap_or(self.shared.timeout));
         let (model, queued) = (Arc::clone(&self.model), self.shared.clock.since_boot());
@@ -258,6 +284,10 @@ impl Handle {
     fn count<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         answer.inspect_err(|error| self.shared.metrics.failed(error))
     }
+}
+
+pub(super) fn bytes_of(inputs: &[NamedTensor]) -> usize {
+    inputs.iter().map(|input| input.tensor.bytes().len()).sum()
 }
 
 pub(super) fn expired(timeout: Duration) -> Error {

@@ -2,7 +2,8 @@
 //!
 //! [`Pool::load`] gives a model's bytes to the engines of this build, those that its operators suit best first. The first one
 //! that reads the format, agrees with the declared inputs and outputs and reproduces the samples serves it; the [`Handle`] that comes back
-//! queues inferences for the pool's threads. Nothing is ever computed on the caller's thread.
+//! queues inferences for the pool's threads. On the caller's thread is computed only what is known to take less time than the way
+//! to another one (`pace`), while nobody waits and a thread's place is free.
 //!
 //! Held here: a bounded queue in two lanes (sensors before everybody else) and nine priorities, a deadline per request,
 //! requests whose caller has gone are dropped before they are computed, requests that wait for the same model are
@@ -29,6 +30,7 @@ mod handle;
 mod memory;
 mod metrics;
 mod onnx;
+mod pace;
 mod pool;
 mod queue;
 mod serving;

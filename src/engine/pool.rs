@@ -15,6 +15,7 @@ use super::handle::{Handle, Loaded, PassedOver, Why, caught};
 use super::memory::{Memory, Room, estimate_bytes, needs_bytes};
 use super::metrics::Metrics;
 use super::onnx::{Outline, check_declared};
+use super::pace::Pace;
 use super::queue::{Lane, Queue};
 use super::serving::Serving;
 use super::session::{Engine, Fit};
@@ -35,15 +36,27 @@ pub(super) struct Shared {
     level: Mutex<(Level, Vec<String>)>,
     /// One load at a time: together with the threads that compute it keeps every core busy and no more.
     loading: Mutex<()>,
-    /// For each thread, nanoseconds since boot at which its request began; 0 while it has none.
+    /// For each thread, and for as many callers that compute themselves, nanoseconds since boot at which its request began; 0
+    /// while it has none.
     busy_since_ns: Vec<AtomicU64>,
 }
 
 impl Shared {
     /// A request begins on thread `at`.
     pub(super) fn begin(&self, at: usize) {
-        let now_ns = u64::try_from(self.clock.since_boot().as_nanos()).unwrap_or(u64::MAX);
-        self.busy_since_ns[at].store(now_ns, Ordering::Relaxed);
+        self.busy_since_ns[at].store(self.now_ns(), Ordering::Relaxed);
+    }
+
+    /// A request begins on a caller's thread: where that is noted. None if more compute than there are places.
+    pub(super) fn begin_here(&self) -> Option<usize> {
+        let (now_ns, threads) = (self.now_ns(), self.busy_since_ns.len() / 2);
+        let mut callers = self.busy_since_ns.iter().enumerate().skip(threads);
+        let free = |since: &AtomicU64| since.compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        callers.find(|(_, since)| free(since)).map(|(at, _)| at)
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.clock.since_boot().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// And ends.
@@ -97,7 +110,7 @@ impl Pool {
             metrics,
             timeout: Duration::from_millis(config.timeout_ms),
             tensor_bytes_max: config.tensor_bytes_max,
-            busy_since_ns: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            busy_since_ns: (0..2 * count).map(|_| AtomicU64::new(0)).collect(),
         });
         let mut pool = Self { engines, shared, threads: Vec::with_capacity(count) };
         for at in 0..count {
@@ -236,6 +249,7 @@ impl Pool {
             passed_over,
             fallback: Fallback::default(),
             threads: session.threads(),
+            pace: session.is_steady().then(Pace::default),
             session,
             joins: None,
             joins_because: String::new(),

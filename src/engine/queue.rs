@@ -197,6 +197,18 @@ impl Drop for Permit<'_> {
     }
 }
 
+/// A thread's place, held by a caller while it runs the model itself.
+pub(super) struct Here<'a> {
+    queue: &'a Queue,
+    model: &'a Loaded,
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        self.queue.done(self.model, 1);
+    }
+}
+
 impl State {
     /// Places that are free for `lane`: loads go before everybody but sensors.
     fn free(&self, lane: usize) -> usize {
@@ -321,6 +333,20 @@ impl Queue {
             self.work.notify_one();
         }
         pushed
+    }
+
+    /// A thread's place for one run of `model` by whoever asks: none while anybody waits, or if it would have to.
+    pub(super) fn place_now<'a>(&'a self, lane: Lane, model: &'a Loaded, level: usize) -> Option<Here<'a>> {
+        let mut state = self.lock();
+        let is_refused = lane == Lane::Request && state.refused.as_ref().is_some_and(|(most, _)| level > *most);
+        let waits = state.lanes.iter().any(|lane| lane.count > 0);
+        let has_place = state.places(model) == 1 && state.free(lane as usize) > 0 && !model.is_occupied();
+        if state.closed || is_refused || waits || !has_place {
+            return None;
+        }
+        state.busy += 1;
+        model.running.fetch_add(1, Ordering::Relaxed);
+        Some(Here { queue: self, model })
     }
 
     /// What to compute next, the sensors' first. None once the queue is closed.

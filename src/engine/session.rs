@@ -57,6 +57,13 @@ pub trait Session: Send + Sync {
         None
     }
 
+    /// Whether how long a run takes follows from its inputs' sizes alone, on the thread that asks for it: no loop that an input
+    /// keeps going, nobody else who is waited for. Such runs may be computed on their callers' threads once they are known to
+    /// be short.
+    fn is_steady(&self) -> bool {
+        false
+    }
+
     /// Threads that a run keeps busy on this box; so many places of the pool it takes.
     fn threads(&self) -> usize {
         1

@@ -77,6 +77,7 @@ impl Engine for Tract {
             by_row: spec.inputs.iter().chain(&spec.outputs).all(|tensor| {
                 tensor.shape.first() == Some(&-1) && tensor.shape.iter().filter(|&&dim| dim == -1).count() == 1
             }),
+            is_steady: Outline::of(&spec.bytes).is_ok_and(|outline| !outline.has_functions && !outline.has_loops()),
         };
         Ok(Box::new(session))
     }
@@ -189,6 +190,7 @@ struct TractSession {
     any: Option<Prepared>,
     /// The first dimension of every input and output is free, and no other.
     by_row: bool,
+    is_steady: bool,
 }
 
 impl Session for TractSession {
@@ -198,6 +200,10 @@ impl Session for TractSession {
             engine: NAME,
             reason: format!("{error:#}"),
         })
+    }
+
+    fn is_steady(&self) -> bool {
+        self.is_steady
     }
 }
 

@@ -76,7 +76,8 @@ impl Engine for Classical {
         let outputs: Vec<&str> = spec.outputs.iter().map(|output| &*output.name).collect();
         let plan = Plan::prepare(&model, &inputs, &outputs).map_err(failed)?;
         let outputs = spec.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
-        Ok(Box::new(ClassicalSession { model: spec.title(), outputs, plan }))
+        let is_steady = !outline.has_loops();
+        Ok(Box::new(ClassicalSession { model: spec.title(), outputs, plan, is_steady }))
     }
 }
 
@@ -84,6 +85,7 @@ struct ClassicalSession {
     model: String,
     outputs: Vec<Arc<str>>,
     plan: Plan,
+    is_steady: bool,
 }
 
 impl Session for ClassicalSession {
@@ -92,6 +94,10 @@ impl Session for ClassicalSession {
         let tensors = tensors.map_err(|reason| Error::Run { model: self.model.clone(), engine: NAME, reason })?;
         let named = self.outputs.iter().zip(tensors);
         Ok(named.map(|(name, tensor)| NamedTensor::new(Arc::clone(name), tensor)).collect())
+    }
+
+    fn is_steady(&self) -> bool {
+        self.is_steady
     }
 }
 

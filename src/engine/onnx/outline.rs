@@ -98,6 +98,11 @@ pub struct Signature {
 }
 
 impl Outline {
+    /// Whether there are operators that go on for as long as a value says.
+    pub fn has_loops(&self) -> bool {
+        self.operators.keys().any(|title| matches!(title.rsplit('.').next(), Some("Loop" | "Scan")))
+    }
+
     /// Inputs and outputs as a declaration. The error names the one of which the file does not say enough.
     pub fn signature(&self) -> Result<Signature, String> {
         let all = |kind, ports: &[Port]| ports.iter().map(|port| port.declared(kind)).collect::<Result<Vec<_>, _>>();

@@ -2,8 +2,10 @@
 //! classification, model configuration, statistics, the model repository, and the log's settings.
 
 mod answer;
+mod apart;
 mod elements;
 mod models;
+mod numbers;
 mod regions;
 mod request;
 mod settings;

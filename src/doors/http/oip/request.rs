@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::elements;
+use super::apart::{Apart, take_apart};
+use super::{elements, numbers};
 use crate::base::{Datatype, Tensor, shape_of};
 use crate::doors::http::problem::Problem;
 use crate::doors::shared_memory::{InRegion, Place};
@@ -139,15 +140,33 @@ pub(super) struct InferRequest {
 
 impl InferRequest {
     /// Reads the JSON, and the binary data that came behind it.
-    pub(super) fn parse(json: &[u8], mut binary: Bytes) -> Result<Self, Problem> {
+    pub(super) fn parse(json: &[u8], binary: Bytes) -> Result<Self, Problem> {
+        // What the fast way does not read may be wrong, or only unusual: the other way knows.
+        if let Some(apart) = take_apart(json)
+            && let Ok(raw) = serde_json::from_slice(&apart.rest)
+            && let Ok(request) = Self::of(raw, binary.clone(), Some(&apart))
+        {
+            return Ok(request);
+        }
         let raw: RawRequest<'_> = serde_json::from_slice(json)
             .map_err(|error| bad(format!("not an inference request: {error}")).hint("see GET /v2/models/{model}"))?;
+        Self::of(raw, binary, None)
+    }
+
+    /// With `apart`, each `data` is the number of one of its arrays.
+    fn of(raw: RawRequest<'_>, mut binary: Bytes, apart: Option<&Apart<'_>>) -> Result<Self, Problem> {
         if raw.inputs.is_empty() || raw.inputs.len() > TENSORS_MAX || raw.outputs.len() > TENSORS_MAX {
             return Err(bad(format!("1 to {TENSORS_MAX} inputs and at most {TENSORS_MAX} outputs, please")));
         }
         let (mut inputs, mut in_regions) = (Vec::with_capacity(raw.inputs.len()), Vec::new());
+        if let Some(apart) = apart
+            && raw.inputs.iter().filter(|input| input.data.is_some()).count() != apart.arrays.len()
+        {
+            // Nobody would look at the others.
+            return Err(bad("an array where none belongs"));
+        }
         for input in raw.inputs {
-            match read_tensor(input, &mut binary)? {
+            match read_tensor(input, &mut binary, apart)? {
                 Read::Here(tensor) => inputs.push(tensor),
                 Read::InRegion(input) => in_regions.push(input),
             }
@@ -223,7 +242,7 @@ enum Read {
     InRegion(InRegion),
 }
 
-fn read_tensor(raw: RawTensor<'_>, binary: &mut Bytes) -> Result<Read, Problem> {
+fn read_tensor(raw: RawTensor<'_>, binary: &mut Bytes, apart: Option<&Apart<'_>>) -> Result<Read, Problem> {
     let RawTensor { name, shape, datatype, data, parameters } = raw;
     let wrong = |what: String| bad(format!("input {name:?}: {what}"));
     let datatype = Datatype::named(&datatype).ok_or_else(|| {
@@ -254,7 +273,15 @@ fn read_tensor(raw: RawTensor<'_>, binary: &mut Bytes) -> Result<Read, Problem> 
             }
             Some(size) => Tensor::from_bytes(datatype, shape, binary.split_to(size)).map_err(|error| error.to_string()),
         },
-        (None, Some(data)) => elements::read(datatype, &shape, data),
+        (None, Some(data)) => match apart {
+            None => elements::read(datatype, &shape, data),
+            Some(apart) => {
+                let array = data.get().parse::<usize>().ok().and_then(|at| apart.arrays.get(at));
+                array
+                    .and_then(|array| numbers::read(datatype, &shape, array))
+                    .ok_or_else(|| "it is not plainly an array of numbers".to_owned())
+            }
+        },
     };
     let tensor = tensor.map_err(wrong)?;
     Ok(Read::Here(NamedTensor { name, tensor }))
@@ -357,6 +384,32 @@ mod tests {
             assert!(error.contains(says), "{rest}: {error}");
         }
         assert!(parse(r#"{"inputs":[]}"#, b"").is_err());
+    }
+
+    #[test]
+    fn both_ways_of_reading_json_read_the_same_and_what_is_odd_is_read_by_one() {
+        let request = |data: &str| format!(r#"{{"inputs":[{{"name":"x","datatype":"FP32",{data},"shape":[2]}}]}}"#);
+        let of = |json: &str| {
+            let apart = take_apart(json.as_bytes());
+            let fast = apart.as_ref().and_then(|apart| {
+                InferRequest::of(serde_json::from_slice(&apart.rest).ok()?, Bytes::new(), Some(apart)).ok()
+            });
+            (fast.is_some(), parse(json, b"").map(|request| numbers(&request.inputs[0].tensor)).ok())
+        };
+        let both = Some(vec![0.5, -2.0]);
+        let escaped = "\"d\\u0061ta\":[0.5,-2]";
+        assert_eq!(of(&request(escaped)), (false, both.clone()));
+        assert_eq!(of(&request(r#""parameters":{"data":[1]},"data":[0.5,-2]"#)), (false, both));
+        for wrong in [
+            r#""data":[0.5,-2"#,
+            r#""data":[0.5]"#,
+            r#""data":[0.5,-2],"data":[0.5,-2]"#,
+            r#""data":[0.5,,-2]"#,
+            r#""data":[0.5,-2]]"#,
+            r#""data":0,"parameters":{"data":[0.5,-2]}"#,
+        ] {
+            assert_eq!(of(&request(wrong)), (false, None), "{wrong}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Both children of a node stand side by side, so that a step is `next = link + (x > threshold)`: no branch that a processor
 //! could guess wrong. All comparisons become this one: `x < t` is `x <= t'` with the next smaller float `t'`, and "greater"
 //! swaps the children. A leaf's link is itself, so that several walks run in step, each hiding the others' waits for memory,
-//! until none of them moves.
+//! until none of them moves, and no longer than the deepest tree is deep.
 
 use super::Mode;
 use super::build::{Forest, Kind};
@@ -92,6 +92,8 @@ enum Leaves<T> {
 pub(super) struct Flat<T> {
     nodes: Vec<Node<T>>,
     roots: Vec<u32>,
+    /// Of each tree, steps from its root to its farthest leaf.
+    depths: Vec<u32>,
     leaves: Leaves<T>,
     sets: Vec<Vec<T>>,
     /// A node has a way of its own for nan.
@@ -114,8 +116,10 @@ impl<T: Number> Flat<T> {
         for &root in &forest.roots {
             let place = flat.reserve(1);
             flat.roots.push(place);
-            queue.push_back((root, place));
-            while let Some((at, place)) = queue.pop_front() {
+            queue.push_back((root, place, 0));
+            let mut deepest = 0;
+            while let Some((at, place, depth)) = queue.pop_front() {
+                deepest = depth;
                 if std::mem::replace(&mut reached[at], true) {
                     return Err(format!("{} is reached twice", forest.title(at)));
                 }
@@ -130,8 +134,8 @@ impl<T: Number> Flat<T> {
                         let link = flat.reserve(2);
                         let yes_is_right = matches!(mode, Mode::Greater | Mode::GreaterOrEqual | Mode::NotEqual);
                         let (left, right) = if yes_is_right { (no, yes) } else { (yes, no) };
-                        queue.push_back((left, link));
-                        queue.push_back((right, link + 1));
+                        queue.push_back((left, link, depth + 1));
+                        queue.push_back((right, link + 1, depth + 1));
                         // nan compares as false, but is not equal to anything.
                         let nan_is_yes = missing_is_yes || mode == Mode::NotEqual;
                         if flat.widest.as_ref().is_none_or(|(widest, _)| feature > *widest) {
@@ -142,6 +146,7 @@ impl<T: Number> Flat<T> {
                 };
                 flat.nodes[place as usize] = node;
             }
+            flat.depths.push(deepest);
         }
         Ok(flat)
     }
@@ -231,10 +236,10 @@ impl<T: Number> Flat<T> {
             // Whole groups of rows go through each tree together; the rest go through groups of trees, one by one.
             let together = rows - rows % LANES;
             if together > 0 {
-                for &root in &self.roots {
+                for (&root, &depth) in self.roots.iter().zip(&self.depths) {
                     for row in (0..together).step_by(LANES) {
-                        let leaves =
-                            self.walk::<NAN, EQUAL>([root; LANES], x, std::array::from_fn(|k| (row + k) * width));
+                        let starts = std::array::from_fn(|k| (row + k) * width);
+                        let leaves = self.walk::<NAN, EQUAL>([root; LANES], depth, x, starts);
                         for (k, leaf) in leaves.into_iter().enumerate() {
                             self.leaf(leaf, aggregate, &mut sums[(row + k) * columns..(row + k + 1) * columns]);
                         }
@@ -244,16 +249,18 @@ impl<T: Number> Flat<T> {
             for row in together..rows {
                 let sums = &mut sums[row * columns..(row + 1) * columns];
                 let starts = [row * width; LANES];
+                let deepest = |depths: &[u32]| depths.iter().copied().max().unwrap_or(0);
                 let (groups, rest) = self.roots.as_chunks::<LANES>();
-                for roots in groups {
-                    for leaf in self.walk::<NAN, EQUAL>(*roots, x, starts) {
+                let (depths, rest_depths) = self.depths.as_chunks::<LANES>();
+                for (roots, depths) in groups.iter().zip(depths) {
+                    for leaf in self.walk::<NAN, EQUAL>(*roots, deepest(depths), x, starts) {
                         self.leaf(leaf, aggregate, sums);
                     }
                 }
                 if let Some(&last) = rest.last() {
                     let mut roots = [last; LANES];
                     roots[..rest.len()].copy_from_slice(rest);
-                    for leaf in &self.walk::<NAN, EQUAL>(roots, x, starts)[..rest.len()] {
+                    for leaf in &self.walk::<NAN, EQUAL>(roots, deepest(rest_depths), x, starts)[..rest.len()] {
                         self.leaf(*leaf, aggregate, sums);
                     }
                 }
@@ -261,28 +268,33 @@ impl<T: Number> Flat<T> {
         }
     }
 
-    /// The leaves that the walks end at; `starts` are where each one's features begin.
+    /// The leaves that the walks end at, at most `depth` steps away; `starts` are where each one's features begin.
     #[inline(always)]
     fn walk<const NAN: bool, const EQUAL: bool>(
         &self,
         mut at: [u32; LANES],
+        depth: u32,
         x: &[T],
         starts: [usize; LANES],
     ) -> [u32; LANES] {
-        loop {
-            for _ in 0..3 {
-                for (at, start) in at.iter_mut().zip(starts) {
-                    *at = self.step::<NAN, EQUAL>(*at, x, start);
-                }
-            }
-            let before = at;
+        let all = |at: &mut [u32; LANES]| {
             for (at, start) in at.iter_mut().zip(starts) {
                 *at = self.step::<NAN, EQUAL>(*at, x, start);
             }
+        };
+        let mut left = depth;
+        // Trees that were grown out have few leaves as deep as the deepest.
+        while left > 4 {
+            (0..3).for_each(|_| all(&mut at));
+            let before = at;
+            all(&mut at);
             if at == before {
                 return at;
             }
+            left -= 4;
         }
+        (0..left).for_each(|_| all(&mut at));
+        at
     }
 
     #[inline(always)]
@@ -337,6 +349,7 @@ impl Flat<f32> {
         Flat {
             nodes: self.nodes.iter().map(node).collect(),
             roots: self.roots.clone(),
+            depths: self.depths.clone(),
             leaves: self.leaves.widened(),
             sets: self.sets.iter().map(|set| set.iter().copied().map(f64::from).collect()).collect(),
             knows_nan: self.knows_nan,
