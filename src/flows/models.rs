@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backend::Backend;
 use super::conduct::{BreakerView, Conduct};
+use super::key::{Bearings, Key};
 use super::load_config::LoadConfig;
 use super::load_spec::{fill, load_spec};
 use super::pipeline::Composer;
@@ -395,6 +396,11 @@ impl Models {
         self.find(name, version)
     }
 
+    /// What of a request holds it to versions.
+    pub(super) fn key(&self, bearings: &Bearings<'_>) -> Key {
+        self.traffic.key(bearings)
+    }
+
     /// How requests for a model are spread that name no version.
     pub(super) fn plan(&self, name: &str) -> Option<Arc<Plan>> {
         self.traffic.plan(name)
@@ -402,7 +408,11 @@ impl Models {
 
     /// A version that serves now; without a version the newest that does.
     pub fn serving(&self, name: &str, version: Option<u32>) -> Result<Arc<Loaded>, NotServing> {
-        let slot = self.find(name, version)?;
+        self.serving_in(&self.find(name, version)?)
+    }
+
+    /// The same of a version that was found already.
+    pub(super) fn serving_in(&self, slot: &Slot) -> Result<Arc<Loaded>, NotServing> {
         match slot.state() {
             State::Serving(loaded) => {
                 slot.touch(self.clock.since_boot());

@@ -155,7 +155,10 @@ impl Repository {
     pub fn traffic(&self, model: &str) -> Result<TrafficView, RepositoryError> {
         let aliases = self.aliases(model)?;
         let resolved = |to: &Name| match self.models.resolve(model, to.as_str()) {
-            Ok(slot) => (Some(slot.version()), slot.problem().map(|problem| problem.to_string())),
+            Ok(slot) => {
+                let own = slot.problem().map(|problem| problem.to_string());
+                (Some(slot.version()), own.or_else(|| self.models.pipeline_problem(&slot)))
+            }
             Err(refusal) => (None, Some(refusal.to_string())),
         };
         let plan = self.models.plan(model);

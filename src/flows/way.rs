@@ -181,6 +181,7 @@ impl Way {
             Blame::Nobody => return Err(fault.error.after(&tell(&split.passed))),
             Blame::Failed => Why::Failed,
             Blame::Slow => Why::Slow,
+            Blame::NotServing => Why::NotServing,
             Blame::Busy => Why::Busy,
         };
         let (about, reason) = (&loaded.manifest.model, fault.error.to_string());

@@ -24,7 +24,7 @@ use crate::doors::http::extensions;
 use crate::doors::settings::{TRACE, Value, change_log, check_trace, log_settings};
 use crate::doors::shared_memory::{Owner, RegionView, Regions, ToRegion};
 use crate::flows::LoadConfig;
-use crate::flows::inference::{Bearings, InferError, Inference, NamedTensor, Question, TensorMetadata};
+use crate::flows::inference::{Bearings, InferError, Inference, Key, NamedTensor, Question, TensorMetadata};
 use crate::flows::logging::Logging;
 use crate::flows::query::Query;
 use crate::flows::repository::{Repository, RepositoryError};
@@ -98,13 +98,13 @@ impl Call {
         Self { metadata: request.metadata().clone(), who: request.extensions().get::<Principal>().cloned() }
     }
 
-    /// What holds `request` to the same version as others.
-    fn key(&self, inference: &Inference, request: &ModelInferRequest) -> Option<String> {
+    /// What holds `request` to the same versions as others.
+    fn key(&self, inference: &Inference, request: &ModelInferRequest) -> Key {
         let header = |name: &str| self.metadata.get(name).and_then(|value| value.to_str().ok());
         let sequence = request.parameters.get("sequence_id").and_then(sequence);
         let caller = self.who.as_ref().and_then(identity);
         let bearings = Bearings { header: Some(&header), sequence: sequence.as_deref(), caller };
-        inference.key(&request.model_name, &bearings)
+        inference.key(&bearings)
     }
 }
 
@@ -134,7 +134,7 @@ async fn infer(asking: &Asking, mut request: ModelInferRequest) -> Result<ModelI
         inputs.extend(regions.read(asking.owner()?, in_regions).await.map_err(|error| of_region(&error))?);
     }
     let question = Question { model: request.model_name, version, inputs, outputs, deadline, priority };
-    let inferred = inference.infer_for(question, key.as_deref()).await.map_err(|error| of_inference(&error))?;
+    let inferred = inference.infer_for(question, &key).await.map_err(|error| of_inference(&error))?;
     let text = |text: String| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
     let mut parameters = HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]);
     if let Some(reason) = &inferred.fallback {
