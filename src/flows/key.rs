@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::traffic::Plan;
+use crate::base::Digest;
 use crate::catalog::Sticky;
 
 /// Looks a header up by its name.
@@ -86,6 +87,13 @@ impl Key {
             Some(said) => said.as_bytes().to_vec(),
             None => self.chance.unwrap_or_else(draw).to_le_bytes().to_vec(),
         }
+    }
+
+    /// Holds everything that is asked in this name to the same versions.
+    pub(super) fn named(name: &str) -> Self {
+        let digest = Digest::of(name.as_bytes());
+        let (bytes, _) = digest.as_bytes().split_first_chunk().expect("a digest has 32 bytes");
+        Self { said: None, chance: Some(u64::from_le_bytes(*bytes)) }
     }
 
     /// The same with one chance for everything that the request asks from now on.

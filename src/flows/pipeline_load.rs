@@ -13,7 +13,8 @@ use super::backend::{Backend, Outputs};
 use super::fault::translate;
 use super::inference::{InferError, Inferred, Question, answer, picks};
 use super::load_spec::{fill, load_spec};
-use super::models::{Loaded, Models, Refusal, chain};
+use super::model_load::Refusal;
+use super::models::{Loaded, Models, chain};
 use super::pipeline::{Members, Pipeline};
 use super::predict::Predictor;
 use super::slot::Slot;
@@ -76,7 +77,7 @@ impl Models {
         }
         let spec = load_spec(model).map_err(|error| refused(chain(&error)))?;
         self.wake(&graph, !spec.samples.is_empty());
-        if let Some(problem) = self.pipeline_problem(slot) {
+        if let Some(problem) = self.pipeline_hurdle(slot) {
             return Err(not_yet(problem));
         }
         let mut manifest = model.manifest.clone();
@@ -130,7 +131,8 @@ impl Members for Direct<'_> {
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Inferred, InferError>> {
         async move {
             let slot = self.0.standing(&question.model, question.version)?;
-            self.0.ask_quietly(&self.0.serving_in(&slot)?, self, question).await
+            let loaded = self.0.serving_in(&slot)?;
+            self.0.ask_quietly(&loaded, self, question).await
         }
         .boxed()
     }
@@ -167,7 +169,8 @@ impl Models {
     ) -> Result<Outputs, InferError> {
         match &loaded.handle {
             Backend::Engine(handle) => {
-                handle.infer_on(inputs, terms).await.map(Outputs::from).map_err(|error| translate(&error))
+                let ran = members.queue_of(handle).infer_on(inputs, terms).await;
+                ran.map(Outputs::from).map_err(|error| translate(&error))
             }
             Backend::Pipeline(inner) => {
                 let uncounted = Pipeline::new(inner.title.clone(), Arc::clone(&inner.graph));

@@ -7,29 +7,47 @@ use super::key::Key;
 use super::models::{Models, NotServing};
 use super::pipeline_load::{ports, signature_of};
 use super::slot::Slot;
+use crate::base::Name;
 use crate::pipeline::{Graph, Member, Port};
 
 /// Pipelines within pipelines.
 const NESTING_MAX: usize = 4;
 
+/// Why a version cannot be asked, if that is so.
+type Problem = fn(&Slot) -> Option<Arc<str>>;
+
 impl Models {
     /// Why a pipeline cannot answer now, if that is so; None for any other model.
     pub(super) fn pipeline_problem(&self, slot: &Slot) -> Option<String> {
+        self.problem_but(slot, Slot::problem)
+    }
+
+    /// The same, but for models that could not be loaded and that the next request tries again.
+    pub(super) fn pipeline_hurdle(&self, slot: &Slot) -> Option<String> {
+        self.problem_but(slot, Slot::hurdle)
+    }
+
+    fn problem_but(&self, slot: &Slot, problem: Problem) -> Option<String> {
         let graph = match slot.graph.as_ref()? {
             Ok(graph) => graph,
             Err(reason) => return Some(reason.clone()),
         };
-        self.missing(slot.model.manifest.model.name.as_str(), graph).or_else(|| {
+        self.missing_but(slot.model.manifest.model.name.as_str(), graph, problem).or_else(|| {
             let checked = graph.check(&|member: &Member| self.signature(member));
             checked.err().map(|error| error.to_string())
         })
     }
 
-    /// Which of a pipeline's models has no version that serves, if one has none, and of theirs. Pipelines that lead back to
-    /// themselves are told with the way: names decide, as the newest version may be another tomorrow.
+    /// Which of a pipeline's models has no version that can be asked, if one has none, and of theirs. Pipelines that lead back
+    /// to themselves are told with the way: names decide, as the newest version may be another tomorrow.
     pub(super) fn missing(&self, name: &str, graph: &Graph) -> Option<String> {
+        // A step's request loads what could not be loaded before and is to be tried again.
+        self.missing_but(name, graph, Slot::hurdle)
+    }
+
+    fn missing_but(&self, name: &str, graph: &Graph, problem: Problem) -> Option<String> {
         self.circle(&mut vec![name.to_owned()], &mut BTreeMap::new(), graph)
-            .or_else(|| self.absent(&mut BTreeSet::new(), graph))
+            .or_else(|| self.absent(&mut BTreeSet::new(), graph, problem))
     }
 
     /// A way back to where it began, or one that is too long. Follows every version that a step may come to, also those that
@@ -43,7 +61,7 @@ impl Models {
                 return told(format!("pipelines ask each other in a circle: {way} -> {name}"));
             }
             for slot in self.reachable(&member.model, member.version).unwrap_or_default() {
-                let Some(Ok(inner)) = slot.graph.as_ref().filter(|_| slot.problem().is_none()) else { continue };
+                let Some(Ok(inner)) = slot.graph.as_ref().filter(|_| slot.hurdle().is_none()) else { continue };
                 if path.len() >= NESTING_MAX {
                     let way = path.join(" -> ");
                     return told(format!("pipelines are nested more than {NESTING_MAX} deep: {way} -> {name}"));
@@ -65,7 +83,7 @@ impl Models {
     }
 
     /// A model none of whose versions can answer. Ends where there is no [`circle`](Self::circle).
-    fn absent(&self, sound: &mut BTreeSet<String>, graph: &Graph) -> Option<String> {
+    fn absent(&self, sound: &mut BTreeSet<String>, graph: &Graph, problem: Problem) -> Option<String> {
         for (step, member) in graph.members() {
             let told = |what: String| Some(format!("step {}: {what}", step.name));
             let slots = match self.reachable(&member.model, member.version) {
@@ -75,13 +93,13 @@ impl Models {
             let mut first = None;
             for slot in slots {
                 let title = slot.title();
-                let problem = if sound.contains(&title) { None } else { self.slot_problem(sound, &slot) };
-                let Some(problem) = problem else {
+                let reason = if sound.contains(&title) { None } else { self.why_not(sound, &slot, problem) };
+                let Some(reason) = reason else {
                     sound.insert(title);
                     first = None;
                     break;
                 };
-                first.get_or_insert_with(|| slot.refusal(&problem).to_string());
+                first.get_or_insert_with(|| slot.refusal(&reason).to_string());
             }
             if let Some(first) = first {
                 return told(first);
@@ -90,13 +108,13 @@ impl Models {
         None
     }
 
-    fn slot_problem(&self, sound: &mut BTreeSet<String>, slot: &Slot) -> Option<String> {
-        if let Some(reason) = slot.problem() {
+    fn why_not(&self, sound: &mut BTreeSet<String>, slot: &Slot, problem: Problem) -> Option<String> {
+        if let Some(reason) = problem(slot) {
             return Some(reason.to_string());
         }
         match slot.graph.as_ref()? {
             Err(reason) => Some(reason.clone()),
-            Ok(inner) => self.absent(sound, inner),
+            Ok(inner) => self.absent(sound, inner, problem),
         }
     }
 
@@ -132,6 +150,18 @@ impl Models {
         first_usable(slots).map_or_else(|| self.standing(name, version), Ok)
     }
 
+    /// Every version that the steps of a pipeline may come to now, and those of pipelines within it.
+    pub(super) fn asked_by(&self, graph: &Graph, found: &mut BTreeSet<(Name, u32)>) {
+        for (_, member) in graph.members() {
+            for slot in self.reachable(&member.model, member.version).unwrap_or_default() {
+                let is_new = found.insert((slot.model.manifest.model.name.clone(), slot.version()));
+                if let Some(Ok(inner)) = slot.graph.as_ref().filter(|_| is_new) {
+                    self.asked_by(inner, found);
+                }
+            }
+        }
+    }
+
     fn signature(&self, member: &Member) -> Option<(Vec<Port>, Vec<Port>)> {
         let slot = self.standing(&member.model, member.version).ok()?;
         match slot.loaded() {
@@ -153,6 +183,7 @@ impl Models {
 }
 
 fn first_usable(slots: Vec<Arc<Slot>>) -> Option<Arc<Slot>> {
-    let usable = slots.iter().position(|slot| slot.problem().is_none()).unwrap_or(0);
-    slots.into_iter().nth(usable)
+    let well = slots.iter().position(|slot| slot.problem().is_none());
+    let usable = well.or_else(|| slots.iter().position(|slot| slot.hurdle().is_none()));
+    slots.into_iter().nth(usable.unwrap_or(0))
 }

@@ -117,7 +117,8 @@ impl Repository {
         let _changing = self.changing.lock().await;
         let streams = self.models.streams_of(model);
         if !streams.is_empty() {
-            return Err(RepositoryError::InUse { model: model.to_owned(), streams: streams.join(", ") });
+            let streams = streams.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(RepositoryError::InUse { model: model.to_owned(), streams });
         }
         if self.models.take(model) {
             tracing::info!(model.name = model, "model unloaded");
@@ -286,7 +287,7 @@ fn load(models: &Models, config: &catalog::Config, name: &str, asked: &LoadConfi
     if versions.values().all(|slot| slot.loaded().is_none()) {
         let reason = |(version, slot): (&u32, &Arc<Slot>)| {
             let reason = match slot.state() {
-                State::Refused(reason) | State::Away(reason) | State::Asleep(Some(reason)) => reason,
+                State::Refused { reason, .. } | State::Away(reason) | State::Asleep(Some(reason)) => reason,
                 State::Asleep(None) | State::Loading | State::Serving(_) => return None,
             };
             Some(format!("{name}/{version}: {reason}"))

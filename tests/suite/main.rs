@@ -78,6 +78,7 @@ mod page_chromium;
 mod pipelines;
 mod pipelines_fixture;
 mod pipelines_http;
+mod pipelines_streams;
 mod pipelines_traffic;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -104,12 +104,17 @@ impl Plant {
         Self::configured(folder, "")
     }
 
-    /// Two threads compute. `said` is what the configuration has in `[catalog]`.
+    /// `said` is what the configuration has in `[catalog]`.
     pub(crate) fn configured(folder: tempfile::TempDir, said: &str) -> Self {
+        Self::timed(folder, said, Arc::new(SystemClock::new()))
+    }
+
+    /// Two threads compute.
+    pub(crate) fn timed(folder: tempfile::TempDir, said: &str, clock: Arc<dyn Clock>) -> Self {
         let config: catalog::Config = toml::from_str(said).unwrap();
         config.check().unwrap();
         let config = catalog::Config { folder: folder.path().to_owned(), ..config };
-        let (scribe, clock) = (Scribe::default(), Arc::new(SystemClock::new()) as Arc<dyn Clock>);
+        let scribe = Scribe::default();
         let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(scribe.clone())];
         let engine_config = engine::Config { threads: 2, ..engine::Config::default() };
         let pool = Arc::new(Pool::start(&engine_config, engines, Arc::clone(&clock)).unwrap());

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use forebay::base::ManualClock;
 use forebay::flows::inference::{Bearings, InferError, Inferred};
 use forebay::flows::traffic::VersionTraffic;
 use serde_json::{Value, json};
@@ -241,4 +243,26 @@ async fn a_copy_for_a_pipeline_is_compared_and_counted_nowhere() {
     }
     stop.cancel();
     shadow.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_step_tries_a_model_again_that_could_not_be_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let lazy = format!("{ROWS}{PLAIN}load = \"request\"\n");
+    write(folder.path(), "part", 1, "scribe", "scale 3", &lazy);
+    over(folder.path(), "page", 1, "part");
+    // Its file is not what its manifest says.
+    let file = folder.path().join("part/1/file");
+    std::fs::write(&file, "scale 7").unwrap();
+    let clock = Arc::new(ManualClock::at(0));
+    let plant = Plant::timed(folder, "", Arc::clone(&clock) as _);
+    let error = plant.ask("page", ROW).await.unwrap_err().to_string();
+    assert!(error.contains("; the first request in 5 s or later tries again"), "{error}");
+    assert!(plant.problem("page").contains("in 5 s or later"), "{}", plant.problem("page"));
+    std::fs::write(&file, "scale 3").unwrap();
+    assert!(plant.ask("page", ROW).await.is_err(), "not yet");
+    clock.advance(Duration::from_secs(5));
+    assert!(plant.problem("page").contains("the next request tries again"), "{}", plant.problem("page"));
+    assert_eq!(numbers(&plant.ask("page", ROW).await.unwrap()), [3.0, 6.0, 12.0]);
+    assert!(plant.view("page").serving);
 }

@@ -246,6 +246,50 @@ async fn a_version_that_is_not_loaded_or_away_is_passed_over() {
 }
 
 /// Waits without a clock for what other tasks do.
+#[tokio::test]
+async fn a_model_that_could_not_be_loaded_on_request_is_tried_again_after_pauses_that_grow_to_a_bound() {
+    let plant = Plant::in_folder(versions("load = \"request\"\n"), "");
+    let ask = async |version| ask(&plant.inference, "press", Some(version), None).await;
+    plant.stage.refuses("press/3", true);
+    let mut pauses = Vec::new();
+    for tries in 1..=10 {
+        let error = ask(3).await.unwrap_err().to_string();
+        assert_eq!(plant.stage.loads("press/3"), tries);
+        let (why, when) = error.split_once("; the first request in ").unwrap_or_else(|| panic!("{error}"));
+        assert!(why.contains("not today"), "{why}");
+        let pause: u64 = when.split_once(' ').unwrap().0.parse().unwrap();
+        plant.clock.advance(Duration::from_secs(pause) - Duration::from_millis(1));
+        let error = ask(3).await.unwrap_err().to_string();
+        assert!(error.ends_with("; the first request in 1 s or later tries again"), "{error}");
+        assert_eq!(plant.stage.loads("press/3"), tries, "nobody tries before");
+        plant.clock.advance(Duration::from_millis(1));
+        pauses.push(pause);
+    }
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 600, 600, 600]);
+    // Who names no version gets one that does not have to be tried.
+    let view = plant.models.views().into_iter().find(|view| view.version == 3).unwrap();
+    assert_eq!((view.serving, view.state), (false, "refused"));
+    assert!(view.problem.unwrap().ends_with("not today; the next request tries again"));
+    assert_eq!((plant.answers().await, plant.stage.loads("press/3")), (2, 10));
+    // When it works it is as if it had never failed.
+    plant.stage.refuses("press/3", false);
+    assert_eq!(ask(3).await.unwrap().version, 3);
+    assert_eq!(plant.answers().await, 3);
+}
+
+#[tokio::test]
+async fn one_of_many_requests_tries_a_model_again_and_all_get_what_comes_of_it() {
+    let plant = Plant::in_folder(versions("load = \"request\"\n"), "");
+    plant.stage.refuses("press/3", true);
+    let asks = || futures_util::future::join_all((0..16).map(|_| ask(&plant.inference, "press", Some(3), None)));
+    assert!(asks().await.iter().all(Result::is_err));
+    assert_eq!(plant.stage.loads("press/3"), 1);
+    plant.stage.refuses("press/3", false);
+    plant.clock.advance(Duration::from_secs(5));
+    assert!(asks().await.iter().all(Result::is_ok));
+    assert_eq!(plant.stage.loads("press/3"), 2);
+}
+
 async fn until(what: impl Fn() -> bool) {
     while !what() {
         tokio::task::yield_now().await;

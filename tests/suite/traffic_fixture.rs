@@ -33,15 +33,35 @@ pub(crate) enum Way {
 pub(crate) struct Stage(Arc<Mutex<BTreeMap<String, Role>>>);
 
 /// What a version does, and how often it did.
-type Role = (Option<Way>, u64);
+#[derive(Default)]
+struct Role {
+    way: Option<Way>,
+    runs: u64,
+    refuses: bool,
+    loads: u64,
+}
 
 impl Stage {
+    fn role<T>(&self, title: &str, change: impl FnOnce(&mut Role) -> T) -> T {
+        change(self.0.lock().unwrap().entry(title.to_owned()).or_default())
+    }
+
     pub(crate) fn plays(&self, title: &str, way: Way) {
-        self.0.lock().unwrap().entry(title.to_owned()).or_default().0 = Some(way);
+        self.role(title, |role| role.way = Some(way));
     }
 
     pub(crate) fn runs(&self, title: &str) -> u64 {
-        self.0.lock().unwrap().get(title).map_or(0, |(_, runs)| *runs)
+        self.role(title, |role| role.runs)
+    }
+
+    /// From now on it cannot be loaded, or can again.
+    pub(crate) fn refuses(&self, title: &str, refuses: bool) {
+        self.role(title, |role| role.refuses = refuses);
+    }
+
+    /// How often somebody tried to load it.
+    pub(crate) fn loads(&self, title: &str) -> u64 {
+        self.role(title, |role| role.loads)
     }
 }
 
@@ -53,12 +73,10 @@ struct Actor {
 
 impl Session for Actor {
     fn run(&self, inputs: &[EngineTensor]) -> Result<Vec<EngineTensor>, engine::Error> {
-        let way = {
-            let mut stage = self.stage.0.lock().unwrap();
-            let (way, runs) = stage.entry(self.title.clone()).or_default();
-            *runs += 1;
-            way.clone()
-        };
+        let way = self.stage.role(&self.title, |role| {
+            role.runs += 1;
+            role.way.clone()
+        });
         let mut width = 1;
         let adds = match way {
             None => 0.0,
@@ -98,6 +116,14 @@ impl Engine for Stage {
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, engine::Error> {
+        let refuses = self.role(&spec.title(), |role| {
+            role.loads += 1;
+            role.refuses
+        });
+        if refuses {
+            let reason = "not today".to_owned();
+            return Err(engine::Error::Load { model: spec.title(), engine: "stage", reason });
+        }
         Ok(Box::new(Actor { stage: self.clone(), title: spec.title(), outputs: spec.outputs.clone() }))
     }
 }
@@ -129,7 +155,7 @@ const NAMES: &str = "[models.press]\naliases = { prod = 1, canary = 2 }\n";
 pub(crate) const CANARY: &str = "[models.press.traffic]\nsplit = { prod = 0, canary = 1 }\nfallback = [\"prod\"]\n";
 
 pub(crate) struct Plant {
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     pub(crate) stage: Stage,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) models: Arc<Models>,
