@@ -34,12 +34,14 @@ impl Inference {
         let timeout = turn.most.map_or(timeout, |most| most.min(timeout));
         let terms = engine::Terms { timeout: terms.timeout.map(|_| timeout), ..terms };
         let shadow = plan.and_then(|plan| self.shadow_of(plan, loaded)).map(|slot| (slot, inputs.clone()));
+        let trace = self.traces.begin(loaded.manifest.model.name.as_str(), key.trace);
         // The steps of one request, and those of its copy, come to the same versions.
         let has_steps = loaded.handle.pipeline().is_some() || shadow.is_some();
-        let key = if has_steps { key.settled(|| self.draw()) } else { Key::default() };
+        let steps = if has_steps { key.settled(|| self.draw()) } else { Key::default() };
+        let steps = steps.within(trace.as_ref().map(|begun| begun.id));
         let asked = self.clock.since_boot();
         let slow = loaded.conduct.slow();
-        let (answer, outcome) = match self.run(loaded, &key, inputs, terms, Bound { timeout, slow }, began).await {
+        let (answer, outcome) = match self.run(loaded, &steps, inputs, terms, Bound { timeout, slow }, began).await {
             Ok(outputs) => {
                 let took = self.clock.since_boot().saturating_sub(asked);
                 // An answer that took too long is better than none, and no good sign.
@@ -56,10 +58,14 @@ impl Inference {
             // Nobody asks the breaker of a model whose requests are not spread.
             tell(change.filter(|_| self.models.plan(loaded.manifest.model.name.as_str()).is_some()), loaded);
         }
+        if let Some(begun) = trace {
+            let times = (began, self.clock.since_boot());
+            self.traces.end(&begun, loaded, key.request.as_ref(), &answer, times);
+        }
         if let (Ok(outputs), Some((slot, inputs)), Some(shadow)) =
             (&answer, shadow, plan.and_then(|plan| plan.shadow.as_ref()))
         {
-            self.shadows.copy(slot, key, inputs, outputs, shadow);
+            self.shadows.copy(slot, steps, inputs, outputs, shadow);
         }
         answer
     }

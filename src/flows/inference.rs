@@ -18,6 +18,7 @@ use super::pipeline_tally::{StepReport, StepServed};
 use super::shadow::Shadows;
 use super::slot::Slot;
 use super::tally::Counts;
+use super::trace::Traces;
 use super::way::{Turn, Way};
 use crate::base::{Clock, Datatype, Tensor};
 use crate::pipeline::{Graph, Member, Port, Source, Step};
@@ -209,12 +210,14 @@ pub struct Inference {
     pub(super) clock: Arc<dyn Clock>,
     chance: Mutex<StdRng>,
     pub(super) shadows: Shadows,
+    pub(super) traces: Traces,
 }
 
 impl Inference {
     /// Over these models. What is left to chance comes out the same every time, unless [`seeded`](Self::seeded).
     pub fn new(models: Arc<Models>, clock: Arc<dyn Clock>) -> Self {
-        Self { models, clock, chance: Mutex::new(StdRng::seed_from_u64(0)), shadows: Shadows::new() }
+        let (chance, shadows) = (Mutex::new(StdRng::seed_from_u64(0)), Shadows::new());
+        Self { models, clock, chance, shadows, traces: Traces::default() }
     }
 
     /// The same with other chances.
@@ -226,6 +229,11 @@ impl Inference {
     pub(super) fn chance(&self) -> MutexGuard<'_, StdRng> {
         // A generator does not panic halfway.
         self.chance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is traced, and the traces.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Computes copies of requests for versions that are tried out, until `stop`.
@@ -246,7 +254,8 @@ impl Inference {
     /// What holds a request, and what a pipeline asks for it, to the same versions as others with the same. Where nothing
     /// is split, nothing is read of it.
     pub fn key(&self, bearings: &Bearings<'_>) -> Key {
-        self.models.key(bearings)
+        let key = self.models.key(bearings);
+        if self.traces.is_on() { key.called(bearings.request) } else { key }
     }
 
     /// Asks a model; without a version one of its split, or that of the alias `default`, or the newest that serves. Loads it

@@ -19,15 +19,21 @@ pub struct Bearings<'a> {
     pub sequence: Option<&'a str>,
     /// The caller's identity; none for one without.
     pub caller: Option<&'a str>,
+    /// What the caller calls the request.
+    pub request: Option<&'a str>,
 }
 
 /// What holds one request to versions: those of the model that it names, and of the models that a pipeline asks for it. By
-/// default nothing does, and each split decides by chance.
+/// default nothing does, and each split decides by chance. While requests are traced, it also says which one it is.
 #[derive(Debug, Clone, Default)]
 pub struct Key {
     said: Option<Arc<Said>>,
     /// Decides where nothing was said.
     chance: Option<u64>,
+    /// What the caller calls the request.
+    pub(super) request: Option<Arc<str>>,
+    /// The trace of the pipeline whose step it is.
+    pub(super) trace: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -70,7 +76,7 @@ impl Key {
         let caller = bearings.caller.filter(|_| asks.caller).map(str::to_owned);
         let nothing = headers.is_empty() && sequence.is_none() && caller.is_none();
         let said = (!nothing).then(|| Arc::new(Said { headers, sequence, caller }));
-        Self { said, chance: None }
+        Self { said, ..Self::default() }
     }
 
     /// What the request says to this plan: the header that it names, else the sequence, else perhaps the caller.
@@ -93,12 +99,22 @@ impl Key {
     pub(super) fn named(name: &str) -> Self {
         let digest = Digest::of(name.as_bytes());
         let (bytes, _) = digest.as_bytes().split_first_chunk().expect("a digest has 32 bytes");
-        Self { said: None, chance: Some(u64::from_le_bytes(*bytes)) }
+        Self { chance: Some(u64::from_le_bytes(*bytes)), ..Self::default() }
+    }
+
+    /// The same of a request that its caller calls so.
+    pub(super) fn called(self, request: Option<&str>) -> Self {
+        Self { request: request.map(Arc::from), ..self }
+    }
+
+    /// The same for the steps of what this trace is of.
+    pub(super) fn within(self, trace: Option<u64>) -> Self {
+        Self { trace, ..self }
     }
 
     /// The same with one chance for everything that the request asks from now on.
     pub(super) fn settled(&self, draw: impl FnOnce() -> u64) -> Self {
-        Self { said: self.said.clone(), chance: Some(self.chance.unwrap_or_else(draw)) }
+        Self { chance: Some(self.chance.unwrap_or_else(draw)), ..self.clone() }
     }
 }
 
@@ -115,7 +131,7 @@ mod tests {
     #[test]
     fn the_header_goes_before_the_sequence_and_that_before_the_caller_if_callers_count() {
         let header = |name: &str| (name == "x-user").then_some("anna");
-        let all = || Bearings { header: Some(&header), sequence: Some("7"), caller: Some("line-3") };
+        let all = || Bearings { header: Some(&header), sequence: Some("7"), caller: Some("line-3"), request: None };
         let sequence = || Bearings { header: None, ..all() };
         let caller = || Bearings { sequence: None, ..sequence() };
         for (sticky, expected) in [
@@ -140,7 +156,7 @@ mod tests {
             "x-forebay-sticky" => panic!("nobody looks at it"),
             _ => None,
         };
-        let bearings = Bearings { header: Some(&header), sequence: None, caller: Some("line-3") };
+        let bearings = Bearings { header: Some(&header), caller: Some("line-3"), ..Bearings::default() };
         let key = Key::read(&Asks::of([&by_user, &by_line].into_iter()), &bearings);
         assert_eq!((key.said(&by_user), key.said(&by_line)), (Some("anna"), Some("3")));
         assert_eq!(key.said.as_ref().unwrap().caller, None);

@@ -56,6 +56,7 @@ pub mod summary;
 mod sync;
 mod sync_settings;
 pub mod tally;
+pub mod trace;
 pub mod traffic;
 mod upkeep;
 mod view;

@@ -273,7 +273,9 @@ impl Models {
                 slot.touch(self.clock.since_boot());
                 Ok(loaded)
             }
-            State::Asleep(Some(reason)) | State::Away(reason) | State::Refused { reason, .. } => Err(slot.refusal(&reason)),
+            State::Asleep(Some(reason)) | State::Away(reason) | State::Refused { reason, .. } => {
+                Err(slot.refusal(&reason))
+            }
             State::Asleep(None) | State::Loading => Err(slot.refusal("it is not loaded yet")),
         }
     }

@@ -62,6 +62,55 @@ async fn over_http_it_is_one_model_and_its_steps_are_told_on_request() {
 }
 
 #[tokio::test]
+async fn the_steps_of_a_traced_request_are_traced_with_it_as_their_parent() {
+    let folder = tempfile::tempdir().unwrap();
+    model(folder.path(), "small", "scale 1");
+    model(folder.path(), "large", "fail");
+    pipeline(folder.path(), "both", CASCADE);
+    let setup = Setup {
+        models: Some(folder.path().to_owned()),
+        engines: vec![Arc::new(Scribe::default())],
+        streams: &[],
+        access: toml::from_str("allow_anonymous_loopback = true\nanonymous_manage_models = true").unwrap(),
+        ..Setup::default()
+    };
+    let gateway = setup.start().await;
+    let infer = async |id: &str, row: [f32; 3]| {
+        let input = json!([{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": row}]);
+        let body = json!({"id": id, "inputs": input}).to_string();
+        gateway.post("/v2/models/both/infer", JSON, body.as_bytes()).await.status
+    };
+    assert_eq!(infer("before", [0.9, 0.1, 0.0]).await, 200);
+    assert_eq!(gateway.get("/api/v1/traces").await.json(), json!([]), "off until it is switched on");
+    let on = br#"{"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": 2}"#;
+    let set = gateway.post("/v2/models/both/trace/setting", JSON, on).await;
+    assert_eq!((set.status, &set.json()["trace_count"]), (200, &json!("2")), "{}", set.text());
+    assert_eq!(infer("sure", [0.9, 0.1, 0.0]).await, 200);
+    assert_eq!(infer("unsure", [0.5, 0.3, 0.2]).await, 500);
+    assert_eq!(infer("one too many", [0.9, 0.1, 0.0]).await, 200);
+    let told = gateway.get("/api/v1/traces").await.json();
+    let told = told.as_array().unwrap();
+    let requests: Vec<_> = told.iter().filter(|trace| trace.get("model_name").is_some()).collect();
+    let of = |id: &str| requests.iter().find(|trace| trace["request_id"] == id).unwrap()["id"].clone();
+    let steps = |id: &str| -> Vec<&Value> {
+        requests.iter().filter(|trace| trace["parent_id"] == of(id)).map(|trace| &trace["model_name"]).collect()
+    };
+    assert_eq!((steps("sure"), steps("unsure"), requests.len()), (vec!["small"], vec!["small", "large"], 5));
+    let failed: Vec<_> = requests.iter().filter(|trace| trace.get("forebay_error").is_some()).collect();
+    assert_eq!(failed.iter().map(|trace| &trace["model_name"]).collect::<Vec<_>>(), ["large", "both"]);
+    let moments = |id: &Value| {
+        let found = told.iter().find(|trace| trace["id"] == *id && trace.get("timestamps").is_some()).unwrap();
+        let moments = found["timestamps"].as_array().unwrap();
+        moments.iter().map(|moment| moment["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(moments(&of("sure")), ["REQUEST_START", "REQUEST_END"], "its steps have the rest");
+    let small = requests.iter().find(|trace| trace["model_name"] == "small").unwrap();
+    assert!(moments(&small["id"]).contains(&"COMPUTE_START".to_owned()));
+    assert_eq!(gateway.get("/api/v1/traces?model=large").await.json().as_array().unwrap().len(), 2);
+    assert_eq!(gateway.get("/api/v1/traces?mood=large").await.status, 400);
+}
+
+#[tokio::test]
 async fn over_http_readiness_says_which_model_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     model(folder.path(), "small", "scale 1");

@@ -117,8 +117,9 @@ async fn a_step_that_names_a_version_gets_it_whatever_the_split_says() {
     let folder = tempfile::tempdir().unwrap();
     model(folder.path(), "part", 1, "scale 3");
     model(folder.path(), "part", 2, "scale 9");
-    over(folder.path(), "page", 1, "part@1");
-    let plant = Plant::configured(folder, "[models.part]\naliases = { old = 1 }\n[models.part.traffic]\nsplit = { 2 = 1 }\n");
+    over(folder.path(), "page", 1, "part@old");
+    let plant =
+        Plant::configured(folder, "[models.part]\naliases = { old = 1 }\n[models.part.traffic]\nsplit = { 2 = 1 }\n");
     for _ in 0..4 {
         assert_eq!(numbers(&plant.ask("page", ROW).await.unwrap()), [3.0, 6.0, 12.0]);
     }

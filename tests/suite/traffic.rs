@@ -269,7 +269,8 @@ async fn a_model_that_could_not_be_loaded_on_request_is_tried_again_after_pauses
     // Who names no version gets one that does not have to be tried.
     let view = plant.models.views().into_iter().find(|view| view.version == 3).unwrap();
     assert_eq!((view.serving, view.state), (false, "refused"));
-    assert!(view.problem.unwrap().ends_with("not today; the next request tries again"));
+    let problem = view.problem.unwrap();
+    assert!(problem.contains("not today") && problem.ends_with("; the next request tries again"), "{problem}");
     assert_eq!((plant.answers().await, plant.stage.loads("press/3")), (2, 10));
     // When it works it is as if it had never failed.
     plant.stage.refuses("press/3", false);

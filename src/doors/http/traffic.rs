@@ -24,10 +24,17 @@ pub(super) fn routes() -> Router<Arc<Door>> {
     Router::new().route("/api/v1/models/{model}/traffic", get(show).put(set).delete(remove))
 }
 
-/// What holds a request to the same versions as others: its header, its sequence, or who asks.
-pub(super) fn key(inference: &Inference, headers: &HeaderMap, sequence: Option<&str>, who: &Principal) -> Key {
+/// What holds a request to the same versions as others: its header, its sequence, or who asks. `request` is what the caller
+/// calls it.
+pub(super) fn key(
+    inference: &Inference,
+    headers: &HeaderMap,
+    sequence: Option<&str>,
+    who: &Principal,
+    request: Option<&str>,
+) -> Key {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    inference.key(&Bearings { header: Some(&header), sequence, caller: identity(who) })
+    inference.key(&Bearings { header: Some(&header), sequence, caller: identity(who), request })
 }
 
 async fn show(State(door): Whole, Path(model): Path<String>) -> Answer {

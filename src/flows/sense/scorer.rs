@@ -60,9 +60,7 @@ impl Scorer {
             .map_err(|source| ScorerError::Normalise { model: model.clone(), source })?;
         let asked = match &loaded.handle {
             Backend::Engine(handle) => Asked::Model(handle.for_sensors()),
-            Backend::Pipeline(pipeline) => {
-                Asked::Pipeline(Box::new(Steps::of(manifest, pipeline, stream, models)))
-            },
+            Backend::Pipeline(pipeline) => Asked::Pipeline(Box::new(Steps::of(manifest, pipeline, stream, models))),
         };
         Ok(Self {
             asked,
@@ -110,9 +108,7 @@ impl Scorer {
         let inputs = vec![NamedTensor::new(Arc::clone(&self.input), tensor)];
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let outputs = match &self.asked {
-            Asked::Model(handle) => {
-                handle.infer(inputs, Some(timeout)).await.map_err(|error| chain(&error))?.tensors
-            }
+            Asked::Model(handle) => handle.infer(inputs, Some(timeout)).await.map_err(|error| chain(&error))?.tensors,
             Asked::Pipeline(steps) => steps.infer(inputs, timeout).await?,
         };
         let first = |name: &str| {
