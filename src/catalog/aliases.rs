@@ -1,21 +1,16 @@
-//! Names for versions, such as `prod` and `canary`: from the configuration, and set while the gateway runs. The latter
-//! are kept in one small file that is replaced whole, so a power cut leaves the old or the new one.
+//! Names for versions, such as `prod` and `canary`: from the configuration, and set while the gateway runs.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 use super::config::Config;
-use super::model::open_regular;
-use crate::base::{FileError, Name, replace_file};
+use super::kept::{Kept, Table};
+use crate::base::{FileError, Name};
 
 /// The alias whose version answers requests that name none.
 pub const DEFAULT: &str = "default";
-/// The file in the state folder.
-const FILE: &str = "aliases.json";
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// The file in the state folder, without its ending.
+const WORD: &str = "aliases";
 /// Aliases of one model.
 const MAX: usize = 64;
 
@@ -37,28 +32,21 @@ pub enum AliasError {
     },
     /// It could not be kept.
     #[error("failed to keep the aliases")]
-    Keep(#[source] FileError),
+    Keep(#[from] FileError),
 }
 
 fn where_else(configured: bool) -> &'static str {
     if configured { "; it is in the configuration, as catalog.models.NAME.aliases" } else { "" }
 }
 
-type Table = BTreeMap<Name, BTreeMap<Name, u32>>;
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    aliases: Table,
-}
+/// Those of one model.
+type OfModel = BTreeMap<Name, u32>;
 
 /// Every alias of every model.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Aliases {
-    /// None keeps nothing over a restart.
-    file: Option<PathBuf>,
-    configured: Table,
-    set: Mutex<Table>,
+    configured: Table<OfModel>,
+    set: Kept<OfModel>,
 }
 
 /// Whether `alias` may be a name for `version`. A number would be taken for a version.
@@ -75,80 +63,53 @@ impl Aliases {
     /// be told, and its aliases are gone. Reads the disk: not for an async thread.
     pub fn open(config: &Config, state_dir: &Path) -> (Self, Option<String>) {
         let configured = config.models.iter().map(|(name, model)| (name.clone(), model.aliases.clone())).collect();
-        let file = state_dir.join(FILE);
-        let (set, problem) = match read(&file) {
-            Ok(set) => (set, None),
-            Err(problem) => (Table::new(), Some(format!("{}: {problem}; set the aliases again", file.display()))),
+        let each = |_: &Name, of: &OfModel| {
+            of.iter().try_for_each(|(alias, version)| check(alias.as_str(), *version).map(|_| ()))
         };
-        (Self { file: Some(file), configured, set: Mutex::new(set) }, problem)
-    }
-
-    fn set(&self) -> MutexGuard<'_, Table> {
-        // A change is put in place whole.
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+        let (set, problem) = Kept::open(state_dir, WORD, each);
+        (Self { configured, set }, problem)
     }
 
     /// The version that `alias` of `model` means.
     pub fn version(&self, model: &Name, alias: &str) -> Option<u32> {
-        let of = |table: &Table| table.get(model)?.iter().find(|(name, _)| name.as_str() == alias).map(|(_, v)| *v);
-        of(&self.set()).or_else(|| of(&self.configured))
+        let of =
+            |table: &Table<OfModel>| table.get(model)?.iter().find(|(name, _)| name.as_str() == alias).map(|(_, v)| *v);
+        of(&self.set.table()).or_else(|| of(&self.configured))
     }
 
     /// Every alias of `model` by name.
     pub fn of(&self, model: &Name) -> BTreeMap<Name, u32> {
         let mut all = self.configured.get(model).cloned().unwrap_or_default();
-        all.extend(self.set().get(model).cloned().unwrap_or_default());
+        all.extend(self.set.table().get(model).cloned().unwrap_or_default());
         all
     }
 
     /// `alias` means `version` from now on, also after a restart. Writes the disk: not for an async thread.
     pub fn put(&self, model: &Name, alias: &str, version: u32) -> Result<(), AliasError> {
         let alias = check(alias, version).map_err(AliasError::Wrong)?;
-        let mut set = self.set();
-        let mut changed = set.clone();
-        let of_model = changed.entry(model.clone()).or_default();
-        of_model.insert(alias, version);
-        if of_model.len() > MAX {
-            return Err(AliasError::Wrong(format!("model {model} has {MAX} aliases, which is the most")));
-        }
-        self.keep(&changed)?;
-        *set = changed;
-        Ok(())
+        self.set.change(|table| {
+            let of_model = table.entry(model.clone()).or_default();
+            of_model.insert(alias, version);
+            if of_model.len() > MAX {
+                return Err(AliasError::Wrong(format!("model {model} has {MAX} aliases, which is the most")));
+            }
+            Ok(())
+        })
     }
 
     /// Forgets what was set; the configuration's word counts again. Writes the disk: not for an async thread.
     pub fn remove(&self, model: &Name, alias: &str) -> Result<(), AliasError> {
-        let mut set = self.set();
-        let mut changed = set.clone();
-        let removed = Name::new(alias).ok().and_then(|alias| changed.get_mut(model)?.remove(&alias));
-        if removed.is_none() {
-            let configured = self.configured.get(model).is_some_and(|of| of.keys().any(|name| name.as_str() == alias));
-            return Err(AliasError::NotSet { model: model.clone(), alias: alias.to_owned(), configured });
-        }
-        changed.retain(|_, of| !of.is_empty());
-        self.keep(&changed)?;
-        *set = changed;
-        Ok(())
+        self.set.change(|table| {
+            let removed = Name::new(alias).ok().and_then(|alias| table.get_mut(model)?.remove(&alias));
+            if removed.is_none() {
+                let configured = self.configured.get(model);
+                let configured = configured.is_some_and(|of| of.keys().any(|name| name.as_str() == alias));
+                return Err(AliasError::NotSet { model: model.clone(), alias: alias.to_owned(), configured });
+            }
+            table.retain(|_, of| !of.is_empty());
+            Ok(())
+        })
     }
-
-    fn keep(&self, table: &Table) -> Result<(), AliasError> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let text = serde_json::to_vec_pretty(&Kept { aliases: table.clone() }).expect("names and numbers are JSON");
-        replace_file(file, &text).map_err(AliasError::Keep)
-    }
-}
-
-fn read(file: &Path) -> Result<Table, String> {
-    if !file.exists() {
-        return Ok(Table::new());
-    }
-    let (opened, _) = open_regular(file, FILE_BYTES_MAX).map_err(|error| error.to_string())?;
-    let kept: Kept =
-        serde_json::from_reader(std::io::BufReader::new(opened)).map_err(|error| format!("failed to read: {error}"))?;
-    for (alias, version) in kept.aliases.values().flatten() {
-        check(alias.as_str(), *version)?;
-    }
-    Ok(kept.aliases)
 }
 
 #[cfg(test)]
@@ -199,7 +160,7 @@ mod tests {
     fn a_file_that_cannot_be_read_is_told_and_nothing_else_fails() {
         let folder = tempfile::tempdir().unwrap();
         for torn in ["{", "{\"aliases\":{\"press\":{\"7\":1}}}", "{\"aliases\":{\"../x\":{}}}"] {
-            replace_file(&folder.path().join(FILE), torn.as_bytes()).unwrap();
+            crate::base::replace_file(&folder.path().join("aliases.json"), torn.as_bytes()).unwrap();
             let (aliases, problem) = Aliases::open(&config(), folder.path());
             assert!(problem.unwrap().contains("set the aliases again"));
             assert_eq!(aliases.version(&Name::new("press").unwrap(), "prod"), Some(1));

@@ -14,6 +14,7 @@
 mod aliases;
 mod config;
 mod golden;
+mod kept;
 mod manifest;
 mod model;
 mod npy;

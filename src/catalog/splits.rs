@@ -1,20 +1,16 @@
-//! Traffic that was set while the gateway runs: weights and a shadow for a model, over what the configuration says. Kept
-//! in one small file that is replaced whole, as aliases are.
+//! Traffic that was set while the gateway runs: weights and a shadow for a model, over what the configuration says.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::config::Config;
-use super::model::open_regular;
+use super::kept::{Kept, Table};
 use super::traffic::{Shadow, Split, Traffic, check_split};
-use crate::base::{FileError, Name, replace_file};
+use crate::base::{FileError, Name};
 
-/// The file in the state folder.
-const FILE: &str = "traffic.json";
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// The file in the state folder, without its ending.
+const WORD: &str = "traffic";
 /// Models that have something set.
 const MAX: usize = 1024;
 
@@ -46,27 +42,18 @@ pub enum TrafficError {
     },
     /// It could not be kept.
     #[error("failed to keep the traffic")]
-    Keep(#[source] FileError),
+    Keep(#[from] FileError),
 }
 
 fn where_else(configured: bool) -> &'static str {
     if configured { "; it is in the configuration, as catalog.models.NAME.traffic" } else { "" }
 }
 
-type Table = BTreeMap<Name, SetTraffic>;
-
-#[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    traffic: Table,
-}
-
 /// The traffic of every model.
 #[derive(Debug)]
 pub struct Splits {
-    file: PathBuf,
-    configured: BTreeMap<Name, Traffic>,
-    set: Mutex<Table>,
+    configured: Table<Traffic>,
+    set: Kept<SetTraffic>,
 }
 
 impl SetTraffic {
@@ -91,23 +78,15 @@ impl Splits {
     pub fn open(config: &Config, state_dir: &Path) -> (Self, Option<String>) {
         let said = |(name, model): (&Name, &super::ModelConfig)| Some((name.clone(), model.traffic.clone()?));
         let configured = config.models.iter().filter_map(said).collect();
-        let file = state_dir.join(FILE);
-        let (set, problem) = match read(&file) {
-            Ok(set) => (set, None),
-            Err(problem) => (Table::new(), Some(format!("{}: {problem}; set the traffic again", file.display()))),
-        };
-        (Self { file, configured, set: Mutex::new(set) }, problem)
-    }
-
-    fn set(&self) -> MutexGuard<'_, Table> {
-        // A change is put in place whole.
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+        let each = |model: &Name, set: &SetTraffic| set.check().map_err(|what| format!("{model}: {what}"));
+        let (set, problem) = Kept::open(state_dir, WORD, each);
+        (Self { configured, set }, problem)
     }
 
     /// The traffic of `model`, and whether some of it was set at run time. None: nobody said anything.
     pub fn of(&self, model: &Name) -> Option<(Traffic, bool)> {
         let configured = self.configured.get(model);
-        match self.set().get(model) {
+        match self.set.table().get(model) {
             None => configured.cloned().map(|traffic| (traffic, false)),
             Some(set) => {
                 let mut traffic = configured.cloned().unwrap_or_default();
@@ -125,55 +104,32 @@ impl Splits {
     /// Models that anything is said of.
     pub fn models(&self) -> Vec<Name> {
         let mut models: Vec<Name> = self.configured.keys().cloned().collect();
-        models.extend(self.set().keys().filter(|name| !self.configured.contains_key(*name)).cloned());
+        models.extend(self.set.table().keys().filter(|name| !self.configured.contains_key(*name)).cloned());
         models
     }
 
     /// In the place of what was set for `model` before; also after a restart. Writes the disk: not for an async thread.
     pub fn put(&self, model: &Name, traffic: SetTraffic) -> Result<(), TrafficError> {
         traffic.check().map_err(TrafficError::Wrong)?;
-        let mut set = self.set();
-        let mut changed = set.clone();
-        changed.insert(model.clone(), traffic);
-        if changed.len() > MAX {
-            return Err(TrafficError::Wrong(format!("{MAX} models have traffic that was set, which is the most")));
-        }
-        self.keep(&changed)?;
-        *set = changed;
-        Ok(())
+        self.set.change(|table| {
+            table.insert(model.clone(), traffic);
+            if table.len() > MAX {
+                return Err(TrafficError::Wrong(format!("{MAX} models have traffic that was set, which is the most")));
+            }
+            Ok(())
+        })
     }
 
     /// Forgets what was set; the configuration's word counts again. Writes the disk: not for an async thread.
     pub fn remove(&self, model: &Name) -> Result<(), TrafficError> {
-        let mut set = self.set();
-        let mut changed = set.clone();
-        if changed.remove(model).is_none() {
-            let configured = self.configured.contains_key(model);
-            return Err(TrafficError::NotSet { model: model.clone(), configured });
-        }
-        self.keep(&changed)?;
-        *set = changed;
-        Ok(())
+        self.set.change(|table| match table.remove(model) {
+            Some(_) => Ok(()),
+            None => {
+                let configured = self.configured.contains_key(model);
+                Err(TrafficError::NotSet { model: model.clone(), configured })
+            }
+        })
     }
-
-    fn keep(&self, table: &Table) -> Result<(), TrafficError> {
-        let text =
-            serde_json::to_vec_pretty(&Kept { traffic: table.clone() }).expect("names and finite numbers are JSON");
-        replace_file(&self.file, &text).map_err(TrafficError::Keep)
-    }
-}
-
-fn read(file: &Path) -> Result<Table, String> {
-    if !file.exists() {
-        return Ok(Table::new());
-    }
-    let (opened, _) = open_regular(file, FILE_BYTES_MAX).map_err(|error| error.to_string())?;
-    let kept: Kept =
-        serde_json::from_reader(std::io::BufReader::new(opened)).map_err(|error| format!("failed to read: {error}"))?;
-    for (model, traffic) in &kept.traffic {
-        traffic.check().map_err(|what| format!("{model}: {what}"))?;
-    }
-    Ok(kept.traffic)
 }
 
 #[cfg(test)]
@@ -240,7 +196,7 @@ mod tests {
     fn a_file_that_cannot_be_read_is_told_and_the_configuration_counts() {
         let folder = tempfile::tempdir().unwrap();
         for torn in ["{", "{\"traffic\":{\"press\":{\"split\":{\"prod\":0}}}}", "{\"traffic\":{\"../x\":{}}}"] {
-            replace_file(&folder.path().join(FILE), torn.as_bytes()).unwrap();
+            crate::base::replace_file(&folder.path().join("traffic.json"), torn.as_bytes()).unwrap();
             let (splits, problem) = Splits::open(&config(), folder.path());
             assert!(problem.unwrap().contains("set the traffic again"));
             assert_eq!(splits.of(&name("press")).unwrap().0.split[&name("prod")], 90);

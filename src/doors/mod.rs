@@ -1,5 +1,6 @@
 //! What the outside world speaks to: decode, ask who it is, call a flow, encode.
 
+mod accept;
 mod caller;
 #[cfg(feature = "grpc")]
 pub mod grpc;

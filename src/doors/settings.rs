@@ -1,11 +1,12 @@
 //! Triton's settings of log and trace, for both inference doors, in terms of what there is here.
 //!
 //! Triton switches its levels one by one; here a level has every graver one in it. So a change that would leave a gap is
-//! refused. Requests are not traced, and nothing that would need it can be switched on.
+//! refused. Traces are kept in memory and not in a file, and have no tensors in them.
 
 use tracing::level_filters::LevelFilter;
 
 use crate::flows::logging::Logging;
+use crate::flows::trace::{Change, TraceChange, TraceSetting, Traces};
 
 /// A value of a log setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,21 +116,76 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Every trace setting by name: nothing is traced.
-pub(in crate::doors) const TRACE: [(&str, &str); 5] =
-    [("trace_level", "OFF"), ("trace_rate", "0"), ("trace_count", "0"), ("log_frequency", "0"), ("trace_file", "")];
+/// Every trace setting by name, of all models or of one. `trace_level` is a list.
+pub(in crate::doors) fn trace_settings(traces: &Traces, model: Option<&str>) -> [(&'static str, String); 6] {
+    let TraceSetting { timestamps, rate, count } = traces.setting(model);
+    [
+        (TRACE_LEVEL, if timestamps { "TIMESTAMPS" } else { "OFF" }.to_owned()),
+        ("trace_rate", rate.to_string()),
+        ("trace_count", count.map_or_else(|| "-1".to_owned(), |count| count.to_string())),
+        ("log_frequency", "0".to_owned()),
+        ("trace_file", String::new()),
+        ("trace_mode", TRACE_MODE.to_owned()),
+    ]
+}
 
-/// Whether a trace setting may be given: as it is, or, with no value, as Triton clears one.
-pub(in crate::doors) fn check_trace(name: &str, values: &[String]) -> Result<(), String> {
-    let Some((_, now)) = TRACE.iter().find(|(known, _)| *known == name) else {
-        return Err(format!("no trace setting {name:?}"));
-    };
-    if values.iter().all(|value| value == now) {
-        return Ok(());
+pub(in crate::doors) const TRACE_LEVEL: &str = "trace_level";
+const TRACE_MODE: &str = "triton";
+
+/// Changes what is given; all of it, or nothing. No value is Triton's way of clearing a setting. Only for whoever may.
+pub(in crate::doors) fn change_trace(
+    traces: &Traces,
+    who: &str,
+    model: Option<&str>,
+    given: &[(String, Vec<String>)],
+) -> Result<(), String> {
+    let mut change = TraceChange::default();
+    for (name, values) in given {
+        let wrong = |expected: &str| Err(format!("trace setting {name} is {expected}, given {values:?}"));
+        let value = match values.as_slice() {
+            [] => None,
+            [value] => Some(value.trim()),
+            _ if name == TRACE_LEVEL => None,
+            _ => return wrong("one value"),
+        };
+        match (name.as_str(), value) {
+            (TRACE_LEVEL, _) => {
+                let known = |value: &String| matches!(value.as_str(), "OFF" | "TIMESTAMPS");
+                if values.iter().any(|value| value == "TENSORS") {
+                    return Err(format!(
+                        "trace setting {TRACE_LEVEL} TENSORS cannot be had: what is asked and answered is not kept"
+                    ));
+                }
+                if !values.iter().all(known) {
+                    return wrong("OFF or TIMESTAMPS");
+                }
+                let timestamps = values.iter().any(|value| value == "TIMESTAMPS");
+                change.timestamps = if values.is_empty() { Change::Clear } else { Change::To(timestamps) };
+            }
+            ("trace_rate", None) => change.rate = Change::Clear,
+            ("trace_rate", Some(value)) => match value.parse() {
+                Ok(rate) => change.rate = Change::To(rate),
+                Err(_) => return wrong("a whole number from 0 to 4294967295"),
+            },
+            ("trace_count", None) => change.count = Change::Clear,
+            ("trace_count", Some("-1")) => change.count = Change::To(None),
+            ("trace_count", Some(value)) => match value.parse() {
+                Ok(count) => change.count = Change::To(Some(count)),
+                Err(_) => return wrong("-1 or a whole number from 0 to 4294967295"),
+            },
+            ("log_frequency", None | Some("0"))
+            | ("trace_file", None | Some(""))
+            | ("trace_mode", None | Some(TRACE_MODE)) => {}
+            ("log_frequency" | "trace_file", _) => {
+                return Err(format!(
+                    "trace setting {name} cannot be changed to {values:?}: traces are kept in memory, GET /api/v1/traces has them as Triton's file would"
+                ));
+            }
+            ("trace_mode", _) => return wrong(TRACE_MODE),
+            _ => return Err(format!("no trace setting {name:?}")),
+        }
     }
-    Err(format!(
-        "trace setting {name} cannot be changed from {now:?} to {values:?}: requests are not traced; an answer's x-forebay-duration-us and GET /v2/models/{{model}}/stats have times"
-    ))
+    traces.change(who, model, change)
 }
 
 #[cfg(test)]
@@ -188,12 +244,34 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_needs_traces_can_be_switched_on() {
+    fn trace_settings_change_together_or_not_at_all_and_say_why_not() {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        check_trace("trace_level", &texts(&["OFF"])).unwrap();
-        check_trace("trace_rate", &[]).unwrap();
-        assert!(check_trace("trace_level", &texts(&["TIMESTAMPS"])).unwrap_err().contains("are not traced"));
-        assert!(check_trace("trace_rate", &texts(&["1"])).unwrap_err().contains("from \"0\" to [\"1\"]"));
-        assert!(check_trace("trace_mood", &[]).unwrap_err().contains("no trace setting"));
+        let given = |settings: &[(&str, &[&str])]| {
+            settings.iter().map(|(name, values)| ((*name).to_owned(), texts(values))).collect::<Vec<_>>()
+        };
+        let traces = Traces::default();
+        let told = |model| trace_settings(&traces, model).map(|(_, value)| value);
+        assert_eq!(told(None), ["OFF", "1000", "-1", "0", "", "triton"]);
+        change_trace(&traces, "a", None, &given(&[("trace_level", &["TIMESTAMPS"]), ("trace_rate", &["1"])])).unwrap();
+        change_trace(&traces, "a", Some("press"), &given(&[("trace_count", &["7"]), ("trace_file", &[])])).unwrap();
+        assert_eq!(told(Some("press")), ["TIMESTAMPS", "1", "7", "0", "", "triton"]);
+        assert_eq!(told(Some("drill"))[2], "-1");
+        for (settings, says) in [
+            (given(&[("trace_rate", &["5"]), ("trace_level", &["TENSORS"])]), "what is asked and answered is not kept"),
+            (given(&[("trace_level", &["TIMESTAMPS", "MOOD"])]), "is OFF or TIMESTAMPS, given"),
+            (given(&[("trace_rate", &["-1"])]), "trace_rate is a whole number from 0 to 4294967295, given [\"-1\"]"),
+            (given(&[("trace_count", &["-2"])]), "trace_count is -1 or a whole number"),
+            (given(&[("trace_count", &["1", "2"])]), "trace_count is one value"),
+            (given(&[("trace_file", &["/tmp/x"])]), "kept in memory"),
+            (given(&[("log_frequency", &["10"])]), "kept in memory"),
+            (given(&[("trace_mode", &["opentelemetry"])]), "trace_mode is triton, given"),
+            (given(&[("trace_mood", &[])]), "no trace setting"),
+        ] {
+            let error = change_trace(&traces, "a", None, &settings).unwrap_err();
+            assert!(error.contains(says), "{error}");
+            assert_eq!(told(None), ["TIMESTAMPS", "1", "-1", "0", "", "triton"]);
+        }
+        change_trace(&traces, "a", None, &given(&[("trace_level", &[]), ("trace_rate", &[])])).unwrap();
+        assert_eq!(told(None), ["OFF", "1000", "-1", "0", "", "triton"]);
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use rand::Rng as _;
 
 use super::backend::{Backend, Outputs};
-use super::fault::{Blame, Failure, Fault};
-use super::inference::{InferError, Inference};
+use super::fault::{Blame, Bound, Fault};
+use super::inference::{InferError, Inference, Steps};
+use super::key::Key;
 use super::models::Loaded;
 use super::slot::Slot;
 use super::tally::Ran;
@@ -18,10 +19,11 @@ use crate::route::{Change, Outcome};
 
 impl Inference {
     /// Asks the version whose turn it is, as a request of `began`, since boot. Its breaker hears what came of it, and a copy
-    /// of what was answered may go to a shadow.
+    /// of what was answered may go to a shadow. `key` holds the steps of a pipeline to versions.
     pub(super) async fn ask(
         &self,
         plan: Option<&Arc<Plan>>,
+        key: &Key,
         turn: &mut Turn,
         inputs: Vec<engine::NamedTensor>,
         terms: engine::Terms,
@@ -32,17 +34,21 @@ impl Inference {
         let timeout = turn.most.map_or(timeout, |most| most.min(timeout));
         let terms = engine::Terms { timeout: terms.timeout.map(|_| timeout), ..terms };
         let shadow = plan.and_then(|plan| self.shadow_of(plan, loaded)).map(|slot| (slot, inputs.clone()));
+        let trace = self.traces.begin(loaded.manifest.model.name.as_str(), key.trace);
+        // The steps of one request, and those of its copy, come to the same versions.
+        let has_steps = loaded.handle.pipeline().is_some() || shadow.is_some();
+        let steps = if has_steps { key.settled(|| self.draw()) } else { Key::default() };
+        let steps = steps.within(trace.as_ref().map(|begun| begun.id));
         let asked = self.clock.since_boot();
         let slow = loaded.conduct.slow();
-        let (answer, outcome) = match self.run(loaded, inputs, terms, began).await {
+        let (answer, outcome) = match self.run(loaded, &steps, inputs, terms, Bound { timeout, slow }, began).await {
             Ok(outputs) => {
                 let took = self.clock.since_boot().saturating_sub(asked);
                 // An answer that took too long is better than none, and no good sign.
                 let is_slow = slow.is_some_and(|slow| took >= slow);
                 (Ok(outputs), Some(if is_slow { Outcome::Failed } else { Outcome::Answered }))
             }
-            Err(error) => {
-                let fault = Fault::of(error, loaded, timeout, slow);
+            Err(fault) => {
                 let outcome = matches!(fault.blame, Blame::Failed | Blame::Slow).then_some(Outcome::Failed);
                 (Err(fault), outcome)
             }
@@ -52,10 +58,14 @@ impl Inference {
             // Nobody asks the breaker of a model whose requests are not spread.
             tell(change.filter(|_| self.models.plan(loaded.manifest.model.name.as_str()).is_some()), loaded);
         }
+        if let Some(begun) = trace {
+            let times = (began, self.clock.since_boot());
+            self.traces.end(&begun, loaded, key.request.as_ref(), &answer, times);
+        }
         if let (Ok(outputs), Some((slot, inputs)), Some(shadow)) =
             (&answer, shadow, plan.and_then(|plan| plan.shadow.as_ref()))
         {
-            self.shadows.copy(slot, inputs, outputs, shadow);
+            self.shadows.copy(slot, steps, inputs, outputs, shadow);
         }
         answer
     }
@@ -74,21 +84,31 @@ impl Inference {
     async fn run(
         &self,
         loaded: &Loaded,
+        key: &Key,
         inputs: Vec<engine::NamedTensor>,
         terms: engine::Terms,
+        bound: Bound,
         began: Duration,
-    ) -> Result<Outputs, Failure> {
+    ) -> Result<Outputs, Fault> {
         let took = || self.clock.since_boot().saturating_sub(began);
         let batch = inputs.first().and_then(|input| input.tensor.shape().first()).map_or(1, |&batch| batch as u64);
         let most = loaded.request_rows_max;
         if most > 0 && batch > u64::from(most) {
             let name = &loaded.manifest.model.name;
             let detail = format!("the request has a batch of {batch}, {name} was loaded with max_batch_size {most}");
-            return Err(Failure::Request(InferError::Shape { detail }));
+            return Err(Fault { blame: Blame::Caller, error: InferError::Shape { detail } });
         }
         let ran = match &loaded.handle {
-            Backend::Engine(handle) => handle.infer_on(inputs, terms).await.map(Outputs::from).map_err(Failure::Engine),
-            Backend::Pipeline(_) => self.compose(loaded, inputs, terms).await.map_err(Failure::Pipeline),
+            Backend::Engine(handle) => {
+                let ran = handle.infer_on(inputs, terms).await;
+                ran.map(Outputs::from).map_err(|error| Fault::of(&error, handle, bound))
+            }
+            Backend::Pipeline(pipeline) => {
+                let name = loaded.manifest.model.name.as_str();
+                let steps = Steps { inference: self, key };
+                let ran = self.models.compose(name, pipeline, &steps, inputs, terms).await;
+                ran.map_err(|error| Fault::of_steps(error, bound))
+            }
         };
         match ran {
             Ok(outputs) => {
@@ -102,9 +122,9 @@ impl Inference {
                 loaded.tally.answered(batch, took(), ran, self.clock.wall_ms());
                 Ok(outputs)
             }
-            Err(error) => {
+            Err(fault) => {
                 loaded.tally.failed(took(), self.clock.wall_ms());
-                Err(error)
+                Err(fault)
             }
         }
     }

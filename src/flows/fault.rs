@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::inference::InferError;
-use super::models::{Loaded, chain};
-use crate::engine::Error as E;
+use super::models::chain;
+use crate::engine::{Error as E, Handle};
 
 /// Whose fault it is that there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,21 +15,27 @@ pub(super) enum Blame {
     Failed,
     /// The version's: it was given the time that is its bound.
     Slow,
+    /// A model's that its steps ask: it does not serve.
+    NotServing,
     /// The box's: there is no room now.
     Busy,
     /// Nobody's: the caller's time is over, or the gateway is stopping.
     Nobody,
 }
 
-/// What whoever answers for a version said.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// An engine.
-    Engine(E),
-    /// The steps of a pipeline.
-    Pipeline(InferError),
-    /// Nobody: the request is beyond what the version takes.
-    Request(InferError),
+/// The time that a version was given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bound {
+    pub(super) timeout: Duration,
+    /// The version's own bound, if it has one.
+    pub(super) slow: Option<Duration>,
+}
+
+impl Bound {
+    /// Whose fault it is that the time is over. A caller in a hurry says nothing about the version.
+    fn blame(self) -> Blame {
+        if self.slow.is_some_and(|slow| self.timeout >= slow) { Blame::Slow } else { Blame::Nobody }
+    }
 }
 
 /// No answer.
@@ -40,43 +46,19 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// Of what `loaded` said after it was given `timeout`; `slow` is its bound.
-    pub(super) fn of(failure: Failure, loaded: &Loaded, timeout: Duration, slow: Option<Duration>) -> Self {
-        let is_slow = slow.is_some_and(|slow| timeout >= slow);
-        match failure {
-            Failure::Engine(error) => Self::of_engine(&error, loaded, is_slow),
-            Failure::Request(error) => Self { blame: Blame::Caller, error },
-            Failure::Pipeline(error) => {
-                let blame = match &error {
-                    InferError::Shape { .. } => Blame::Caller,
-                    InferError::Busy { .. } => Blame::Busy,
-                    InferError::Deadline { .. } if is_slow => Blame::Slow,
-                    InferError::Deadline { .. } => Blame::Nobody,
-                    InferError::NoModel(_)
-                    | InferError::NoVersion(_)
-                    | InferError::NotServing { .. }
-                    | InferError::Failed { .. } => Blame::Failed,
-                };
-                Self { blame, error }
-            }
-        }
-    }
-
-    fn of_engine(error: &E, loaded: &Loaded, is_slow: bool) -> Self {
+    /// Of `error`, which a model gave in its engine.
+    pub(super) fn of(error: &E, handle: &Handle, bound: Bound) -> Self {
         let blame = match error {
             // What was sent is an input, everything else it made itself.
-            E::NotFinite { name, .. } if loaded.manifest.inputs.iter().any(|input| input.name == *name) => {
-                Blame::Caller
-            }
+            E::NotFinite { name, .. } if handle.inputs().iter().any(|input| *input.name == **name) => Blame::Caller,
             E::MissingInput { .. }
             | E::UnknownInput { .. }
             | E::Shape { .. }
             | E::Datatype { .. }
             | E::TooLarge { .. } => Blame::Caller,
             E::Busy { .. } | E::BackedOff { .. } => Blame::Busy,
-            // A caller in a hurry says nothing about the version.
-            E::Expired { .. } if is_slow => Blame::Slow,
-            E::Expired { .. } | E::Closed => Blame::Nobody,
+            E::Expired { .. } => bound.blame(),
+            E::Closed => Blame::Nobody,
             E::NotFinite { .. }
             | E::NoEngine { .. }
             | E::NoneTakes { .. }
@@ -91,6 +73,19 @@ impl Fault {
             | E::Run { .. } => Blame::Failed,
         };
         Self { blame, error: translate(error) }
+    }
+
+    /// Of `error`, which the steps of a pipeline gave. What a step refuses was made of what the caller sent, so it says
+    /// nothing about the version; nor does a model that is away, but another version may have no need of it.
+    pub(super) fn of_steps(error: InferError, bound: Bound) -> Self {
+        let blame = match &error {
+            InferError::Shape { .. } => Blame::Caller,
+            InferError::NoModel(_) | InferError::NoVersion(_) | InferError::NotServing { .. } => Blame::NotServing,
+            InferError::Busy { .. } => Blame::Busy,
+            InferError::Deadline { .. } => bound.blame(),
+            InferError::Failed { .. } => Blame::Failed,
+        };
+        Self { blame, error }
     }
 }
 

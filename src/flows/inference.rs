@@ -11,15 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::backend::Outputs;
 use super::classify::classify;
+pub use super::key::{Bearings, Header, Key};
 use super::models::{Loaded, Models, NotServing};
 use super::pipeline::Members;
 use super::pipeline_tally::{StepReport, StepServed};
 use super::shadow::Shadows;
 use super::slot::Slot;
 use super::tally::Counts;
+use super::trace::Traces;
 use super::way::{Turn, Way};
 use crate::base::{Clock, Datatype, Tensor};
-use crate::catalog::Sticky;
 use crate::pipeline::{Graph, Member, Port, Source, Step};
 use crate::{catalog, engine};
 
@@ -209,26 +210,14 @@ pub struct Inference {
     pub(super) clock: Arc<dyn Clock>,
     chance: Mutex<StdRng>,
     pub(super) shadows: Shadows,
-}
-
-/// Looks a header up by its name.
-pub type Header<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
-
-/// What a request says of itself that may hold it to the same version as others.
-#[derive(Default)]
-pub struct Bearings<'a> {
-    /// The request's header, or entry of the metadata, of a name.
-    pub header: Option<Header<'a>>,
-    /// Triton's `sequence_id`.
-    pub sequence: Option<&'a str>,
-    /// The caller's identity; none for one without.
-    pub caller: Option<&'a str>,
+    pub(super) traces: Traces,
 }
 
 impl Inference {
     /// Over these models. What is left to chance comes out the same every time, unless [`seeded`](Self::seeded).
     pub fn new(models: Arc<Models>, clock: Arc<dyn Clock>) -> Self {
-        Self { models, clock, chance: Mutex::new(StdRng::seed_from_u64(0)), shadows: Shadows::new() }
+        let (chance, shadows) = (Mutex::new(StdRng::seed_from_u64(0)), Shadows::new());
+        Self { models, clock, chance, shadows, traces: Traces::default() }
     }
 
     /// The same with other chances.
@@ -240,6 +229,11 @@ impl Inference {
     pub(super) fn chance(&self) -> MutexGuard<'_, StdRng> {
         // A generator does not panic halfway.
         self.chance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is traced, and the traces.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Computes copies of requests for versions that are tried out, until `stop`.
@@ -257,30 +251,21 @@ impl Inference {
         })
     }
 
-    /// What holds a request for `model` to the same version as others with the same; None leaves it to chance, as does a
-    /// model whose requests are not split.
-    pub fn key(&self, model: &str, bearings: &Bearings<'_>) -> Option<String> {
-        let plan = self.models.plan(model)?;
-        let said = || {
-            let header = bearings.header.and_then(|header| header(&plan.sticky_key)).filter(|key| !key.is_empty());
-            header.or(bearings.sequence)
-        };
-        let key = match plan.sticky {
-            Sticky::Never => None,
-            Sticky::Request => said(),
-            Sticky::Caller => said().or(bearings.caller),
-        };
-        key.map(str::to_owned)
+    /// What holds a request, and what a pipeline asks for it, to the same versions as others with the same. Where nothing
+    /// is split, nothing is read of it.
+    pub fn key(&self, bearings: &Bearings<'_>) -> Key {
+        let key = self.models.key(bearings);
+        if self.traces.is_on() { key.called(bearings.request) } else { key }
     }
 
     /// Asks a model; without a version one of its split, or that of the alias `default`, or the newest that serves. Loads it
     /// first where it loads on request.
     pub async fn infer(&self, question: Question) -> Result<Inferred, InferError> {
-        self.infer_for(question, None).await
+        self.infer_for(question, &Key::default()).await
     }
 
     /// The same for the [`key`](Self::key) that holds the request to a version.
-    pub async fn infer_for(&self, question: Question, key: Option<&str>) -> Result<Inferred, InferError> {
+    pub async fn infer_for(&self, question: Question, key: &Key) -> Result<Inferred, InferError> {
         let started = self.clock.since_boot();
         let mut way = self.way(&question.model, question.version, key);
         let inputs = question.inputs.into_iter();
@@ -293,7 +278,7 @@ impl Inference {
             let given = if way.is_split() { inputs.clone() } else { std::mem::take(&mut inputs) };
             let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
             let terms = engine::Terms { timeout: Some(left), priority: question.priority };
-            match self.ask(way.plan(), &mut turn, given, terms, began).await {
+            match self.ask(way.plan(), key, &mut turn, given, terms, began).await {
                 Ok(outputs) => {
                     way.answered_by(&turn.loaded);
                     return tell(turn.loaded, outputs, picks, way.reason()).await;
@@ -305,37 +290,24 @@ impl Inference {
     }
 
     /// The versions that a request may be asked of: the one that it names, or those of the model's split.
-    pub(super) fn way(&self, model: &str, version: Option<u32>, key: Option<&str>) -> Way {
+    pub(super) fn way(&self, model: &str, version: Option<u32>, key: &Key) -> Way {
         match if version.is_none() { self.models.plan(model) } else { None } {
             None => Way::to(model, version),
-            Some(plan) => match key {
-                Some(key) => Way::through(plan, key.as_bytes()),
-                None => Way::through(plan, &self.chance().next_u64().to_le_bytes()),
-            },
+            Some(plan) => {
+                let key = key.bytes(&plan, || self.draw());
+                Way::through(plan, &key)
+            }
         }
+    }
+
+    /// A chance.
+    pub(super) fn draw(&self) -> u64 {
+        self.chance().next_u64()
     }
 
     /// The next version on a request's way. Waits at most `patience` for it to be loaded.
     pub(super) async fn next(&self, way: &mut Way, patience: Duration) -> Result<Turn, InferError> {
         way.next(&self.models, &*self.clock, patience).await
-    }
-
-    /// Runs the steps of a pipeline, whose models this asks as any caller would.
-    pub(super) async fn compose(
-        &self,
-        loaded: &Loaded,
-        inputs: Vec<engine::NamedTensor>,
-        terms: engine::Terms,
-    ) -> Result<Outputs, InferError> {
-        let about = &loaded.manifest.model;
-        let Some(pipeline) = loaded.handle.pipeline() else {
-            return Err(InferError::Failed { detail: format!("{} is no pipeline", about.name) });
-        };
-        // Before any step: a request that cannot be answered, or would never end, costs nobody anything.
-        if let Some(problem) = self.models.missing(about.name.as_str(), &pipeline.graph) {
-            return Err(InferError::NotServing { reason: format!("pipeline {}: {problem}", pipeline.title) });
-        }
-        self.models.composer().run(pipeline, self, inputs, terms).await
     }
 
     /// What the model takes and gives; without a version the newest that serves.
@@ -390,13 +362,19 @@ impl Inference {
     }
 }
 
-impl Members for Inference {
+/// The steps of one request's pipeline ask as any caller would, held to versions by what holds the request.
+pub(super) struct Steps<'a> {
+    pub(super) inference: &'a Inference,
+    pub(super) key: &'a Key,
+}
+
+impl Members for Steps<'_> {
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Inferred, InferError>> {
-        self.infer(question).boxed()
+        self.inference.infer_for(question, self.key).boxed()
     }
 
     fn gives(&self, member: &Member) -> Result<Vec<Port>, InferError> {
-        self.models.gives(member)
+        self.inference.models.gives(member).map_err(|reason| InferError::NotServing { reason })
     }
 }
 

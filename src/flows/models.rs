@@ -5,29 +5,20 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use serde::Serialize;
-use tokio_util::sync::CancellationToken;
-
 use super::backend::Backend;
-use super::conduct::{BreakerView, Conduct};
+use super::conduct::Conduct;
+use super::key::{Bearings, Key};
 use super::load_config::LoadConfig;
-use super::load_spec::{fill, load_spec};
+pub use super::model_view::{DelegateView, ModelView};
 use super::pipeline::Composer;
 use super::pipeline_tally::StepServed;
 use super::predict::Predictor;
-use super::slot::{Slot, State, serving};
+use super::slot::{Slot, State};
 use super::tally::Tally;
 use super::traffic::{Plan, Traffic};
 use crate::base::{Clock, Name};
-use crate::catalog::{
-    self, AliasError, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model, NormaliseMethod, SetTraffic, TrafficError,
-    Values,
-};
-use crate::engine::{self, Handle, Level, Pool, Why};
-use crate::signal::Normalise;
-
-/// How often models are looked at that nobody has asked for a while.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+use crate::catalog::{self, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model};
+use crate::engine::{self, Pool};
 
 /// One version of a model that serves.
 pub struct Loaded {
@@ -49,76 +40,6 @@ impl Loaded {
     /// What each step did since it was loaded; none for a model that is no pipeline.
     pub(super) fn steps(&self) -> Vec<StepServed> {
         self.handle.pipeline().map_or_else(Vec::new, |pipeline| pipeline.served())
-    }
-}
-
-/// One version of a model as people see it.
-#[derive(Debug, Clone, Serialize)]
-pub struct ModelView {
-    /// Name.
-    pub name: String,
-    /// Version.
-    pub version: u32,
-    /// True if it answers, be it after loading.
-    pub serving: bool,
-    /// `serving`, `asleep` (loads with the next request), `loading`, `refused`, `away`, or `waiting`: a pipeline one of whose
-    /// models does not serve.
-    pub state: &'static str,
-    /// Names for this version.
-    pub aliases: Vec<String>,
-    /// What computes it.
-    pub engine: Option<String>,
-    /// Engines that were asked before it, with their reasons.
-    pub passed_over: Vec<String>,
-    /// Bytes of memory that it reserved.
-    pub memory_bytes: Option<u64>,
-    /// Whether requests that wait are computed together, and why or why not.
-    pub batching: Option<String>,
-    /// Why it does not serve, or what went wrong when it was loaded last.
-    pub problem: Option<String>,
-    /// The process that computes it, where it is not this one.
-    pub delegate: Option<DelegateView>,
-    /// Its breaker, where the model's requests are spread over versions.
-    pub breaker: Option<BreakerView>,
-}
-
-/// A process that computes a model.
-#[derive(Debug, Clone, Serialize)]
-pub struct DelegateView {
-    /// The configuration's name for the device.
-    pub device: String,
-    /// `starting`, `serving` or `down`.
-    pub state: &'static str,
-    /// What computes while it does not.
-    pub stand_in: Option<&'static str>,
-    /// ONNX Runtime's version and the device in its driver's words.
-    pub runtime: String,
-    /// Who computes how many of the model's operators.
-    pub placement: String,
-    /// Its process.
-    pub pid: Option<u32>,
-    /// Starts after the first.
-    pub restarts: u64,
-    /// Why it was last started again or is down.
-    pub reason: Option<String>,
-    /// Memory of its own, in bytes.
-    pub memory_bytes: u64,
-    /// Above this it is started anew, in bytes.
-    pub memory_limit_bytes: u64,
-    /// Whether the kernel holds it to a hard limit, too.
-    pub memory_limited_by_kernel: bool,
-    /// What keeps it off the network.
-    pub network: &'static str,
-}
-
-impl ModelView {
-    /// The state in the words of Triton's index. One that loads on request is ready: it answers.
-    pub fn state_word(&self) -> &'static str {
-        match self.state {
-            "loading" => "LOADING",
-            _ if self.serving => "READY",
-            _ => "UNAVAILABLE",
-        }
     }
 }
 
@@ -162,24 +83,24 @@ pub enum NotServing {
 pub(super) type Versions = BTreeMap<u32, Arc<Slot>>;
 
 #[derive(Default)]
-struct Shelf {
-    models: BTreeMap<Name, Versions>,
+pub(super) struct Shelf {
+    pub(super) models: BTreeMap<Name, Versions>,
     /// Version folders that hold no usable model.
-    broken: BTreeMap<Name, BTreeMap<u32, String>>,
+    pub(super) broken: BTreeMap<Name, BTreeMap<u32, String>>,
     /// Streams that a version scores for, by model and version: it stays as long as they do.
-    streams: BTreeMap<(Name, u32), Vec<String>>,
+    pub(super) streams: BTreeMap<(Name, u32), Vec<String>>,
 }
 
 /// Every model of the box, loaded or with the reason why not. Whoever got a model out of it keeps it until they are done,
 /// also when it is taken away meanwhile.
 pub struct Models {
     shelf: RwLock<Shelf>,
-    aliases: Aliases,
-    traffic: Traffic,
+    pub(super) aliases: Aliases,
+    pub(super) traffic: Traffic,
     problems: Vec<String>,
     config: catalog::Config,
-    pool: Arc<Pool>,
-    clock: Arc<dyn Clock>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) clock: Arc<dyn Clock>,
     composer: Composer,
 }
 
@@ -239,12 +160,12 @@ impl Models {
         models
     }
 
-    fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
+    pub(super) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
         // Nothing below panics halfway through a change.
         self.shelf.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
+    pub(super) fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
         self.shelf.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -266,87 +187,19 @@ impl Models {
             } else {
                 State::Away(format!("outside of catalog.models.{name}.versions ({policy})").into())
             };
-            let slot = Slot::new(Arc::clone(model), how, Conduct::new(said.traffic.as_ref()), state);
+            let (conduct, clock) = (Conduct::new(said.traffic.as_ref()), Arc::clone(&self.clock));
+            let slot = Slot::new(Arc::clone(model), how, conduct, state, clock);
             (version, Arc::new(slot.with_request_rows_max(asked.request_rows_max)))
         };
         found.iter().map(slot).collect()
     }
 
-    fn slot(&self, name: &Name, version: u32) -> Option<Arc<Slot>> {
+    pub(super) fn slot(&self, name: &Name, version: u32) -> Option<Arc<Slot>> {
         self.shelf().models.get(name)?.get(&version).map(Arc::clone)
     }
 
-    /// Loads what [`Slot::begins_loading`] gave to this caller, and says what came of it. Models that load on request and
-    /// that nobody uses make room, the one first that was asked the longest ago. Takes as long as the model needs: not for
-    /// an async thread.
-    pub(super) fn load_now(&self, slot: &Slot) {
-        let outcome = loop {
-            if slot.graph.is_some() {
-                break self.load_pipeline(slot);
-            }
-            match load_one(&slot.model, slot, &self.pool) {
-                Err(refusal @ Refusal { no_room: true, .. }) if self.makes_room(slot) => {
-                    tracing::info!(model = slot.title(), reason = refusal.reason, "another model made room");
-                }
-                outcome => break outcome,
-            }
-        };
-        let about = &slot.model.manifest.model;
-        slot.touch(self.clock.since_boot());
-        slot.ends_loading(match outcome {
-            Ok(loaded) => {
-                let passed_over = loaded.handle.handle().map(passed_over).unwrap_or_default().join("; ");
-                tracing::info!(model.name = %about.name, model.version = about.version, model.engine = loaded.handle.engine(), batching = loaded.handle.batching(), passed_over, "model serves");
-                State::Serving(loaded)
-            }
-            Err(Refusal { reason, may_pass, .. }) => {
-                tracing::error!(model.name = %about.name, model.version = about.version, reason, "model does not serve");
-                let reason = Arc::from(reason);
-                // What may be gone the next time is tried the next time, if requests load it at all.
-                if may_pass && (slot.graph.is_some() || slot.how.load == LoadWhen::Request) {
-                    State::Asleep(Some(reason))
-                } else {
-                    State::Refused(reason)
-                }
-            }
-        });
-    }
-
-    /// Puts the model to sleep that was asked the longest ago, of those that nobody needs now.
-    fn makes_room(&self, but: &Slot) -> bool {
-        let mut slots = self.all_slots();
-        slots.sort_by_key(|slot| slot.used_ms());
-        slots.iter().any(|slot| !std::ptr::eq(&raw const **slot, but) && self.may_sleep(slot) && slot.sleeps())
-    }
-
-    fn may_sleep(&self, slot: &Slot) -> bool {
-        let about = &slot.model.manifest.model;
-        !self.shelf().streams.contains_key(&(about.name.clone(), about.version))
-    }
-
-    fn all_slots(&self) -> Vec<Arc<Slot>> {
+    pub(super) fn all_slots(&self) -> Vec<Arc<Slot>> {
         self.shelf().models.values().flat_map(|versions| versions.values().map(Arc::clone)).collect()
-    }
-
-    /// Puts models to sleep that load on request and that nobody asked for their time, until `stop`; at once while the box
-    /// has not enough for all.
-    pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
-        while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
-            self.put_idle_to_sleep();
-        }
-    }
-
-    /// One look of [`keep`](Self::keep).
-    pub fn put_idle_to_sleep(&self) {
-        let now = self.clock.since_boot();
-        let scarce = self.pool.condition().level > Level::Normal;
-        for slot in self.all_slots() {
-            let limit = Duration::from_secs(slot.how.idle_unload_s);
-            let idle = scarce || (!limit.is_zero() && slot.idle(now) >= limit);
-            if idle && self.may_sleep(&slot) && slot.sleeps() {
-                tracing::info!(model = slot.title(), scarce, "model put to sleep: nobody asks");
-            }
-        }
     }
 
     /// The version that `text` means: a number, or an alias.
@@ -384,6 +237,8 @@ impl Models {
             });
         }
         let newest = versions.values().rev().find(|slot| slot.problem().is_none());
+        // One that could not be loaded is tried again where nothing better is there, or by who names it.
+        let newest = newest.or_else(|| versions.values().rev().find(|slot| slot.hurdle().is_none()));
         // Nothing serves: the newest one's reason is told.
         newest.or_else(|| versions.values().next_back()).map(Arc::clone).ok_or_else(unknown)
     }
@@ -395,6 +250,11 @@ impl Models {
         self.find(name, version)
     }
 
+    /// What of a request holds it to versions.
+    pub(super) fn key(&self, bearings: &Bearings<'_>) -> Key {
+        self.traffic.key(bearings)
+    }
+
     /// How requests for a model are spread that name no version.
     pub(super) fn plan(&self, name: &str) -> Option<Arc<Plan>> {
         self.traffic.plan(name)
@@ -403,12 +263,19 @@ impl Models {
     /// A version that serves now; without a version the newest that does.
     pub fn serving(&self, name: &str, version: Option<u32>) -> Result<Arc<Loaded>, NotServing> {
         let slot = self.find(name, version)?;
+        self.serving_in(&slot)
+    }
+
+    /// The same of a version that was found already.
+    pub(super) fn serving_in(&self, slot: &Slot) -> Result<Arc<Loaded>, NotServing> {
         match slot.state() {
             State::Serving(loaded) => {
                 slot.touch(self.clock.since_boot());
                 Ok(loaded)
             }
-            State::Refused(reason) | State::Away(reason) | State::Asleep(Some(reason)) => Err(slot.refusal(&reason)),
+            State::Asleep(Some(reason)) | State::Away(reason) | State::Refused { reason, .. } => {
+                Err(slot.refusal(&reason))
+            }
             State::Asleep(None) | State::Loading => Err(slot.refusal("it is not loaded yet")),
         }
     }
@@ -430,13 +297,12 @@ impl Models {
         slot: &Arc<Slot>,
         patience: Duration,
     ) -> Result<Arc<Loaded>, NotServing> {
-        match slot.state() {
-            State::Serving(loaded) => {
-                slot.touch(self.clock.since_boot());
-                return Ok(loaded);
-            }
-            State::Refused(reason) | State::Away(reason) => return Err(slot.refusal(&reason)),
-            State::Asleep(_) | State::Loading => {}
+        if let Some(loaded) = slot.loaded() {
+            slot.touch(self.clock.since_boot());
+            return Ok(loaded);
+        }
+        if let Some(problem) = slot.hurdle() {
+            return Err(slot.refusal(&problem));
         }
         if slot.begins_loading() {
             let (models, slot) = (Arc::clone(self), Arc::clone(slot));
@@ -480,46 +346,6 @@ impl Models {
         self.shelf().models.get(name).map_or_else(Vec::new, |versions| versions.keys().copied().collect())
     }
 
-    /// All of them, by name and version.
-    pub fn views(&self) -> Vec<ModelView> {
-        let now = self.clock.since_boot();
-        let shelf = self.shelf();
-        let mut views: Vec<ModelView> = Vec::new();
-        let mut pipelines: Vec<(usize, Arc<Slot>)> = Vec::new();
-        for (name, versions) in &shelf.models {
-            let (aliases, is_split) = (self.aliases.of(name), self.plan(name.as_str()).is_some());
-            for (version, slot) in versions {
-                if slot.graph.is_some() {
-                    pipelines.push((views.len(), Arc::clone(slot)));
-                }
-                let breaker = is_split.then(|| slot.conduct.breaker(now));
-                views.push(ModelView { breaker, ..view(name, *version, slot, &aliases) });
-            }
-        }
-        for (name, versions) in &shelf.broken {
-            let none = BTreeMap::new();
-            let broken = |(version, reason): (&u32, &String)| ModelView {
-                problem: Some(reason.clone()),
-                ..unloaded(name, *version, "refused", &none)
-            };
-            views.extend(versions.iter().map(broken));
-        }
-        // A pipeline looks its models up by itself.
-        drop(shelf);
-        for (at, slot) in pipelines {
-            let view = &mut views[at];
-            if view.serving {
-                match self.pipeline_problem(&slot) {
-                    Some(problem) => (view.serving, view.state, view.problem) = (false, "waiting", Some(problem)),
-                    // What was wrong when it was loaded last is no more.
-                    None => view.problem = None,
-                }
-            }
-        }
-        views.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
-        views
-    }
-
     /// Folders that hold no usable model.
     pub fn problems(&self) -> &[String] {
         &self.problems
@@ -528,195 +354,6 @@ impl Models {
     /// How much service the engines give, and who has their memory.
     pub fn condition(&self) -> engine::Condition {
         self.pool.condition()
-    }
-
-    /// The aliases of a model by name, set or configured; None if there is no such model.
-    pub fn aliases(&self, name: &str) -> Option<BTreeMap<Name, u32>> {
-        let name = self.shelf().models.get_key_value(name).map(|(name, _)| name.clone())?;
-        Some(self.aliases.of(&name))
-    }
-
-    /// `alias` means `version` from now on. Writes the disk: not for an async thread.
-    pub(super) fn put_alias(&self, name: &Name, alias: &str, version: u32) -> Result<(), AliasError> {
-        self.aliases.put(name, alias, version)
-    }
-
-    /// What was set for `alias` is forgotten. Writes the disk: not for an async thread.
-    pub(super) fn remove_alias(&self, name: &Name, alias: &str) -> Result<(), AliasError> {
-        self.aliases.remove(name, alias)
-    }
-
-    /// Requests for a model are spread like this from now on. Writes the disk: not for an async thread.
-    pub(super) fn put_traffic(&self, name: &Name, traffic: SetTraffic) -> Result<(), TrafficError> {
-        self.traffic.put(name, traffic)
-    }
-
-    /// What was set for a model's requests is forgotten. Writes the disk: not for an async thread.
-    pub(super) fn remove_traffic(&self, name: &Name) -> Result<(), TrafficError> {
-        self.traffic.remove(name)
-    }
-
-    /// The places of a model's versions, ascending.
-    pub(super) fn slots_of(&self, name: &str) -> Vec<Arc<Slot>> {
-        self.shelf().models.get(name).map_or_else(Vec::new, |versions| versions.values().map(Arc::clone).collect())
-    }
-
-    /// How a version does now.
-    pub(super) fn breaker(&self, slot: &Slot) -> BreakerView {
-        slot.conduct.breaker(self.clock.since_boot())
-    }
-
-    /// `stream` is scored by this version from now on, so it must stay.
-    pub(super) fn keep_for(&self, stream: &str, loaded: &Loaded) {
-        let about = &loaded.manifest.model;
-        let key = (about.name.clone(), about.version);
-        self.shelf_mut().streams.entry(key).or_default().push(stream.to_owned());
-    }
-
-    /// The streams that versions of this model score for.
-    pub(super) fn streams_of(&self, name: &str) -> Vec<String> {
-        let shelf = self.shelf();
-        let of_model = shelf.streams.iter().filter(|((model, _), _)| model.as_str() == name);
-        of_model.flat_map(|(_, streams)| streams).cloned().collect()
-    }
-
-    /// What is loaded of a version and unchanged, which need not be loaded again.
-    pub(super) fn unchanged(&self, name: &Name, version: u32, new: &Slot) -> Option<Arc<Slot>> {
-        let slot = self.slot(name, version)?;
-        let as_served = slot.how == new.how && slot.request_rows_max == new.request_rows_max;
-        let same = slot.model.manifest == new.model.manifest && as_served && slot.loaded().is_some();
-        (same && new.problem().is_none()).then_some(slot)
-    }
-
-    /// Puts all versions of a model in the place of those that there were.
-    pub(super) fn put(&self, name: &Name, versions: Versions, broken: Option<&BTreeMap<u32, String>>) {
-        let mut shelf = self.shelf_mut();
-        match broken {
-            Some(broken) => drop(shelf.broken.insert(name.clone(), broken.clone())),
-            None => drop(shelf.broken.remove(name)),
-        }
-        shelf.models.insert(name.clone(), versions);
-    }
-
-    /// Takes every version of a model away. False if there is none of that name.
-    pub(super) fn take(&self, name: &str) -> bool {
-        match self.shelf().models.get(name) {
-            None => false,
-            Some(versions) => {
-                versions.values().for_each(|slot| slot.set(State::Away("it was unloaded".into())));
-                true
-            }
-        }
-    }
-}
-
-fn delegate_view(handle: &Handle) -> Option<DelegateView> {
-    let state = handle.delegate()?;
-    Some(DelegateView {
-        device: state.device,
-        state: state.phase.as_str(),
-        stand_in: handle.stand_in(),
-        runtime: state.runtime,
-        placement: state.placement,
-        pid: state.pid,
-        restarts: state.restarts,
-        reason: state.reason,
-        memory_bytes: state.memory_bytes,
-        memory_limit_bytes: state.memory_limit_bytes,
-        memory_limited_by_kernel: state.memory_limited_by_kernel,
-        network: state.isolation.as_str(),
-    })
-}
-
-fn unloaded(name: &Name, version: u32, state: &'static str, aliases: &BTreeMap<Name, u32>) -> ModelView {
-    let aliases = aliases.iter().filter(|(_, of)| **of == version).map(|(alias, _)| alias.to_string()).collect();
-    ModelView {
-        name: name.to_string(),
-        version,
-        serving: false,
-        state,
-        aliases,
-        engine: None,
-        passed_over: Vec::new(),
-        memory_bytes: None,
-        batching: None,
-        problem: None,
-        delegate: None,
-        breaker: None,
-    }
-}
-
-fn view(name: &Name, version: u32, slot: &Slot, aliases: &BTreeMap<Name, u32>) -> ModelView {
-    let view = |state: &'static str| unloaded(name, version, state, aliases);
-    let text = |reason: &Arc<str>| Some(reason.to_string());
-    match slot.state() {
-        State::Asleep(reason) => ModelView { serving: true, problem: reason.as_ref().and_then(text), ..view("asleep") },
-        State::Loading => view("loading"),
-        State::Serving(loaded) => ModelView {
-            serving: true,
-            engine: Some(loaded.handle.engine().to_owned()),
-            passed_over: loaded.handle.handle().map(passed_over).unwrap_or_default(),
-            memory_bytes: Some(loaded.handle.memory_bytes()),
-            batching: Some(loaded.handle.batching().to_owned()),
-            delegate: loaded.handle.handle().and_then(delegate_view),
-            ..view("serving")
-        },
-        State::Refused(reason) => ModelView { problem: text(&reason), ..view("refused") },
-        State::Away(reason) => ModelView { problem: text(&reason), ..view("away") },
-    }
-}
-
-/// `engine: reason`, one each.
-pub fn passed_over(handle: &Handle) -> Vec<String> {
-    handle.passed_over().iter().map(|passed| format!("{}: {}", passed.engine, passed.reason)).collect()
-}
-
-/// Why a version was not loaded.
-pub(super) struct Refusal {
-    pub(super) reason: String,
-    /// Its memory is taken by others.
-    pub(super) no_room: bool,
-    /// It may be loaded later, as it is.
-    pub(super) may_pass: bool,
-}
-
-impl From<engine::Error> for Refusal {
-    fn from(error: engine::Error) -> Self {
-        let no_room = matches!(error, engine::Error::NoRoom { .. });
-        let may_pass = no_room || matches!(error, engine::Error::BackedOff { .. });
-        Self { reason: chain(&error), no_room, may_pass }
-    }
-}
-
-/// Loads one version, or says why not. Takes as long as the model needs: not for an async thread.
-fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refusal> {
-    let how = serving(&slot.how);
-    pool.has_room(&slot.title(), model.size_bytes, &how)?;
-    let spec = load_spec(model).map_err(|error| Refusal { reason: chain(&error), no_room: false, may_pass: false })?;
-    let mut manifest = model.manifest.clone();
-    fill(&mut manifest, &spec.inputs, &spec.outputs);
-    let predictor =
-        Predictor::of(model, &manifest).map_err(|reason| Refusal { reason, no_room: false, may_pass: false })?;
-    let handle = pool.load_as(&spec, &how)?;
-    // An engine that was the right one and failed is news; one that was not chosen is not.
-    for passed in handle.passed_over().iter().filter(|passed| passed.why != Why::NotChosen) {
-        let (engine, reason, about) = (passed.engine, passed.reason.as_str(), &manifest.model);
-        tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
-    }
-    let (handle, tally, conduct) = (Backend::Engine(handle), Arc::clone(&slot.tally), Arc::clone(&slot.conduct));
-    Ok(Arc::new(Loaded { manifest, handle, tally, conduct, predictor, request_rows_max: slot.request_rows_max }))
-}
-
-/// How the manifest says that features were scaled in training.
-pub fn normalisation(manifest: &Manifest) -> Normalise {
-    let list = |values: &Option<Values>| values.as_ref().map_or_else(Vec::new, |values| values.as_slice().to_vec());
-    match &manifest.normalise {
-        None => Normalise::None,
-        Some(normalise) => match normalise.method {
-            NormaliseMethod::None => Normalise::None,
-            NormaliseMethod::Zscore => Normalise::Zscore { mean: list(&normalise.mean), std: list(&normalise.std) },
-            NormaliseMethod::Minmax => Normalise::MinMax { min: list(&normalise.min), max: list(&normalise.max) },
-        },
     }
 }
 

@@ -83,7 +83,9 @@ fn steps(models: &Models, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt
         ("pipeline_step_failures", "Steps of pipelines that failed", |counts| counts.fail),
         ("pipeline_step_rows", "Rows that a step asked its model about", |counts| counts.rows),
         ("pipeline_step_considered_rows", "Rows of which a step's condition chose those", |counts| counts.of_rows),
-        ("pipeline_step_fallbacks", "Steps that another than the right delegate computed", |counts| counts.fallbacks),
+        ("pipeline_step_fallbacks", "Steps that another than the right version or delegate computed", |counts| {
+            counts.fallbacks
+        }),
     ];
     for (name, help, figure) in counters {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

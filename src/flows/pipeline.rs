@@ -17,7 +17,7 @@ use super::backend::Outputs;
 use super::inference::{InferError, Inferred, Question};
 use super::pipeline_tally::{StepReport, StepServed, StepTally};
 use crate::base::{Clock, Tensor};
-use crate::engine::{self, TensorSpec};
+use crate::engine::{self, Handle, TensorSpec};
 use crate::pipeline::{Graph, Member, Op, Port, Source, Step, Work};
 
 /// The word for a pipeline where an engine's name stands.
@@ -43,6 +43,11 @@ pub(super) trait Members: Send + Sync {
 
     /// What a model gives.
     fn gives(&self, member: &Member) -> Result<Vec<Port>, InferError>;
+
+    /// The model in the queue that those who ask wait in.
+    fn queue_of(&self, handle: &Handle) -> Handle {
+        handle.clone()
+    }
 }
 
 /// Runs pipelines.

@@ -3,7 +3,6 @@
 //! A pipeline depends on models that come and go. What is wrong with its file is final; what is wrong with its models is
 //! looked at again whenever somebody wants to know whether it is ready, and its load is tried again by the next request.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use super::backend::{Backend, Outputs};
 use super::fault::translate;
 use super::inference::{InferError, Inferred, Question, answer, picks};
 use super::load_spec::{fill, load_spec};
-use super::models::{Loaded, Models, Refusal, chain};
+use super::model_load::Refusal;
+use super::models::{Loaded, Models, chain};
 use super::pipeline::{Members, Pipeline};
 use super::predict::Predictor;
 use super::slot::Slot;
@@ -24,8 +24,6 @@ use crate::pipeline::{FILE_BYTES_MAX, Graph, Member, Port};
 
 /// The word for pipelines in `format` of a manifest.
 const FORMAT: &str = "pipeline";
-/// Pipelines within pipelines.
-const NESTING_MAX: usize = 4;
 /// A golden sample that takes longer is no answer.
 const SAMPLE_TIME: Duration = Duration::from_secs(60);
 
@@ -50,7 +48,7 @@ fn read(model: &Model) -> Result<Graph, String> {
     Graph::parse(text, &ports(&manifest.inputs), &ports(&manifest.outputs)).map_err(|error| format!("{file}: {error}"))
 }
 
-fn ports(ports: &[catalog::Port]) -> Vec<Port> {
+pub(super) fn ports(ports: &[catalog::Port]) -> Vec<Port> {
     let port =
         |port: &catalog::Port| Port { name: port.name.clone(), datatype: port.datatype, shape: port.shape.clone() };
     ports.iter().map(port).collect()
@@ -63,70 +61,6 @@ pub fn signature_of(manifest: &Manifest) -> Option<(Vec<Port>, Vec<Port>)> {
 }
 
 impl Models {
-    /// Why a pipeline cannot answer now, if that is so; None for any other model.
-    pub(super) fn pipeline_problem(&self, slot: &Slot) -> Option<String> {
-        let graph = match slot.graph.as_ref()? {
-            Ok(graph) => graph,
-            Err(reason) => return Some(reason.clone()),
-        };
-        self.missing(slot.model.manifest.model.name.as_str(), graph).or_else(|| {
-            let checked = graph.check(&|member: &Member| self.signature(member));
-            checked.err().map(|error| error.to_string())
-        })
-    }
-
-    /// Which of a pipeline's models does not serve, if one does not, and of theirs. Pipelines that lead back to themselves are
-    /// told with the way: names decide, as the newest version may be another tomorrow.
-    pub(super) fn missing(&self, name: &str, graph: &Graph) -> Option<String> {
-        self.missing_along(&mut vec![name.to_owned()], &mut BTreeSet::new(), graph)
-    }
-
-    fn missing_along(&self, path: &mut Vec<String>, sound: &mut BTreeSet<String>, graph: &Graph) -> Option<String> {
-        for (step, member) in graph.members() {
-            let told = |what: String| Some(format!("step {}: {what}", step.name));
-            let name = member.name().to_owned();
-            if let Some(at) = path.iter().position(|above| *above == name) {
-                let way = path[at..].join(" -> ");
-                return told(format!("pipelines ask each other in a circle: {way} -> {name}"));
-            }
-            let found = match self.find(&member.model, member.version) {
-                Ok(found) => found,
-                Err(error) => return told(error.to_string()),
-            };
-            if let Some(reason) = found.problem() {
-                return told(found.refusal(&reason).to_string());
-            }
-            let title = found.title();
-            match &found.graph {
-                None => {}
-                Some(Err(reason)) => return told(found.refusal(reason).to_string()),
-                Some(Ok(_)) if path.len() >= NESTING_MAX => {
-                    let way = path.join(" -> ");
-                    return told(format!("pipelines are nested more than {NESTING_MAX} deep: {way} -> {name}"));
-                }
-                Some(Ok(_)) if sound.contains(&title) => {}
-                Some(Ok(inner)) => {
-                    path.push(name);
-                    let problem = self.missing_along(path, sound, inner);
-                    path.pop();
-                    if let Some(problem) = problem {
-                        return told(found.refusal(&problem).to_string());
-                    }
-                    sound.insert(title);
-                }
-            }
-        }
-        None
-    }
-
-    fn signature(&self, member: &Member) -> Option<(Vec<Port>, Vec<Port>)> {
-        let slot = self.find(&member.model, member.version).ok()?;
-        match slot.loaded() {
-            Some(loaded) => signature_of(&loaded.manifest),
-            None => signature_of(&slot.model.manifest),
-        }
-    }
-
     /// Loads a version that is a pipeline. Models that it asks are loaded first where they have not been. Takes as long as they
     /// need: not for an async thread.
     pub(super) fn load_pipeline(&self, slot: &Slot) -> Result<Arc<Loaded>, Refusal> {
@@ -143,7 +77,7 @@ impl Models {
         }
         let spec = load_spec(model).map_err(|error| refused(chain(&error)))?;
         self.wake(&graph, !spec.samples.is_empty());
-        if let Some(problem) = self.pipeline_problem(slot) {
+        if let Some(problem) = self.pipeline_hurdle(slot) {
             return Err(not_yet(problem));
         }
         let mut manifest = model.manifest.clone();
@@ -167,7 +101,7 @@ impl Models {
     /// Loads the models that nobody has loaded yet: those that load with the gateway, and all where samples are to be computed.
     fn wake(&self, graph: &Graph, all: bool) {
         for (_, member) in graph.members() {
-            let Ok(slot) = self.find(&member.model, member.version) else { continue };
+            let Ok(slot) = self.standing(&member.model, member.version) else { continue };
             if (all || slot.how.load == LoadWhen::Start) && slot.begins_loading() {
                 self.load_now(&slot);
             }
@@ -196,48 +130,67 @@ struct Direct<'a>(&'a Models);
 impl Members for Direct<'_> {
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Inferred, InferError>> {
         async move {
-            let loaded = self.0.serving(&question.model, question.version)?;
-            let picks = picks(&loaded, &question.outputs)?;
-            let inputs = question.inputs.into_iter();
-            let inputs = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
-            let terms = Terms { timeout: Some(question.deadline), priority: question.priority };
-            let outputs = self.0.compute(&loaded, inputs, terms).await?;
-            answer(&loaded, &outputs, &picks, None)
+            let slot = self.0.standing(&question.model, question.version)?;
+            let loaded = self.0.serving_in(&slot)?;
+            self.0.ask_quietly(&loaded, self, question).await
         }
         .boxed()
     }
 
     fn gives(&self, member: &Member) -> Result<Vec<Port>, InferError> {
-        self.0.gives(member)
+        self.0.gives(member).map_err(|reason| InferError::NotServing { reason })
     }
 }
 
 impl Models {
-    /// Asks a loaded model without counting; a pipeline asks its models in the same way.
-    pub(super) async fn compute(
+    /// Runs the steps of a pipeline of this name, whose models `members` ask.
+    pub(super) async fn compose(
+        &self,
+        name: &str,
+        pipeline: &Pipeline,
+        members: &dyn Members,
+        inputs: Vec<engine::NamedTensor>,
+        terms: Terms,
+    ) -> Result<Outputs, InferError> {
+        // Before any step: a request that cannot be answered, or would never end, costs nobody anything.
+        if let Some(problem) = self.missing(name, &pipeline.graph) {
+            return Err(InferError::NotServing { reason: format!("pipeline {}: {problem}", pipeline.title) });
+        }
+        self.composer().run(pipeline, members, inputs, terms).await
+    }
+
+    /// Computes without counting: neither the model's figures nor those of its steps.
+    pub(super) async fn compute_quietly(
         &self,
         loaded: &Loaded,
+        members: &dyn Members,
         inputs: Vec<engine::NamedTensor>,
         terms: Terms,
     ) -> Result<Outputs, InferError> {
         match &loaded.handle {
             Backend::Engine(handle) => {
-                let outputs = handle.infer_on(inputs, terms).await;
-                outputs.map(Outputs::from).map_err(|error| translate(&error))
+                let ran = members.queue_of(handle).infer_on(inputs, terms).await;
+                ran.map(Outputs::from).map_err(|error| translate(&error))
             }
-            Backend::Pipeline(inner) => self.composer().run(inner, &Direct(self), inputs, terms).await,
+            Backend::Pipeline(inner) => {
+                let uncounted = Pipeline::new(inner.title.clone(), Arc::clone(&inner.graph));
+                self.compose(loaded.manifest.model.name.as_str(), &uncounted, members, inputs, terms).await
+            }
         }
     }
 
-    /// What a model gives, loaded or not.
-    pub(super) fn gives(&self, member: &Member) -> Result<Vec<Port>, InferError> {
-        let slot = self.known(&member.model, member.version)?;
-        let loaded = slot.loaded();
-        let manifest = loaded.as_ref().map_or(&slot.model.manifest, |loaded| &loaded.manifest);
-        if manifest.outputs.is_empty() {
-            let reason = format!("{} is not loaded, and its manifest does not say what it gives", slot.title());
-            return Err(InferError::NotServing { reason });
-        }
-        Ok(ports(&manifest.outputs))
+    /// Answers without counting.
+    pub(super) async fn ask_quietly(
+        &self,
+        loaded: &Loaded,
+        members: &dyn Members,
+        question: Question,
+    ) -> Result<Inferred, InferError> {
+        let picks = picks(loaded, &question.outputs)?;
+        let inputs = question.inputs.into_iter();
+        let inputs = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
+        let terms = Terms { timeout: Some(question.deadline), priority: question.priority };
+        let outputs = self.compute_quietly(loaded, members, inputs, terms).await?;
+        answer(loaded, &outputs, &picks, None)
     }
 }

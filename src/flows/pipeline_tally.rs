@@ -30,7 +30,7 @@ pub struct StepReport {
     /// Of so many, where the step has a condition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of_rows: Option<u64>,
-    /// Why it was not the delegate that should have computed it.
+    /// Why it was not the version or the delegate that should have computed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
 }
@@ -48,7 +48,7 @@ pub struct StepCounts {
     pub rows: u64,
     /// Of so many, where the step has a condition.
     pub of_rows: u64,
-    /// Times that another than the right delegate computed it.
+    /// Times that another than the right version or delegate computed it.
     pub fallbacks: u64,
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::conduct::Why;
 use super::fault::Fault;
 use super::inference::{InferError, Inference, both};
+use super::key::Key;
 use super::load_spec::{PlanError, labels, plan};
 use super::models::{Loaded, chain};
 use super::pipeline_tally::StepReport;
@@ -92,6 +93,8 @@ pub struct Asked {
     turn: Turn,
     /// Those who are asked when it does not answer.
     way: Way,
+    /// What holds the steps of a pipeline to versions.
+    key: Key,
     /// How long the caller waited for it to be loaded.
     loading: Duration,
 }
@@ -186,7 +189,7 @@ impl Predict {
     /// Finds a version; without one that of the model's split, of the alias `default`, or the newest that serves. Loads it
     /// first where it loads on request, and waits for that at most `deadline`. An error if it takes tensors only.
     pub async fn ask(&self, model: &str, version: Option<u32>, deadline: Duration) -> Result<Asked, PredictError> {
-        self.ask_for(model, version, None, deadline).await
+        self.ask_for(model, version, Key::default(), deadline).await
     }
 
     /// The same for the [`key`](Inference::key) that holds the request to a version.
@@ -194,18 +197,18 @@ impl Predict {
         &self,
         model: &str,
         version: Option<u32>,
-        key: Option<&str>,
+        key: Key,
         deadline: Duration,
     ) -> Result<Asked, PredictError> {
         let started = self.clock.since_boot();
-        let mut way = self.inference.way(model, version, key);
+        let mut way = self.inference.way(model, version, &key);
         let turn = self.inference.next(&mut way, deadline).await;
         let loading = self.clock.since_boot().saturating_sub(started);
         let asked = turn.map_err(PredictError::from).and_then(|turn| {
             let about = &turn.loaded.manifest.model;
             let title = format!("{}/{}", about.name, about.version);
             match &turn.loaded.predictor.plan {
-                Ok(Some(_)) => Ok(Asked { turn, way, loading }),
+                Ok(Some(_)) => Ok(Asked { turn, way, key, loading }),
                 Ok(None) => Err(PredictError::NoSteps(title)),
                 Err(reason) => Err(PredictError::NotBuilt { model: title, reason: reason.clone() }),
             }
@@ -241,7 +244,7 @@ impl Predict {
         started: Duration,
         deadline: Duration,
     ) -> Result<Predicted, PredictError> {
-        let Asked { mut turn, mut way, loading } = asked;
+        let Asked { mut turn, mut way, key, loading } = asked;
         let until = started + deadline.saturating_sub(loading);
         let over = Arc::new(AtomicBool::new(false));
         let _caller = Caller(Arc::clone(&over));
@@ -249,7 +252,7 @@ impl Predict {
         let taken = sources(&turn.loaded).to_vec();
         let mut unread = None;
         loop {
-            match self.answer_by(&mut turn, &way, &instances, &over, until).await {
+            match self.answer_by(&mut turn, &way, &key, &instances, &over, until).await {
                 Ok(predicted) => {
                     way.answered_by(&turn.loaded);
                     let fallback = both(way.reason(), predicted.fallback.as_ref());
@@ -293,6 +296,7 @@ impl Predict {
         &self,
         turn: &mut Turn,
         way: &Way,
+        key: &Key,
         instances: &Arc<Vec<Vec<Content>>>,
         over: &Arc<AtomicBool>,
         until: Duration,
@@ -309,7 +313,7 @@ impl Predict {
             let inputs = std::mem::take(&mut run.inputs).into_iter();
             let inputs = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
             let terms = engine::Terms { timeout: Some(until.saturating_sub(before)), ..engine::Terms::default() };
-            let ran = self.inference.ask(way.plan(), turn, inputs, terms, before).await.map_err(Trouble::Fault)?;
+            let ran = self.inference.ask(way.plan(), key, turn, inputs, terms, before).await.map_err(Trouble::Fault)?;
             // Of several runs, the one that another than the chosen one computed is told.
             if fallback.is_none() {
                 (engine_name, fallback) = (ran.engine, ran.fallback);

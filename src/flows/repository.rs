@@ -117,7 +117,8 @@ impl Repository {
         let _changing = self.changing.lock().await;
         let streams = self.models.streams_of(model);
         if !streams.is_empty() {
-            return Err(RepositoryError::InUse { model: model.to_owned(), streams: streams.join(", ") });
+            let streams = streams.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(RepositoryError::InUse { model: model.to_owned(), streams });
         }
         if self.models.take(model) {
             tracing::info!(model.name = model, "model unloaded");
@@ -155,7 +156,10 @@ impl Repository {
     pub fn traffic(&self, model: &str) -> Result<TrafficView, RepositoryError> {
         let aliases = self.aliases(model)?;
         let resolved = |to: &Name| match self.models.resolve(model, to.as_str()) {
-            Ok(slot) => (Some(slot.version()), slot.problem().map(|problem| problem.to_string())),
+            Ok(slot) => {
+                let own = slot.problem().map(|problem| problem.to_string());
+                (Some(slot.version()), own.or_else(|| self.models.pipeline_problem(&slot)))
+            }
             Err(refusal) => (None, Some(refusal.to_string())),
         };
         let plan = self.models.plan(model);
@@ -283,7 +287,7 @@ fn load(models: &Models, config: &catalog::Config, name: &str, asked: &LoadConfi
     if versions.values().all(|slot| slot.loaded().is_none()) {
         let reason = |(version, slot): (&u32, &Arc<Slot>)| {
             let reason = match slot.state() {
-                State::Refused(reason) | State::Away(reason) | State::Asleep(Some(reason)) => reason,
+                State::Refused { reason, .. } | State::Away(reason) | State::Asleep(Some(reason)) => reason,
                 State::Asleep(None) | State::Loading | State::Serving(_) => return None,
             };
             Some(format!("{name}/{version}: {reason}"))

@@ -4,15 +4,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::Outputs;
 use super::difference::compare;
+use super::inference::{InferError, Inferred, Question};
+use super::key::Key;
 use super::models::Models;
+use super::pipeline::Members;
 use super::slot::Slot;
 use crate::catalog::Shadow;
 use crate::engine::{NamedTensor, Terms};
+use crate::pipeline::{Member, Port};
 
 /// Copies that wait, of all models.
 const COPIES_MAX: usize = 64;
@@ -37,6 +43,7 @@ impl Drop for Held {
 
 struct Copy {
     slot: Arc<Slot>,
+    key: Key,
     inputs: Vec<NamedTensor>,
     answer: Outputs,
     tolerance: f64,
@@ -57,8 +64,9 @@ impl Shadows {
         Self { queue, waiting: Mutex::new(Some(waiting)), bytes: Arc::default() }
     }
 
-    /// Queues a copy of a request that `answer` answered. Waits for nothing: without room it is dropped and counted.
-    pub(super) fn copy(&self, slot: Arc<Slot>, inputs: Vec<NamedTensor>, answer: &Outputs, shadow: &Shadow) {
+    /// Queues a copy of a request that `answer` answered, for a version whose own steps `key` holds. Waits for nothing:
+    /// without room it is dropped and counted.
+    pub(super) fn copy(&self, slot: Arc<Slot>, key: Key, inputs: Vec<NamedTensor>, answer: &Outputs, shadow: &Shadow) {
         let of = |tensors: &[NamedTensor]| tensors.iter().map(|named| named.tensor.bytes().len()).sum::<usize>();
         let bytes = of(&inputs) + of(&answer.tensors);
         let held = Held { bytes, all: Arc::clone(&self.bytes) };
@@ -68,6 +76,7 @@ impl Shadows {
         let fits = before == 0 || before.saturating_add(bytes) <= BYTES_MAX;
         let copy = Copy {
             slot,
+            key,
             inputs,
             answer: answer.clone(),
             tolerance: shadow.tolerance,
@@ -96,14 +105,37 @@ impl Shadows {
     }
 }
 
+/// Asks the models in a pipeline that gets copies, loaded first where they sleep: nobody counts them either.
+struct Quiet<'a> {
+    models: &'a Arc<Models>,
+    key: &'a Key,
+}
+
+impl Members for Quiet<'_> {
+    fn ask(&self, question: Question) -> BoxFuture<'_, Result<Inferred, InferError>> {
+        async move {
+            let slot = self.models.held(&question.model, question.version, self.key)?;
+            let loaded = self.models.ready_in(&slot, question.deadline).await?;
+            self.models.ask_quietly(&loaded, self, question).await
+        }
+        .boxed()
+    }
+
+    fn gives(&self, member: &Member) -> Result<Vec<Port>, InferError> {
+        self.models.gives(member).map_err(|reason| InferError::NotServing { reason })
+    }
+}
+
 /// Asks the version, and tells it apart from the answer. What it served, its breaker and its callers know nothing of it.
 async fn compute(models: &Arc<Models>, copy: Copy) {
-    let Copy { slot, inputs, answer, tolerance, relative_tolerance, _held } = copy;
+    let Copy { slot, key, inputs, answer, tolerance, relative_tolerance, _held } = copy;
     let outcome = match models.ready_in(&slot, PATIENCE).await {
         Err(refusal) => Err(refusal.to_string()),
         Ok(loaded) => {
             let terms = Terms { timeout: Some(PATIENCE), priority: PRIORITY };
-            models.compute(&loaded, inputs, terms).await.map_err(|error| error.to_string())
+            let members = Quiet { models, key: &key };
+            let computed = models.compute_quietly(&loaded, &members, inputs, terms).await;
+            computed.map_err(|error| error.to_string())
         }
     };
     let outcome = outcome.map(|given| {

@@ -1,7 +1,7 @@
 //! One version of a model on this box: not loaded yet, loading, serving, or the reason why not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,9 +10,15 @@ use super::conduct::Conduct;
 use super::models::{Loaded, NotServing};
 use super::pipeline_load::graph_of;
 use super::tally::Tally;
+use crate::base::Clock;
 use crate::catalog::{BatchWhen, LoadWhen, Model, Settled};
 use crate::engine::{Batching, Serving, When};
 use crate::pipeline::Graph;
+
+/// A version that loads on request and could not be loaded is left alone for so long, twice as long each time that it fails
+/// again, and at most for so long.
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+const RETRY_MOST: Duration = Duration::from_secs(600);
 
 /// Where a version is in its life.
 #[derive(Clone)]
@@ -23,10 +29,36 @@ pub(super) enum State {
     Loading,
     /// It answers.
     Serving(Arc<Loaded>),
-    /// It cannot be loaded as it is.
-    Refused(Arc<str>),
+    /// It could not be loaded. The first request at `again` or later, since boot, tries once more; None: not as it is.
+    Refused { reason: Arc<str>, again: Option<Duration> },
     /// Nobody wants it: unloaded, or outside of the version policy.
     Away(Arc<str>),
+}
+
+impl State {
+    /// Why a request cannot be answered, if that is so, and when it is tried again.
+    fn problem(&self, now: Duration) -> Option<Arc<str>> {
+        match self {
+            Self::Refused { reason, again: None } | Self::Away(reason) => Some(Arc::clone(reason)),
+            Self::Refused { reason, again: Some(again) } if now >= *again => {
+                Some(format!("{reason}; the next request tries again").into())
+            }
+            Self::Refused { reason, again: Some(again) } => {
+                let wait_s = (*again - now).as_millis().div_ceil(1000);
+                Some(format!("{reason}; the first request in {wait_s} s or later tries again").into())
+            }
+            Self::Asleep(_) | Self::Loading | Self::Serving(_) => None,
+        }
+    }
+
+    /// Whether a request loads it.
+    fn loads(&self, now: Duration) -> bool {
+        match self {
+            Self::Asleep(_) => true,
+            Self::Refused { again, .. } => again.is_some_and(|again| now >= again),
+            Self::Loading | Self::Serving(_) | Self::Away(_) => false,
+        }
+    }
 }
 
 /// A version that the catalog has, with its state. Whoever asks for it waits here while it loads.
@@ -41,7 +73,10 @@ pub(super) struct Slot {
     pub(super) conduct: Arc<Conduct>,
     /// Of a pipeline: its steps, or what is wrong with them.
     pub(super) graph: Option<Result<Arc<Graph>, String>>,
+    clock: Arc<dyn Clock>,
     state: watch::Sender<State>,
+    /// Loads in a row that failed.
+    failures: AtomicU32,
     /// Since boot, in milliseconds.
     used_ms: AtomicU64,
     waiting: AtomicUsize,
@@ -58,11 +93,11 @@ impl Drop for Waits<'_> {
 
 impl Slot {
     /// Reads a pipeline's file: not for an async thread.
-    pub(super) fn new(model: Arc<Model>, how: Settled, conduct: Conduct, state: State) -> Self {
-        let (used_ms, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
+    pub(super) fn new(model: Arc<Model>, how: Settled, conduct: Conduct, state: State, clock: Arc<dyn Clock>) -> Self {
+        let (failures, used_ms, waiting) = (AtomicU32::new(0), AtomicU64::new(0), AtomicUsize::new(0));
         let (tally, conduct, graph) = (Arc::default(), Arc::new(conduct), graph_of(&model));
         let state = watch::Sender::new(state);
-        Self { model, how, request_rows_max: 0, tally, conduct, graph, state, used_ms, waiting }
+        Self { model, how, request_rows_max: 0, tally, conduct, graph, clock, state, failures, used_ms, waiting }
     }
 
     /// The same, for requests of at most so many rows.
@@ -94,10 +129,13 @@ impl Slot {
 
     /// Why a request cannot be answered, if that is so: a version that only sleeps can.
     pub(super) fn problem(&self) -> Option<Arc<str>> {
-        match &*self.state.borrow() {
-            State::Refused(reason) | State::Away(reason) => Some(Arc::clone(reason)),
-            State::Asleep(_) | State::Loading | State::Serving(_) => None,
-        }
+        self.state.borrow().problem(self.clock.since_boot())
+    }
+
+    /// The same, but for a version that could not be loaded and that the next request tries again: it may be asked.
+    pub(super) fn hurdle(&self) -> Option<Arc<str>> {
+        let (state, now) = (self.state.borrow(), self.clock.since_boot());
+        if state.loads(now) { None } else { state.problem(now) }
     }
 
     pub(super) fn refusal(&self, reason: &str) -> NotServing {
@@ -110,17 +148,40 @@ impl Slot {
 
     /// Begins a load: true for the one caller that has to do it.
     pub(super) fn begins_loading(&self) -> bool {
-        self.state.send_if_modified(|state| match state {
-            State::Asleep(_) => {
+        let now = self.clock.since_boot();
+        self.state.send_if_modified(|state| {
+            let begins = state.loads(now);
+            if begins {
                 *state = State::Loading;
-                true
             }
-            _ => false,
+            begins
         })
     }
 
+    /// A load worked, unless somebody decided otherwise meanwhile.
+    pub(super) fn serves(&self, loaded: Arc<Loaded>) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.ends_loading(State::Serving(loaded));
+    }
+
+    /// A load did not work, for a reason that may pass with the next request (`asleep`), or for one that has to do with the
+    /// version.
+    pub(super) fn fails(&self, reason: &str, asleep: bool) {
+        let on_request = self.how.load == LoadWhen::Request || self.graph.is_some();
+        self.ends_loading(match (on_request, &self.graph) {
+            (true, _) if asleep => State::Asleep(Some(reason.into())),
+            // What is wrong with a pipeline's own file does not pass.
+            (false, _) | (true, Some(Err(_))) => State::Refused { reason: reason.into(), again: None },
+            (true, _) => {
+                let doubled = 1_u32 << self.failures.fetch_add(1, Ordering::Relaxed).min(20);
+                let pause = RETRY_FIRST.saturating_mul(doubled).min(RETRY_MOST);
+                State::Refused { reason: reason.into(), again: Some(self.clock.since_boot() + pause) }
+            }
+        });
+    }
+
     /// What came of a load, unless somebody decided otherwise meanwhile.
-    pub(super) fn ends_loading(&self, outcome: State) {
+    fn ends_loading(&self, outcome: State) {
         self.state.send_if_modified(|state| {
             let waits = matches!(state, State::Loading);
             if waits {
@@ -169,8 +230,12 @@ impl Slot {
         match tokio::time::timeout(patience, ended).await {
             Ok(Ok(ended)) => match &*ended {
                 State::Serving(loaded) => Ok(Arc::clone(loaded)),
-                State::Refused(reason) | State::Away(reason) | State::Asleep(Some(reason)) => Err(self.refusal(reason)),
+                State::Asleep(Some(reason)) => Err(self.refusal(reason)),
                 State::Asleep(None) | State::Loading => Err(self.refusal("it was put away while it loaded")),
+                state @ (State::Refused { .. } | State::Away(_)) => {
+                    let problem = state.problem(self.clock.since_boot());
+                    Err(self.refusal(problem.as_deref().unwrap_or("it does not serve")))
+                }
             },
             // The slot is here, so its sender is.
             Ok(Err(_)) => Err(self.refusal("it was put away while it loaded")),

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use serde::Serialize;
 
 use super::conduct::{BreakerView, ConductCounts};
+use super::key::{Asks, Bearings, Key};
 use crate::base::Name;
 pub use crate::catalog::SetTraffic;
 use crate::catalog::{self, DEFAULT, Shadow, Splits, Sticky, TrafficError};
@@ -30,7 +31,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    fn new(model: &Name, traffic: catalog::Traffic, is_set: bool) -> Self {
+    pub(super) fn new(model: &Name, traffic: catalog::Traffic, is_set: bool) -> Self {
         let mut split = traffic.split;
         if split.is_empty() {
             // What answers by itself.
@@ -67,6 +68,18 @@ impl Plan {
         self.candidates.iter().map(|candidate| &candidate.name).chain(self.shadow.iter().map(|shadow| &shadow.to))
     }
 
+    /// Every name that a request may come to: those that get requests, the one with the most first, then those that stand in
+    /// for others.
+    pub(super) fn reachable(&self) -> Vec<&Name> {
+        let mut names = self.by_weight();
+        for name in self.fallback.iter().flatten() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// Those that get requests, the one with the most first: what the model is, to who asks without a version.
     pub(super) fn by_weight(&self) -> Vec<&Name> {
         let mut weighted: Vec<&Candidate> = self.candidates.iter().filter(|candidate| candidate.weight > 0).collect();
@@ -79,7 +92,20 @@ impl Plan {
 #[derive(Debug)]
 pub(super) struct Traffic {
     splits: Splits,
-    plans: RwLock<BTreeMap<Name, Arc<Plan>>>,
+    plans: RwLock<Plans>,
+}
+
+#[derive(Debug)]
+struct Plans {
+    by_model: BTreeMap<Name, Arc<Plan>>,
+    asks: Asks,
+}
+
+impl Plans {
+    fn of(by_model: BTreeMap<Name, Arc<Plan>>) -> Self {
+        let asks = Asks::of(by_model.values().map(|plan| &**plan));
+        Self { by_model, asks }
+    }
 }
 
 impl Traffic {
@@ -92,18 +118,27 @@ impl Traffic {
             Some((name, plan))
         };
         let plans = splits.models().into_iter().filter_map(plan).collect();
-        (Self { splits, plans: RwLock::new(plans) }, problem)
+        (Self { splits, plans: RwLock::new(Plans::of(plans)) }, problem)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Plans> {
+        // Plans are put in place whole.
+        self.plans.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The plan of a model.
     pub(super) fn plan(&self, model: &str) -> Option<Arc<Plan>> {
-        // Plans are put in place whole.
-        self.plans.read().unwrap_or_else(PoisonError::into_inner).get(model).map(Arc::clone)
+        self.read().by_model.get(model).map(Arc::clone)
+    }
+
+    /// What a request says that any plan looks at.
+    pub(super) fn key(&self, bearings: &Bearings<'_>) -> Key {
+        Key::read(&self.read().asks, bearings)
     }
 
     /// Every plan.
     pub(super) fn plans(&self) -> Vec<Arc<Plan>> {
-        self.plans.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+        self.read().by_model.values().map(Arc::clone).collect()
     }
 
     /// Writes the disk: not for an async thread.
@@ -121,10 +156,14 @@ impl Traffic {
     fn change(&self, model: &Name, write: impl FnOnce() -> Result<(), TrafficError>) -> Result<(), TrafficError> {
         write()?;
         let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_model = std::mem::take(&mut plans.by_model);
         match self.splits.of(model) {
-            Some((traffic, is_set)) => drop(plans.insert(model.clone(), Arc::new(Plan::new(model, traffic, is_set)))),
-            None => drop(plans.remove(model)),
+            Some((traffic, is_set)) => {
+                drop(by_model.insert(model.clone(), Arc::new(Plan::new(model, traffic, is_set))));
+            }
+            None => drop(by_model.remove(model)),
         }
+        *plans = Plans::of(by_model);
         Ok(())
     }
 }
@@ -231,6 +270,13 @@ mod tests {
             assert_eq!(names(&order), expected);
         }
         assert_eq!(plan.by_weight()[0].as_str(), "canary");
+    }
+
+    #[test]
+    fn who_has_no_share_and_stands_in_for_nobody_is_out_of_reach() {
+        let reachable = |text: &str| plan(text).reachable().into_iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(reachable("split = { prod = 1, canary = 3, old = 0 }"), ["canary", "prod"]);
+        assert_eq!(reachable("split = { prod = 1, old = 0 }\nfallback = [\"old\", \"prod\"]"), ["prod", "old"]);
     }
 
     #[test]

@@ -181,6 +181,7 @@ impl Way {
             Blame::Nobody => return Err(fault.error.after(&tell(&split.passed))),
             Blame::Failed => Why::Failed,
             Blame::Slow => Why::Slow,
+            Blame::NotServing => Why::NotServing,
             Blame::Busy => Why::Busy,
         };
         let (about, reason) = (&loaded.manifest.model, fault.error.to_string());
@@ -227,9 +228,7 @@ impl Split {
 fn another(models: &Models, plan: &Plan, left: &VecDeque<Name>, asked: &[u32], now: Duration) -> bool {
     left.iter().any(|to| {
         let slot: Option<Arc<Slot>> = models.resolve(plan.model.as_str(), to.as_str()).ok();
-        slot.is_some_and(|slot| {
-            !asked.contains(&slot.version()) && slot.problem().is_none() && slot.conduct.admits(now)
-        })
+        slot.is_some_and(|slot| !asked.contains(&slot.version()) && slot.hurdle().is_none() && slot.conduct.admits(now))
     })
 }
 

@@ -78,6 +78,10 @@ mod openapi;
 mod outbox_model;
 mod page_chromium;
 mod pipelines;
+mod pipelines_fixture;
+mod pipelines_http;
+mod pipelines_streams;
+mod pipelines_traffic;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod predict;
@@ -92,6 +96,8 @@ mod startup;
 mod store_faults;
 mod three_weeks;
 mod traffic;
+mod traffic_fixture;
+mod traffic_http;
 // Its cases are pictures, sounds and texts together.
 #[cfg(all(feature = "image", feature = "text"))]
 mod transform;

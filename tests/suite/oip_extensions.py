@@ -400,7 +400,7 @@ def configuration_with_a_load():
         client.close(), http.close()
 
 
-def log_and_trace_settings():
+def log_settings():
     for kind, address in KINDS:
         client = kind.InferenceServerClient(address)
 
@@ -418,17 +418,49 @@ def log_and_trace_settings():
         refused("log_warning without log_error", client.update_log_settings, {"log_info": False, "log_error": False})
         refused("goes to standard error", client.update_log_settings, {"log_file": "/tmp/x"})
         assert settings() == before
-        trace = client.get_trace_settings()
-        levels = trace["trace_level"] if kind is th else list(trace.settings["trace_level"].value)
-        assert levels == ["OFF"], trace
-        client.update_trace_settings(settings={"trace_level": "OFF", "trace_rate": None} if kind is th else {"trace_level": "OFF"})
-        refused("requests are not traced", client.update_trace_settings, model_name="simple", settings={"trace_level": ["TIMESTAMPS"]})
-        refused("absent", client.get_trace_settings, model_name="absent")
         client.close()
     extensions = th.InferenceServerClient(http_address).get_server_metadata()["extensions"]
-    assert "system_shared_memory" in extensions and "logging" in extensions and "trace" not in extensions, extensions
+    assert {"system_shared_memory", "logging", "trace"} <= set(extensions), extensions
 
 
-for part in (strings, small_numbers_by_hand, shared_memory, texts_in_shared_memory, regions_under_fire, compression, configuration_with_a_load, log_and_trace_settings):
+def traces():
+    for kind, address in KINDS:
+        client = kind.InferenceServerClient(address)
+
+        def settings(model=None, change=None):
+            told = client.get_trace_settings(model) if change is None else client.update_trace_settings(model, change)
+            if kind is th:
+                return told
+            told = {name: list(value.value) for name, value in told.settings.items()}
+            return {name: values if name == "trace_level" else values[0] for name, values in told.items()}
+
+        off = {"trace_level": ["OFF"], "trace_rate": "1000", "trace_count": "-1", "log_frequency": "0", "trace_file": "", "trace_mode": "triton"}
+        assert settings() == off and settings("simple") == off, settings()
+        on = settings("simple", {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": "2"})
+        assert on == {**off, "trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": "2"}, on
+        assert settings() == off, "one model's are its own"
+        for number in range(3):
+            inputs = [given(kind, "INPUT0", A, "INT32"), given(kind, "INPUT1", B, "INT32")]
+            client.infer("simple", inputs, request_id=f"{kind.__name__}-{number}")
+        assert settings("simple")["trace_count"] == "0"
+        assert settings("simple", {"trace_level": None, "trace_rate": None, "trace_count": None}) == off
+        told = json.loads(raw("/api/v1/traces?model=simple", None, method="GET")[2])
+        mine = [trace for trace in told if trace.get("request_id", "").startswith(kind.__name__)]
+        assert [trace["request_id"] for trace in mine] == [f"{kind.__name__}-0", f"{kind.__name__}-1"], told
+        for trace in mine:
+            assert (trace["model_name"], trace["model_version"]) == ("simple", 1), trace
+            moments = [other["timestamps"] for other in told if other["id"] == trace["id"] and "timestamps" in other][0]
+            assert [moment["name"] for moment in moments] == [
+                "REQUEST_START", "QUEUE_START", "COMPUTE_START", "COMPUTE_INPUT_END", "COMPUTE_OUTPUT_START", "COMPUTE_END", "REQUEST_END"], moments
+            times = [moment["ns"] for moment in moments]
+            assert times == sorted(times) and times[0] > 0, times
+        refused("is not kept", client.update_trace_settings, settings={"trace_level": ["TENSORS"]})
+        refused("kept in memory", client.update_trace_settings, settings={"trace_level": ["TIMESTAMPS"], "trace_file": "/tmp/x"})
+        refused("absent", client.get_trace_settings, model_name="absent")
+        assert settings() == off, "all of a change, or nothing"
+        client.close()
+
+
+for part in (strings, small_numbers_by_hand, shared_memory, texts_in_shared_memory, regions_under_fire, compression, configuration_with_a_load, log_settings, traces):
     part()
     print(part.__name__)

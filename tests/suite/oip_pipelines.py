@@ -48,6 +48,29 @@ def refused(says, call, *args, **kwargs):
         raise AssertionError(f"nothing was refused; expected {says!r}")
 
 
+def fields(message):
+    """A message's fields in the wire format, numbers and bytes, whatever their names are."""
+    at = 0
+
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        key = number()
+        value = number()
+        if key & 7 == 2:
+            value, at = message[at : at + value], at + value
+        else:
+            assert key & 7 == 0, key
+        yield key >> 3, value
+
+
 def inputs(kind):
     given = []
     for name, array in (("a", a), ("b", b)):
@@ -71,9 +94,16 @@ metadata = grpc.get_model_metadata("twice", as_json=True)
 assert (metadata["platform"], metadata["inputs"][1]["name"]) == ("pipeline", "b"), metadata
 config = http.get_model_config("twice")
 assert config["ensemble_scheduling"]["step"][1]["input_map"] == {"INPUT0": "first.OUTPUT0", "INPUT1": "first.OUTPUT1"}
-assert grpc.get_model_config("twice", as_json=True)["config"]["name"] == "twice"
+told = grpc.get_model_config("twice", as_json=True)["config"]
+assert told["name"] == "twice" and "dynamic_batching" not in told, told
+assert [(step["model_name"], step["model_version"], step["input_map"], step["output_map"]) for step in told["ensemble_scheduling"]["step"]] == [
+    (step["model_name"], str(step["model_version"]), step["input_map"], step["output_map"]) for step in config["ensemble_scheduling"]["step"]], told
 statistics = grpc.get_inference_statistics("twice").model_stats[0]
 assert (statistics.inference_count, statistics.execution_count) == (4, 2), statistics
+# Steps are Forebay's own field, which this client passes on without knowing it.
+own = [(number, value) for number, value in fields(statistics.SerializeToString()) if number == 1000]
+assert [dict(fields(step))[1] for _, step in own] == [b"first", b"second"], own
+assert [dict(fields(dict(fields(step))[4]))[1] for _, step in own] == [2, 2], own
 steps = http.get_inference_statistics("twice")["model_stats"][0]["pipeline_steps"]
 assert [step["success"]["count"] for step in steps] == [2, 2], steps
 

@@ -1,235 +1,16 @@
-//! Requests spread over a model's versions: shares, stickiness, fallback, breakers and shadows, over the flows with a
-//! clock that only the test moves, and over real HTTP.
+//! Requests spread over a model's versions: shares, stickiness, fallback, breakers and shadows.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use forebay::base::{Clock, Digest, ManualClock, Tensor};
-use forebay::catalog::{self, Catalog};
-use forebay::engine::{self, Engine, Gate, LoadSpec, NamedTensor as EngineTensor, Pool, Session, TensorSpec};
-use forebay::flows::inference::{Bearings, InferError, Inference, Inferred, NamedTensor, Question};
-use forebay::flows::models::Models;
-use forebay::flows::repository::{Repository, RepositoryError};
-use forebay::flows::traffic::{SetTraffic, VersionTraffic};
-use serde_json::{Value, json};
+use forebay::base::Tensor;
+use forebay::flows::inference::{InferError, NamedTensor, Question};
+use forebay::flows::repository::RepositoryError;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::forebay_says;
-use crate::http_fixture::{Gateway, Setup};
-
-/// What a version does with a request; the test changes its mind at run time.
-#[derive(Clone)]
-enum Way {
-    /// Gives the row's mean and so much more.
-    Adds(f32),
-    Fails,
-    Panics,
-    /// Waits at the gate, and answers well then.
-    Waits(Gate),
-}
-
-/// An engine whose versions do what the test says, by `name/version`, and that counts their runs.
-#[derive(Clone, Default)]
-struct Stage(Arc<Mutex<BTreeMap<String, Role>>>);
-
-/// What a version does, and how often it did.
-type Role = (Option<Way>, u64);
-
-impl Stage {
-    fn plays(&self, title: &str, way: Way) {
-        self.0.lock().unwrap().entry(title.to_owned()).or_default().0 = Some(way);
-    }
-
-    fn runs(&self, title: &str) -> u64 {
-        self.0.lock().unwrap().get(title).map_or(0, |(_, runs)| *runs)
-    }
-}
-
-struct Actor {
-    stage: Stage,
-    title: String,
-    outputs: Vec<TensorSpec>,
-}
-
-impl Session for Actor {
-    fn run(&self, inputs: &[EngineTensor]) -> Result<Vec<EngineTensor>, engine::Error> {
-        let way = {
-            let mut stage = self.stage.0.lock().unwrap();
-            let (way, runs) = stage.entry(self.title.clone()).or_default();
-            *runs += 1;
-            way.clone()
-        };
-        let adds = match way {
-            None => 0.0,
-            Some(Way::Adds(adds)) => adds,
-            Some(Way::Fails) => {
-                let reason = "as the test wants it".to_owned();
-                return Err(engine::Error::Run { model: self.title.clone(), engine: "stage", reason });
-            }
-            Some(Way::Panics) => panic!("as the test wants it"),
-            Some(Way::Waits(gate)) => {
-                gate.pass();
-                0.0
-            }
-        };
-        let row = inputs[0].tensor.as_slice::<f32>().unwrap();
-        #[allow(clippy::cast_precision_loss, reason = "a short row")]
-        let mean = row.iter().sum::<f32>() / row.len() as f32 + adds;
-        let rows = inputs[0].tensor.shape()[0];
-        let give = |output: &TensorSpec| {
-            EngineTensor::new(Arc::clone(&output.name), Tensor::new([rows, 1], vec![mean; rows]).unwrap())
-        };
-        Ok(self.outputs.iter().map(give).collect())
-    }
-}
-
-impl Engine for Stage {
-    fn name(&self) -> &'static str {
-        "stage"
-    }
-
-    fn reads(&self, _: &str) -> bool {
-        true
-    }
-
-    fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, engine::Error> {
-        Ok(Box::new(Actor { stage: self.clone(), title: spec.title(), outputs: spec.outputs.clone() }))
-    }
-}
-
-fn put(folder: &Path, version: u32, more: &str) {
-    let at = folder.join("press").join(version.to_string());
-    std::fs::create_dir_all(&at).unwrap();
-    let bytes = format!("weights {version}");
-    let manifest = format!(
-        "[model]\nname = \"press\"\nversion = {version}\nfile = \"model\"\nsha256 = \"{}\"\nformat = \"stage\"\n\
-         license = \"MIT\"\n[[input]]\nname = \"x\"\ndatatype = \"FP32\"\nshape = [1, 2]\n\
-         [[output]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = [1, 1]\n\
-         [serving]\nwarm_up_runs = 0\nbatching = \"off\"\n{more}",
-        Digest::of(bytes.as_bytes())
-    );
-    std::fs::write(at.join("model"), bytes).unwrap();
-    std::fs::write(at.join("manifest.toml"), manifest).unwrap();
-}
-
-/// Versions 1 (`prod`) and 2 (`canary`), and 3, which has no name.
-fn versions(more: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    (1..=3).for_each(|version| put(&folder.path().join("models"), version, more));
-    folder
-}
-
-const NAMES: &str = "[models.press]\naliases = { prod = 1, canary = 2 }\n";
-/// Everything to the canary, the rest stands in.
-const CANARY: &str = "[models.press.traffic]\nsplit = { prod = 0, canary = 1 }\nfallback = [\"prod\"]\n";
-
-struct Plant {
-    folder: tempfile::TempDir,
-    stage: Stage,
-    clock: Arc<ManualClock>,
-    models: Arc<Models>,
-    repository: Repository,
-    inference: Arc<Inference>,
-    gate: Gate,
-    stop: CancellationToken,
-}
-
-impl Drop for Plant {
-    /// A thread of the pool that stands before the gate would be waited for.
-    fn drop(&mut self) {
-        self.gate.open(1 << 32);
-        self.stop.cancel();
-    }
-}
-
-impl Plant {
-    fn new(traffic: &str) -> Self {
-        Self::in_folder(versions(""), traffic)
-    }
-
-    fn in_folder(folder: tempfile::TempDir, traffic: &str) -> Self {
-        let mut config: catalog::Config = toml::from_str(&format!("{NAMES}{traffic}")).unwrap();
-        config.check().unwrap();
-        config.folder = folder.path().join("models");
-        let (clock, stage) = (Arc::new(ManualClock::at(0)), Stage::default());
-        let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(stage.clone())];
-        let engine_config = engine::Config { threads: 2, ..engine::Config::default() };
-        let pool = Arc::new(Pool::start(&engine_config, engines, Arc::clone(&shared)).unwrap());
-        let models =
-            Arc::new(Models::load(&Catalog::scan(&config), &config, folder.path(), &pool, Arc::clone(&shared)));
-        let repository = Repository::new(Arc::clone(&models), config);
-        let inference = Arc::new(Inference::new(Arc::clone(&models), shared));
-        let (gate, stop) = (Gate::default(), CancellationToken::new());
-        Self { folder, stage, clock, models, repository, inference, gate, stop }
-    }
-
-    /// Copies are computed from now on.
-    fn with_shadows(self) -> Self {
-        drop(tokio::spawn(Arc::clone(&self.inference).shadow(self.stop.clone())));
-        self
-    }
-
-    /// From now on this version waits at the plant's gate.
-    fn waits(&self, title: &str) -> Gate {
-        self.stage.plays(title, Way::Waits(self.gate.clone()));
-        self.gate.clone()
-    }
-
-    /// The same box after a restart.
-    fn restarted(mut self, traffic: &str) -> Self {
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
-        drop(self);
-        Self::in_folder(folder, traffic)
-    }
-
-    async fn ask(&self) -> Result<Inferred, InferError> {
-        ask(&self.inference, "press", None, None).await
-    }
-
-    /// Which version answers a request without a key.
-    async fn answers(&self) -> u32 {
-        self.ask().await.unwrap().version
-    }
-
-    /// Which version answers this user.
-    async fn answers_user(&self, user: u32) -> u32 {
-        ask(&self.inference, "press", None, Some(&format!("user-{user}"))).await.unwrap().version
-    }
-
-    async fn set(&self, traffic: Value) -> Result<(), RepositoryError> {
-        self.repository.set_traffic("press", serde_json::from_value::<SetTraffic>(traffic).unwrap()).await
-    }
-
-    fn version(&self, version: u32) -> VersionTraffic {
-        let view = self.repository.traffic("press").unwrap();
-        view.versions.into_iter().find(|of| of.version == version).unwrap()
-    }
-
-    fn passed_over(&self, version: u32) -> Value {
-        serde_json::to_value(&self.version(version).counts.passed_over).unwrap()
-    }
-}
-
-async fn ask(
-    inference: &Inference,
-    model: &str,
-    version: Option<u32>,
-    key: Option<&str>,
-) -> Result<Inferred, InferError> {
-    let tensor = Tensor::new([1, 2], vec![1.0_f32, 3.0]).unwrap();
-    let question = Question {
-        model: model.to_owned(),
-        version,
-        inputs: vec![NamedTensor { name: "x".to_owned(), tensor }],
-        outputs: Vec::new(),
-        deadline: Duration::from_secs(30),
-        priority: 0,
-    };
-    inference.infer_for(question, key).await
-}
+use crate::traffic_fixture::{CANARY, Plant, Way, ask, versions};
 
 const SPLIT: &str = "[models.press.traffic]\nsplit = { prod = 90, canary = 10 }\n";
 
@@ -263,26 +44,6 @@ async fn versions_get_their_shares_and_a_user_the_same_version_also_after_a_rest
         canary += usize::from(plant.answers().await == 2);
     }
     assert!((140..=260).contains(&canary), "{canary}");
-}
-
-#[tokio::test]
-async fn what_holds_a_request_to_a_version_is_its_key_then_its_sequence_then_perhaps_its_caller() {
-    let header = |name: &str| (name == "x-user").then_some("anna");
-    let all = Bearings { header: Some(&header), sequence: Some("7"), caller: Some("line-3") };
-    let sequence = || Bearings { header: None, sequence: Some("7"), caller: Some("line-3") };
-    let caller = || Bearings { header: None, sequence: None, caller: Some("line-3") };
-    for (sticky, expected) in [
-        ("sticky_key = \"x-user\"", [Some("anna"), Some("7"), None]),
-        ("", [Some("7"), Some("7"), None]),
-        ("sticky = \"caller\"\nsticky_key = \"x-user\"", [Some("anna"), Some("7"), Some("line-3")]),
-        ("sticky = \"never\"\nsticky_key = \"x-user\"", [None, None, None]),
-    ] {
-        let plant = Plant::new(&format!("{SPLIT}{sticky}\n"));
-        let keys = [&all, &sequence(), &caller()].map(|bearings| plant.inference.key("press", bearings));
-        assert_eq!(keys, expected.map(|key| key.map(str::to_owned)), "{sticky}");
-        assert_eq!(plant.inference.key("press@prod", &all), None, "an alias is a version");
-    }
-    assert_eq!(Plant::new("").inference.key("press", &all), None, "nothing is split");
 }
 
 #[tokio::test]
@@ -485,6 +246,51 @@ async fn a_version_that_is_not_loaded_or_away_is_passed_over() {
 }
 
 /// Waits without a clock for what other tasks do.
+#[tokio::test]
+async fn a_model_that_could_not_be_loaded_on_request_is_tried_again_after_pauses_that_grow_to_a_bound() {
+    let plant = Plant::in_folder(versions("load = \"request\"\n"), "");
+    let ask = async |version| ask(&plant.inference, "press", Some(version), None).await;
+    plant.stage.refuses("press/3", true);
+    let mut pauses = Vec::new();
+    for tries in 1..=10 {
+        let error = ask(3).await.unwrap_err().to_string();
+        assert_eq!(plant.stage.loads("press/3"), tries);
+        let (why, when) = error.split_once("; the first request in ").unwrap_or_else(|| panic!("{error}"));
+        assert!(why.contains("not today"), "{why}");
+        let pause: u64 = when.split_once(' ').unwrap().0.parse().unwrap();
+        plant.clock.advance(Duration::from_secs(pause) - Duration::from_millis(1));
+        let error = ask(3).await.unwrap_err().to_string();
+        assert!(error.ends_with("; the first request in 1 s or later tries again"), "{error}");
+        assert_eq!(plant.stage.loads("press/3"), tries, "nobody tries before");
+        plant.clock.advance(Duration::from_millis(1));
+        pauses.push(pause);
+    }
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 600, 600, 600]);
+    // Who names no version gets one that does not have to be tried.
+    let view = plant.models.views().into_iter().find(|view| view.version == 3).unwrap();
+    assert_eq!((view.serving, view.state), (false, "refused"));
+    let problem = view.problem.unwrap();
+    assert!(problem.contains("not today") && problem.ends_with("; the next request tries again"), "{problem}");
+    assert_eq!((plant.answers().await, plant.stage.loads("press/3")), (2, 10));
+    // When it works it is as if it had never failed.
+    plant.stage.refuses("press/3", false);
+    assert_eq!(ask(3).await.unwrap().version, 3);
+    assert_eq!(plant.answers().await, 3);
+}
+
+#[tokio::test]
+async fn one_of_many_requests_tries_a_model_again_and_all_get_what_comes_of_it() {
+    let plant = Plant::in_folder(versions("load = \"request\"\n"), "");
+    plant.stage.refuses("press/3", true);
+    let asks = || futures_util::future::join_all((0..16).map(|_| ask(&plant.inference, "press", Some(3), None)));
+    assert!(asks().await.iter().all(Result::is_err));
+    assert_eq!(plant.stage.loads("press/3"), 1);
+    plant.stage.refuses("press/3", false);
+    plant.clock.advance(Duration::from_secs(5));
+    assert!(asks().await.iter().all(Result::is_ok));
+    assert_eq!(plant.stage.loads("press/3"), 2);
+}
+
 async fn until(what: impl Fn() -> bool) {
     while !what() {
         tokio::task::yield_now().await;
@@ -610,173 +416,4 @@ async fn weights_change_while_requests_come_and_stay_changed_after_a_restart() {
     plant.repository.set_alias("press", "default", 2).await.unwrap();
     plant.set(json!({ "split": { "default": 1 } })).await.unwrap();
     assert_eq!(plant.answers().await, 2);
-}
-
-#[test]
-fn a_configuration_that_splits_wrongly_is_explained_with_its_place() {
-    let folder = versions("");
-    let check = |traffic: &str| {
-        let config = folder.path().join("forebay.toml");
-        let text = format!(
-            "[gateway]\nname = \"test\"\n[access]\nallow_anonymous_loopback = true\n[store]\nstate_dir = \"{0}/state\"\n\
-             [catalog]\nfolder = \"{0}/models\"\n[catalog.models.press]\naliases = {{ prod = 1, canary = 2 }}\n\
-             [catalog.models.press.traffic]\n{traffic}\n",
-            folder.path().display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let (code, out, err) = forebay_says(&["check", "--config", config.to_str().unwrap()]);
-        (code, out + &err)
-    };
-    for (traffic, code, says) in [
-        ("split = { prod = 9, canary = 1 }", 0, &[][..]),
-        // These start all the same: an alias may be set while it runs.
-        (
-            "split = { prod = 9, canery = 1 }",
-            0,
-            &["forebay.toml:12:30", "press has no alias canery", "did you mean `canary`?"],
-        ),
-        ("fallback = [\"7\"]", 0, &["forebay.toml:12:1", "7 is version 7 of press, which is not there"]),
-        ("split = { prod = 0 }", 1, &["forebay.toml:12:1", "catalog.models.press.traffic.split: all weights are 0"]),
-        ("slow = 5", 1, &["forebay.toml:12:1: unknown field `slow`", "did you mean `slow_ms`?"]),
-        ("breaker = { open_ms = 0 }", 1, &["forebay.toml:12:23", "breaker.open_ms: it is 0; expected 1 to"]),
-        ("shadow = { to = \"canary\", percent = 200 }", 1, &["shadow: percent is 200"]),
-        ("sticky = \"user\"", 1, &["unknown variant `user`"]),
-    ] {
-        let (given, said) = check(traffic);
-        assert!(says.iter().all(|says| said.contains(says)), "{traffic}: {said}");
-        assert_eq!(given, Some(code), "{traffic}: {said}");
-    }
-}
-
-const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
-
-async fn http(catalog: &'static str) -> (Gateway, Stage, tempfile::TempDir) {
-    let (folder, stage) = (versions(PREDICT), Stage::default());
-    let setup = Setup {
-        engines: vec![Arc::new(stage.clone())],
-        models: Some(folder.path().join("models")),
-        catalog,
-        streams: &[],
-        access: toml::from_str("allow_anonymous_loopback = true\nanonymous_manage_models = true").unwrap(),
-        ..Setup::default()
-    };
-    (setup.start().await, stage, folder)
-}
-
-const PREDICT: &str = "[predict]\n[[predict.input]]\nkind = \"record\"\nfields = [\"a\", \"b\"]\n\
-                       [[predict.output]]\nsteps = [\"quantity\"]\n";
-
-#[tokio::test]
-async fn over_http_the_answer_says_which_version_it_is_from_and_why_not_the_other() {
-    let (gateway, stage, _folder) = http("[models.press]\naliases = { prod = 1, canary = 2 }\n[models.press.traffic]\nsplit = { prod = 0, canary = 1 }\nfallback = [\"prod\"]\nbreaker = { failures = 3, open_ms = 60000 }\n").await;
-    let infer = json!({ "inputs": [{ "name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 3] }] }).to_string();
-    let infer = infer.as_bytes();
-    let answer = gateway.post("/v2/models/press/infer", JSON, infer).await;
-    assert_eq!((answer.status, answer.header("x-forebay-fallback")), (200, None));
-    assert_eq!((&answer.json()["model_version"], &answer.json()["parameters"]), (&json!("2"), &Value::Null));
-    stage.plays("press/2", Way::Fails);
-    let answer = gateway.post("/v2/models/press/infer", JSON, infer).await;
-    let why = answer.header("x-forebay-fallback").unwrap();
-    assert!(why.starts_with("version 2 (canary): failed to run the model"), "{why}");
-    let body = answer.json();
-    assert_eq!((&body["model_version"], &body["parameters"]["forebay_fallback"]), (&json!("1"), &json!(why)));
-    let predict = json!({ "a": 1, "b": 3 }).to_string();
-    let answer = gateway.post("/v1/models/press/predict", JSON, predict.as_bytes()).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let body = answer.json();
-    assert_eq!((&body["model_version"], body["fallback"].as_str()), (&json!("1"), answer.header("x-forebay-fallback")));
-    assert!(body["fallback"].as_str().unwrap().starts_with("version 2 (canary): "), "{body}");
-    let answer = gateway.post("/v2/models/press/versions/2/infer", JSON, infer).await;
-    assert_eq!(answer.status, 500, "{}", answer.text());
-    // Three failures: the breaker is open, for people and for programs.
-    let models = gateway.get("/api/v1/models").await.json();
-    let canary = models["models"].as_array().unwrap().iter().find(|model| model["version"] == 2).unwrap();
-    assert_eq!((&canary["breaker"]["state"], &canary["breaker"]["opened"]), (&json!("open"), &json!(1)), "{canary}");
-    let answer = gateway.post("/v1/models/press/predict", JSON, predict.as_bytes()).await;
-    assert!(answer.json()["fallback"].as_str().unwrap().contains("its breaker is open"));
-    let metrics = gateway.get("/metrics").await.text();
-    for line in [
-        "forebay_model_breaker{model=\"press\",version=\"2\",state=\"open\"} 1",
-        "forebay_model_breaker_opened_total{model=\"press\",version=\"2\"} 1",
-        "forebay_model_chosen_total{model=\"press\",version=\"2\"} 4",
-        "forebay_model_stood_in_total{model=\"press\",version=\"1\"} 3",
-        "forebay_model_passed_over_total{model=\"press\",version=\"2\",why=\"failed\"} 2",
-        "forebay_model_passed_over_total{model=\"press\",version=\"2\",why=\"breaker\"} 1",
-    ] {
-        assert!(metrics.contains(line), "{line}\n{metrics}");
-    }
-}
-
-#[tokio::test]
-async fn a_version_that_takes_something_else_does_not_stand_in_for_a_prediction() {
-    let (folder, stage) = (versions(PREDICT), Stage::default());
-    for (version, other) in [(1, PREDICT.replace("\"b\"", "\"c\"")), (3, String::new())] {
-        put(&folder.path().join("models"), version, &other);
-    }
-    let catalog = "[models.press]\naliases = { prod = 1, canary = 2 }\n[models.press.traffic]\nsplit = { canary = 1 }\nfallback = [\"prod\", \"3\"]\n";
-    let setup = Setup {
-        engines: vec![Arc::new(stage.clone())],
-        models: Some(folder.path().join("models")),
-        catalog,
-        streams: &[],
-        ..Setup::default()
-    };
-    let gateway = setup.start().await;
-    let predict = async |body: Value| gateway.post("/v1/models/press/predict", JSON, body.to_string().as_bytes()).await;
-    let answer = predict(json!({ "a": 1, "b": 3 })).await;
-    assert_eq!((answer.status, &answer.json()["model_version"]), (200, &json!("2")), "{}", answer.text());
-    let answer = predict(json!({ "a": 1, "c": 3 })).await;
-    assert_eq!(answer.status, 422, "the caller's mistake: {}", answer.text());
-    stage.plays("press/2", Way::Fails);
-    let answer = predict(json!({ "a": 1, "b": 3 })).await;
-    assert_eq!(answer.status, 500, "the model's, and not the caller's: {}", answer.text());
-    for says in ["version 2 (canary): failed to run", "version 1 (prod): ", "version 3: it takes something else"] {
-        assert!(answer.text().contains(says), "{says}: {}", answer.text());
-    }
-    assert_eq!((stage.runs("press/1"), stage.runs("press/3")), (0, 0));
-}
-
-#[tokio::test]
-async fn over_http_weights_are_read_set_and_taken_back_and_a_header_holds_a_user_to_a_version() {
-    let (gateway, _stage, _folder) = http("[models.press]\naliases = { prod = 1, canary = 2 }\n").await;
-    let path = "/api/v1/models/press/traffic";
-    let before = gateway.get(path).await.json();
-    assert_eq!((&before["source"], &before["split"]), (&json!("none"), &json!([])), "{before}");
-    let set =
-        gateway.send("PUT", path, JSON, br#"{"split":{"prod":3,"canary":1},"shadow":{"to":"3","percent":50}}"#).await;
-    assert_eq!(set.status, 200, "{}", set.text());
-    let view = set.json();
-    let canary = &view["split"][0];
-    assert_eq!(
-        (&canary["to"], &canary["version"], &canary["share"]),
-        (&json!("canary"), &json!(2), &json!(0.25)),
-        "{view}"
-    );
-    assert_eq!((&view["shadow"]["version"], &view["source"]), (&json!(3), &json!("set")));
-    let infer = json!({ "inputs": [{ "name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 3] }] }).to_string();
-    let predict = json!({ "a": 1, "b": 3 }).to_string();
-    let mut seen = std::collections::BTreeSet::new();
-    for user in 0..24 {
-        let user = format!("user-{user}");
-        let headers = [JSON[0], ("x-forebay-sticky", user.as_str())];
-        let first = gateway.post("/v2/models/press/infer", &headers, infer.as_bytes()).await.json();
-        let second = gateway.post("/v1/models/press/predict", &headers, predict.as_bytes()).await.json();
-        assert_eq!(first["model_version"], second["model_version"], "{user}");
-        seen.insert(first["model_version"].as_str().unwrap().to_owned());
-    }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["1", "2"]);
-    for (body, says) in [
-        (&br#"{"split":{"prod":"many"}}"#[..], "not a model's traffic"),
-        (br#"{"split":{"prod":1},"sticky":"never"}"#, "unknown field `sticky`"),
-        (br#"{"split":{"absent":1}}"#, "absent cannot get requests"),
-        (b"", "not a model's traffic"),
-        (br#"{"shadow":{"to":"canary","percent":1e9}}"#, "percent is 1000000000"),
-    ] {
-        let answer = gateway.send("PUT", path, JSON, body).await;
-        assert_eq!(answer.status, 400, "{}", answer.text());
-        assert!(answer.text().contains(says), "{}", answer.text());
-    }
-    assert_eq!(gateway.get("/api/v1/models/absent/traffic").await.status, 404);
-    assert_eq!(gateway.send("DELETE", path, &[], b"").await.json()["source"], "none");
-    assert_eq!(gateway.send("DELETE", path, &[], b"").await.status, 404);
 }

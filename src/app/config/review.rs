@@ -313,19 +313,22 @@ fn model(loaded: &Loaded, path: &str, stream: &sense::Config, catalog: &Catalog,
         review.problems.push(at(loaded, &place, &message, Some(hint)));
         return;
     };
-    if flows::graph_of(found).is_some() {
-        let message = format!("{} is a pipeline, which does not score streams", wanted.name);
-        review.problems.push(at(loaded, &place, &message, Some("name one of its models".to_owned())));
+    let Ok(features) = signal::Features::new(&stream.signal) else { return };
+    let (manifest, numbers) = (&found.manifest, features.names().len());
+    if manifest.inputs.is_empty() || manifest.outputs.is_empty() {
+        // They are the model file's, which is read when it is loaded.
         return;
     }
-    let Ok(features) = signal::Features::new(&stream.signal) else { return };
-    let numbers = features.names().len();
-    if let [input] = found.manifest.inputs.as_slice()
-        && input.sample_shape(numbers).is_none()
-    {
-        let message = format!("a window gives {numbers} numbers, {} takes {:?}", wanted.name, input.shape);
-        let hint = "set signal.window.size and signal.features so that they fit (-1 is any size)".to_owned();
-        review.problems.push(at(loaded, &place, &message, Some(hint)));
+    let title = format!("{}/{}", wanted.name, manifest.model.version);
+    if let Err(error) = sense::fit(&title, &manifest.inputs, &manifest.outputs, wanted, numbers) {
+        let hint = match &error {
+            sense::ScorerError::Shape { .. } => {
+                "set signal.window.size and signal.features so that they fit (-1 is any size)".to_owned()
+            }
+            sense::ScorerError::Output { .. } => "set `score` in [stream.model] to one of them".to_owned(),
+            _ => "the stream would go on without scores".to_owned(),
+        };
+        review.problems.push(at(loaded, &place, &error, Some(hint)));
     }
 }
 

@@ -3,7 +3,8 @@
 use super::wire;
 use crate::base::Datatype;
 use crate::flows::dims;
-use crate::flows::inference::{ModelMetadata, Served, TensorMetadata};
+use crate::flows::inference::{Composing, ModelMetadata, Served, TensorMetadata};
+use crate::flows::pipeline_tally::StepServed;
 use crate::flows::tally::Spent;
 
 /// Triton's configuration of a model. The batch is a dimension like the others and `max_batch_size` 0, unless the model
@@ -35,7 +36,15 @@ pub(super) fn configuration(model: ModelMetadata) -> wire::ModelConfig {
         data_type: kind(tensor.datatype).into(),
         dims: dims(&tensor.shape, rows_max).to_vec(),
     };
+    let step = |step: Composing| wire::model_ensembling::Step {
+        model_name: step.model,
+        model_version: step.version.map_or(-1, i64::from),
+        input_map: step.inputs.into_iter().collect(),
+        output_map: step.outputs.into_iter().collect(),
+    };
+    let steps: Vec<_> = model.composing.into_iter().map(step).collect();
     wire::ModelConfig {
+        ensemble_scheduling: (!steps.is_empty()).then_some(wire::ModelEnsembling { step: steps }),
         name: model.name,
         platform: model.platform,
         max_batch_size: i32::try_from(rows_max).unwrap_or(i32::MAX),
@@ -79,5 +88,21 @@ pub(super) fn figures(served: &Served) -> wire::ModelStatistics {
             compute_output: spent(none),
         }),
         batch_stats: counts.batches.iter().map(batch).collect(),
+        pipeline_steps: served.steps.iter().map(step).collect(),
+    }
+}
+
+fn step(served: &StepServed) -> wire::PipelineStepStatistics {
+    let counts = &served.counts;
+    wire::PipelineStepStatistics {
+        step: served.step.clone(),
+        does: served.does.to_owned(),
+        model: served.model.clone().unwrap_or_default(),
+        success: Some(wire::StatisticDuration { count: counts.success.count, ns: counts.success.ns }),
+        fail: counts.fail,
+        asked: counts.asked,
+        rows: counts.rows,
+        of_rows: counts.of_rows,
+        fallbacks: counts.fallbacks,
     }
 }

@@ -22,10 +22,7 @@ use super::health::Probe;
 use super::service::{Oip, Parts};
 use super::wire::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::base::Clock;
-use crate::doors::tls;
-
-/// After a failed `accept` (no file descriptors left), so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::doors::{accept, tls};
 
 /// Why the door did not open.
 #[derive(Debug, thiserror::Error)]
@@ -74,41 +71,26 @@ async fn accept(
     ready: mpsc::Sender<io::Result<Connection>>,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(config.connections_max));
     let greeting = Duration::from_millis(config.handshake_timeout_ms);
     let idle = Some(Duration::from_millis(config.idle_timeout_ms)).filter(|idle| !idle.is_zero());
     let patience = Patience { greeting, idle };
     let handshakes = TaskTracker::new();
-    loop {
-        let place = tokio::select! {
-            () = stop.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place.expect("this semaphore is never closed"),
-        };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, address)) => {
-                let (tls, ready, stop) = (tls.clone(), ready.clone(), stop.clone());
-                handshakes.spawn(async move {
-                    let shaken = tokio::time::timeout(greeting, shake_hands(socket, address, tls));
-                    let shaken = tokio::select! {
-                        () = stop.cancelled() => return,
-                        shaken = shaken => shaken,
-                    };
-                    // A client that talks nonsense, or too slowly, ends its own connection, which is no news.
-                    if let Ok(Ok((stream, peer))) = shaken {
-                        let _ = ready.send(Ok(Connection::new(stream, peer, patience, place))).await;
-                    }
-                });
+    let take = |socket, address, place| {
+        let (tls, ready, stop) = (tls.clone(), ready.clone(), stop.clone());
+        handshakes.spawn(async move {
+            let shaken = tokio::time::timeout(greeting, shake_hands(socket, address, tls));
+            let shaken = tokio::select! {
+                () = stop.cancelled() => return,
+                shaken = shaken => shaken,
+            };
+            // A client that talks nonsense, or too slowly, ends its own connection, which is no news.
+            if let Ok(Ok((stream, peer))) = shaken {
+                let _ = ready.send(Ok(Connection::new(stream, peer, patience, place))).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, "failed to accept a gRPC connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+        });
+    };
+    accept::each(&listener, config.connections_max, "grpc", &stop, take).await;
+    drop(listener);
     handshakes.close();
     handshakes.wait().await;
 }

@@ -21,10 +21,10 @@ use super::wire::{self, InferParameter, ModelInferRequest, ModelInferResponse, M
 use crate::access::{Access, Principal};
 use crate::doors::caller::{identity, is_forwarded};
 use crate::doors::http::extensions;
-use crate::doors::settings::{TRACE, Value, change_log, check_trace, log_settings};
+use crate::doors::settings::{Value, change_log, change_trace, log_settings, trace_settings};
 use crate::doors::shared_memory::{Owner, RegionView, Regions, ToRegion};
 use crate::flows::LoadConfig;
-use crate::flows::inference::{Bearings, InferError, Inference, NamedTensor, Question, TensorMetadata};
+use crate::flows::inference::{Bearings, InferError, Inference, Key, NamedTensor, Question, TensorMetadata};
 use crate::flows::logging::Logging;
 use crate::flows::query::Query;
 use crate::flows::repository::{Repository, RepositoryError};
@@ -98,13 +98,14 @@ impl Call {
         Self { metadata: request.metadata().clone(), who: request.extensions().get::<Principal>().cloned() }
     }
 
-    /// What holds `request` to the same version as others.
-    fn key(&self, inference: &Inference, request: &ModelInferRequest) -> Option<String> {
+    /// What holds `request` to the same versions as others.
+    fn key(&self, inference: &Inference, request: &ModelInferRequest) -> Key {
         let header = |name: &str| self.metadata.get(name).and_then(|value| value.to_str().ok());
         let sequence = request.parameters.get("sequence_id").and_then(sequence);
         let caller = self.who.as_ref().and_then(identity);
-        let bearings = Bearings { header: Some(&header), sequence: sequence.as_deref(), caller };
-        inference.key(&request.model_name, &bearings)
+        let id = Some(request.id.as_str()).filter(|id| !id.is_empty());
+        let bearings = Bearings { header: Some(&header), sequence: sequence.as_deref(), caller, request: id };
+        inference.key(&bearings)
     }
 }
 
@@ -134,7 +135,7 @@ async fn infer(asking: &Asking, mut request: ModelInferRequest) -> Result<ModelI
         inputs.extend(regions.read(asking.owner()?, in_regions).await.map_err(|error| of_region(&error))?);
     }
     let question = Question { model: request.model_name, version, inputs, outputs, deadline, priority };
-    let inferred = inference.infer_for(question, key.as_deref()).await.map_err(|error| of_inference(&error))?;
+    let inferred = inference.infer_for(question, &key).await.map_err(|error| of_inference(&error))?;
     let text = |text: String| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
     let mut parameters = HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]);
     if let Some(reason) = &inferred.fallback {
@@ -465,19 +466,23 @@ impl GrpcInferenceService for Oip {
     }
 
     async fn trace_setting(&self, request: Request<wire::TraceSettingRequest>) -> Answer<wire::TraceSettingResponse> {
+        let (inference, model) = (&self.parts.inference, request.get_ref().model_name.clone());
+        let model = Some(model.as_str()).filter(|model| !model.is_empty());
+        if let Some(model) = model {
+            inference.metadata(model, None).map_err(|error| of_inference(&error))?;
+        }
         if !request.get_ref().settings.is_empty() {
             may_manage(&request)?;
+            let who = caller(&request)?.name().to_owned();
+            let settings = request.into_inner().settings.into_iter();
+            let settings: Vec<_> = settings.map(|(name, values)| (name, values.value)).collect();
+            change_trace(inference.traces(), &who, model, &settings).map_err(bad)?;
         }
-        let wire::TraceSettingRequest { settings, model_name } = request.into_inner();
-        if !model_name.is_empty() {
-            self.parts.inference.metadata(&model_name, None).map_err(|error| of_inference(&error))?;
-        }
-        settings.iter().try_for_each(|(name, values)| check_trace(name, &values.value)).map_err(bad)?;
-        let setting = |(name, value): (&str, &str)| {
-            let value = wire::trace_setting_response::SettingValue { value: vec![value.to_owned()] };
-            (name.to_owned(), value)
+        let setting = |(name, value): (&str, String)| {
+            (name.to_owned(), wire::trace_setting_response::SettingValue { value: vec![value] })
         };
-        Ok(Response::new(wire::TraceSettingResponse { settings: TRACE.into_iter().map(setting).collect() }))
+        let settings = trace_settings(inference.traces(), model).into_iter().map(setting).collect();
+        Ok(Response::new(wire::TraceSettingResponse { settings }))
     }
 
     async fn log_settings(&self, request: Request<wire::LogSettingsRequest>) -> Answer<wire::LogSettingsResponse> {

@@ -32,6 +32,7 @@ mod send;
 mod server;
 mod stall;
 mod streams;
+mod traces;
 mod traffic;
 
 pub use config::Config;

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,15 +22,14 @@ use super::config::Config;
 use super::door::Door;
 use super::pulse;
 use super::stall::StallGuard;
-use super::{aliases, caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams, traffic};
+use super::{
+    aliases, caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams, traces, traffic,
+};
 use crate::base::Clock;
-use crate::doors::tls;
+use crate::doors::{accept, tls};
 
 /// Head of a request in bytes, and the buffer that hyper reads into. Far over any honest client's.
 const HEAD_MAX_BYTES: usize = 32 * 1024;
-/// After a failed `accept` (no file descriptors left), so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Why the door did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -86,34 +85,11 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, stop: CancellationTok
     let cut = CancellationToken::new();
     tasks.spawn(pulse::run(Arc::clone(&door), stop.clone()));
     let routes = routes(&door, &stop);
-    let places = Arc::new(Semaphore::new(door.config.connections_max));
-    loop {
-        let place = tokio::select! {
-            () = stop.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place.expect("this semaphore is never closed"),
-        };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                tasks.spawn(connection(
-                    socket,
-                    peer,
-                    routes.clone(),
-                    Arc::clone(&door),
-                    place,
-                    stop.clone(),
-                    cut.clone(),
-                ));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "failed to accept an HTTP connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    let take = |socket, peer, place| {
+        let (routes, door) = (routes.clone(), Arc::clone(&door));
+        tasks.spawn(connection(socket, peer, routes, door, place, stop.clone(), cut.clone()));
+    };
+    accept::each(&listener, door.config.connections_max, "http", &stop, take).await;
     drop(listener);
     tasks.close();
     let patience = Duration::from_millis(door.config.drain_timeout_ms);
@@ -198,6 +174,7 @@ fn routes(door: &Arc<Door>, stop: &CancellationToken) -> Router {
         .merge(predict::routes())
         .merge(aliases::routes())
         .merge(traffic::routes())
+        .merge(traces::routes())
         .merge(health::private_routes())
         .route_layer(known);
     Router::new()

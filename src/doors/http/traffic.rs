@@ -14,7 +14,7 @@ use super::oip::may_manage;
 use super::problem::Problem;
 use crate::access::Principal;
 use crate::doors::caller::identity;
-use crate::flows::inference::{Bearings, Inference};
+use crate::flows::inference::{Bearings, Inference, Key};
 use crate::flows::traffic::{SetTraffic, TrafficView};
 
 type Answer = Result<Json<TrafficView>, Problem>;
@@ -24,16 +24,17 @@ pub(super) fn routes() -> Router<Arc<Door>> {
     Router::new().route("/api/v1/models/{model}/traffic", get(show).put(set).delete(remove))
 }
 
-/// What holds a request to the same version as others: its header, its sequence, or who asks.
+/// What holds a request to the same versions as others: its header, its sequence, or who asks. `request` is what the caller
+/// calls it.
 pub(super) fn key(
     inference: &Inference,
-    model: &str,
     headers: &HeaderMap,
     sequence: Option<&str>,
     who: &Principal,
-) -> Option<String> {
+    request: Option<&str>,
+) -> Key {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    inference.key(model, &Bearings { header: Some(&header), sequence, caller: identity(who) })
+    inference.key(&Bearings { header: Some(&header), sequence, caller: identity(who), request })
 }
 
 async fn show(State(door): Whole, Path(model): Path<String>) -> Answer {

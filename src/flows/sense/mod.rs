@@ -7,17 +7,19 @@
 mod admission;
 mod commit;
 mod config;
+mod fit;
 mod judge;
 mod news;
 mod resume;
 mod saved;
 mod scorer;
+mod steps;
 mod stream;
 mod summing;
 
 pub use config::{CloudConfig, Config, Durability, MAX_SUMMARY_READINGS, ModelConfig, RuleOn, SummaryConfig};
+pub use fit::{ScorerError, fit};
 pub use news::{NewsMetrics, Newscast};
-pub use scorer::ScorerError;
 pub use summing::SummaryNews;
 
 use std::collections::BTreeSet;
@@ -292,7 +294,8 @@ async fn build(
         match scorer::find(wanted, &parts.models).await {
             Ok(loaded) => {
                 thresholds = loaded.manifest.thresholds;
-                match Scorer::bind(wanted, &loaded, features, Arc::clone(&parts.clock)) {
+                let (name, clock) = (config.name.as_str(), Arc::clone(&parts.clock));
+                match Scorer::bind(wanted, name, &parts.models, &loaded, features, clock) {
                     Ok(bound) => {
                         parts.models.keep_for(config.name.as_str(), &loaded);
                         scored = Some(scored_by(&loaded, bound.title(), config.signal.fields().len()));

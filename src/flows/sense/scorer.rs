@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::ModelConfig;
+use super::fit::{ScorerError, fit};
+use super::steps::Steps;
 use crate::base::Clock;
+use crate::catalog::{Manifest, NormaliseMethod, Values};
 use crate::engine::{Handle, NamedTensor};
-use crate::flows::models::{Loaded, Models, chain, normalisation};
-use crate::signal::Normaliser;
+use crate::flows::backend::Backend;
+use crate::flows::models::{Loaded, Models, chain};
+use crate::signal::{Normalise, Normaliser};
 
 /// A stream begins without scores rather than wait longer for its model.
 const LOADS_WITHIN: Duration = Duration::from_secs(60);
@@ -21,58 +25,15 @@ pub(super) struct Score {
     pub expected: Option<f64>,
 }
 
-/// Why a stream's model cannot be used as configured.
-#[derive(Debug, thiserror::Error)]
-pub enum ScorerError {
-    /// A pipeline is for apps.
-    #[error("model {model} is a pipeline, which does not score streams: name one of its models")]
-    Pipeline {
-        /// `name/version`.
-        model: String,
-    },
-    /// The model takes several inputs, or none.
-    #[error("model {model} takes {inputs} inputs; a stream feeds exactly one")]
-    Inputs {
-        /// `name/version`.
-        model: String,
-        /// How many it takes.
-        inputs: usize,
-    },
-    /// The features do not fill the model's input.
-    #[error(
-        "model {model} takes {expected:?} (-1 is any size) and the stream's features are {features} numbers; set window.size and features to fit"
-    )]
-    Shape {
-        /// `name/version`.
-        model: String,
-        /// The input's shape.
-        expected: Vec<i64>,
-        /// Numbers a window gives.
-        features: usize,
-    },
-    /// No such output.
-    #[error("model {model} has no output {output:?}; it has {outputs}")]
-    Output {
-        /// `name/version`.
-        model: String,
-        /// The configured name.
-        output: String,
-        /// What there is.
-        outputs: String,
-    },
-    /// The manifest's statistics do not fit the features.
-    #[error("failed to use the normalisation of model {model}")]
-    Normalise {
-        /// `name/version`.
-        model: String,
-        /// What does not fit.
-        source: crate::signal::Error,
-    },
+/// Who gives the scores.
+enum Asked {
+    Model(Handle),
+    Pipeline(Box<Steps>),
 }
 
 /// A model bound to a stream, with a breaker: after some failures in a row it is left alone for a while.
 pub(super) struct Scorer {
-    handle: Handle,
+    asked: Asked,
     normaliser: Normaliser,
     input: Arc<str>,
     config: ModelConfig,
@@ -83,31 +44,26 @@ pub(super) struct Scorer {
 }
 
 impl Scorer {
-    /// Binds the model; `features` is how many numbers a window gives.
+    /// Binds the model to the stream of this name; `features` is how many numbers a window gives.
     pub(super) fn bind(
         config: &ModelConfig,
+        stream: &str,
+        models: &Arc<Models>,
         loaded: &Loaded,
         features: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ScorerError> {
-        let about = &loaded.manifest.model;
-        let model = format!("{}/{}", about.name, about.version);
-        // A reading waits for nothing but its own model's turn.
-        let Some(handle) = loaded.handle.handle() else { return Err(ScorerError::Pipeline { model }) };
-        let [input] = loaded.manifest.inputs.as_slice() else {
-            return Err(ScorerError::Inputs { model, inputs: loaded.manifest.inputs.len() });
-        };
-        let Some(shape) = input.sample_shape(features) else {
-            return Err(ScorerError::Shape { model, expected: input.shape.clone(), features });
-        };
-        let names: Vec<_> = loaded.manifest.outputs.iter().map(|output| output.name.as_str()).collect();
-        if !names.contains(&config.score.as_str()) {
-            return Err(ScorerError::Output { model, output: config.score.clone(), outputs: names.join(", ") });
-        }
-        let normaliser = Normaliser::new(&normalisation(&loaded.manifest), shape)
+        let manifest = &loaded.manifest;
+        let model = format!("{}/{}", manifest.model.name, manifest.model.version);
+        let (input, shape) = fit(&model, &manifest.inputs, &manifest.outputs, config, features)?;
+        let normaliser = Normaliser::new(&normalisation(manifest), shape)
             .map_err(|source| ScorerError::Normalise { model: model.clone(), source })?;
+        let asked = match &loaded.handle {
+            Backend::Engine(handle) => Asked::Model(handle.for_sensors()),
+            Backend::Pipeline(pipeline) => Asked::Pipeline(Box::new(Steps::of(manifest, pipeline, stream, models))),
+        };
         Ok(Self {
-            handle: handle.for_sensors(),
+            asked,
             normaliser,
             input: input.name.as_str().into(),
             config: config.clone(),
@@ -151,9 +107,12 @@ impl Scorer {
         let tensor = self.normaliser.apply(features).map_err(|error| chain(&error))?;
         let inputs = vec![NamedTensor::new(Arc::clone(&self.input), tensor)];
         let timeout = Duration::from_millis(self.config.timeout_ms);
-        let outputs = self.handle.infer(inputs, Some(timeout)).await.map_err(|error| chain(&error))?;
+        let outputs = match &self.asked {
+            Asked::Model(handle) => handle.infer(inputs, Some(timeout)).await.map_err(|error| chain(&error))?.tensors,
+            Asked::Pipeline(steps) => steps.infer(inputs, timeout).await?,
+        };
         let first = |name: &str| {
-            let output = outputs.tensors.iter().find(|output| &*output.name == name)?;
+            let output = outputs.iter().find(|output| &*output.name == name)?;
             output.tensor.to_numbers()?.first().copied()
         };
         let score = first(&self.config.score).ok_or("the score is missing from the outputs")?;
@@ -166,4 +125,17 @@ impl Scorer {
 pub(super) async fn find(config: &ModelConfig, models: &Arc<Models>) -> Result<Arc<Loaded>, String> {
     let loaded = models.ready(config.name.as_str(), config.version, LOADS_WITHIN).await;
     loaded.map_err(|error| error.to_string())
+}
+
+/// How the manifest says that features were scaled in training.
+fn normalisation(manifest: &Manifest) -> Normalise {
+    let list = |values: &Option<Values>| values.as_ref().map_or_else(Vec::new, |values| values.as_slice().to_vec());
+    match &manifest.normalise {
+        None => Normalise::None,
+        Some(normalise) => match normalise.method {
+            NormaliseMethod::None => Normalise::None,
+            NormaliseMethod::Zscore => Normalise::Zscore { mean: list(&normalise.mean), std: list(&normalise.std) },
+            NormaliseMethod::Minmax => Normalise::MinMax { min: list(&normalise.min), max: list(&normalise.max) },
+        },
+    }
 }

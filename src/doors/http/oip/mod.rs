@@ -48,6 +48,7 @@ pub(in crate::doors) fn extensions(regions: &Regions) -> Vec<&'static str> {
         "model_repository",
         "model_repository(unload_dependents)",
         "statistics",
+        "trace",
     ];
     if regions.are_on() {
         extensions.push("system_shared_memory");
@@ -155,9 +156,9 @@ async fn run(
     // The engine gives up a little earlier than the door, so that its own word on it reaches the caller.
     let most = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
     let deadline = timeout.map_or(most, |timeout| timeout.min(most));
-    let key = traffic::key(&door.parts.inference, &model, headers, sequence.as_deref(), who);
+    let key = traffic::key(&door.parts.inference, headers, sequence.as_deref(), who, id.as_deref());
     let question = Question { model, version, inputs, outputs, deadline, priority };
-    let inferred = door.parts.inference.infer_for(question, key.as_deref()).await?;
+    let inferred = door.parts.inference.infer_for(question, &key).await?;
     let placed = inferred.outputs.iter().enumerate().filter_map(|(at, output)| {
         let (name, elements) = (output.name.clone(), output.tensor.bytes().clone());
         Some(ToRegion { name, elements, place: form.place(at)?.clone() })

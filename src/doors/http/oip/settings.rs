@@ -16,7 +16,7 @@ use crate::access::Principal;
 use crate::doors::http::body::read_body;
 use crate::doors::http::door::Door;
 use crate::doors::http::problem::Problem;
-use crate::doors::settings::{TRACE, Value, change_log, check_trace, log_settings};
+use crate::doors::settings::{TRACE_LEVEL, Value, change_log, change_trace, log_settings, trace_settings};
 
 /// The body is a handful of settings.
 const BODY_MAX_BYTES: usize = 4096;
@@ -67,47 +67,52 @@ async fn set_log(State(door): Whole, Extension(who): Extension<Principal>, heade
     Ok(log(State(door)).await)
 }
 
-fn traced() -> Response {
-    let settings = TRACE.into_iter().map(|(name, value)| {
-        let value = if name == "trace_level" { json!([value]) } else { value.into() };
+fn traced(door: &Door, model: Option<&str>) -> Response {
+    let settings = trace_settings(door.parts.inference.traces(), model).into_iter().map(|(name, value)| {
+        let value = if name == TRACE_LEVEL { json!([value]) } else { value.into() };
         (name.to_owned(), value)
     });
     Json(JsonValue::Object(settings.collect())).into_response()
 }
 
-async fn trace() -> Response {
-    traced()
+async fn trace(State(door): Whole) -> Response {
+    traced(&door, None)
 }
 
-async fn set_trace(Extension(who): Extension<Principal>, headers: HeaderMap, body: Body) -> Answer {
-    may_manage(&who)?;
-    for (name, value) in settings(&headers, body).await? {
-        let text = |value: JsonValue| match value {
-            JsonValue::String(text) => text,
-            other => other.to_string(),
-        };
+async fn change(door: &Door, who: &Principal, model: Option<&str>, headers: &HeaderMap, body: Body) -> Answer {
+    may_manage(who)?;
+    let text = |value: JsonValue| match value {
+        JsonValue::String(text) => text,
+        other => other.to_string(),
+    };
+    let given = settings(headers, body).await?.into_iter().map(|(name, value)| {
         let values = match value {
             JsonValue::Null => Vec::new(),
             JsonValue::Array(values) => values.into_iter().map(text).collect(),
             value => vec![text(value)],
         };
-        check_trace(&name, &values).map_err(bad)?;
-    }
-    Ok(traced())
+        (name, values)
+    });
+    change_trace(door.parts.inference.traces(), who.name(), model, &given.collect::<Vec<_>>()).map_err(bad)?;
+    Ok(traced(door, model))
+}
+
+async fn set_trace(State(door): Whole, Extension(who): Extension<Principal>, headers: HeaderMap, body: Body) -> Answer {
+    change(&door, &who, None, &headers, body).await
 }
 
 async fn model_trace(State(door): Whole, Path(model): Path<String>) -> Answer {
     door.parts.inference.metadata(&model, None)?;
-    Ok(traced())
+    Ok(traced(&door, Some(&model)))
 }
 
 async fn set_model_trace(
     State(door): Whole,
-    who: Extension<Principal>,
+    Extension(who): Extension<Principal>,
     Path(model): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
     door.parts.inference.metadata(&model, None)?;
-    set_trace(who, headers, body).await
+    change(&door, &who, Some(&model), &headers, body).await
 }
