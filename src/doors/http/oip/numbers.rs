@@ -269,8 +269,8 @@ impl Number for f16 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::elements;
     use super::*;
+    use crate::doors::http::oip::elements;
     use proptest::prelude::*;
     use serde_json::value::RawValue;
 
