@@ -67,11 +67,11 @@ impl Asks {
 impl Key {
     /// What `bearings` say of what `asks` look at.
     pub(super) fn read(asks: &Asks, bearings: &Bearings<'_>) -> Self {
-        let header = |name: &Box<str>| {
+        let header = |name: &str| {
             let value = bearings.header.and_then(|header| header(name)).filter(|value| !value.is_empty())?;
-            Some((name.clone(), value.to_owned()))
+            Some((name.into(), value.to_owned()))
         };
-        let headers: Vec<_> = asks.headers.iter().filter_map(header).collect();
+        let headers: Vec<_> = asks.headers.iter().filter_map(|name| header(name)).collect();
         let sequence = bearings.sequence.filter(|_| asks.sequence).map(str::to_owned);
         let caller = bearings.caller.filter(|_| asks.caller).map(str::to_owned);
         let nothing = headers.is_empty() && sequence.is_none() && caller.is_none();

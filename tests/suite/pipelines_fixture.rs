@@ -116,7 +116,7 @@ impl Plant {
         let config = catalog::Config { folder: folder.path().to_owned(), ..config };
         let scribe = Scribe::default();
         let engines: Vec<Arc<dyn Engine>> = vec![Arc::new(scribe.clone())];
-        let engine_config = engine::Config { threads: 2, ..engine::Config::default() };
+        let engine_config = engine::Config { threads: 2, memory_bytes_max: 1 << 30, ..engine::Config::default() };
         let pool = Arc::new(Pool::start(&engine_config, engines, Arc::clone(&clock)).unwrap());
         let found = Catalog::scan(&config);
         assert!(found.problems().is_empty(), "{:?}", found.problems());

@@ -91,7 +91,9 @@ async fn the_steps_of_a_traced_request_are_traced_with_it_as_their_parent() {
     let told = gateway.get("/api/v1/traces").await.json();
     let told = told.as_array().unwrap();
     let requests: Vec<_> = told.iter().filter(|trace| trace.get("model_name").is_some()).collect();
-    let of = |id: &str| requests.iter().find(|trace| trace["request_id"] == id).unwrap()["id"].clone();
+    let of = |id: &str| {
+        requests.iter().find(|trace| trace["request_id"] == id && trace["model_name"] == "both").unwrap()["id"].clone()
+    };
     let steps = |id: &str| -> Value {
         let parent = of(id);
         let steps = requests.iter().filter(|trace| trace["parent_id"] == parent);

@@ -252,11 +252,11 @@ async fn a_step_tries_a_model_again_that_could_not_be_loaded() {
     let lazy = format!("{ROWS}{PLAIN}load = \"request\"\n");
     write(folder.path(), "part", 1, "scribe", "scale 3", &lazy);
     over(folder.path(), "page", 1, "part");
-    // Its file is not what its manifest says.
     let file = folder.path().join("part/1/file");
-    std::fs::write(&file, "scale 7").unwrap();
     let clock = Arc::new(ManualClock::at(0));
     let plant = Plant::timed(folder, "", Arc::clone(&clock) as _);
+    // Its file is not any more what its manifest says.
+    std::fs::write(&file, "scale 7").unwrap();
     let error = plant.ask("page", ROW).await.unwrap_err().to_string();
     assert!(error.contains("; the first request in 5 s or later tries again"), "{error}");
     assert!(plant.problem("page").contains("in 5 s or later"), "{}", plant.problem("page"));

@@ -83,6 +83,11 @@ async fn change(door: &Door, who: &Principal, model: Option<&str>, headers: &Hea
     may_manage(who)?;
     let text = |value: JsonValue| match value {
         JsonValue::String(text) => text,
+        // JSON has one kind of number: 5.0 is 5.
+        JsonValue::Number(number) => match number.as_f64() {
+            Some(whole) if number.is_f64() && whole.fract() == 0.0 && whole.abs() < 9e15 => format!("{whole:.0}"),
+            _ => number.to_string(),
+        },
         other => other.to_string(),
     };
     let given = settings(headers, body).await?.into_iter().map(|(name, value)| {
