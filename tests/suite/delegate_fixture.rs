@@ -152,7 +152,7 @@ pub(crate) fn is_running(pid: u32) -> bool {
 }
 
 /// Sends a signal.
-#[cfg(feature = "delegate-host")]
+#[cfg(any(feature = "delegate-host", feature = "tract"))]
 pub(crate) fn signal(name: &str, pid: u32) {
     assert!(
         std::process::Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success()

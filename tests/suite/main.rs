@@ -87,6 +87,8 @@ mod three_weeks;
 // Its cases are pictures, sounds and texts together.
 #[cfg(all(feature = "image", feature = "text"))]
 mod transform;
+#[cfg(all(feature = "transformer", feature = "text"))]
+mod transformer;
 mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;

@@ -4,6 +4,7 @@ mod accounts;
 pub(super) mod check;
 pub(super) mod collect;
 pub(super) mod doctor;
+mod inspect;
 pub(super) mod key;
 pub(super) mod model;
 pub(super) mod prove;
