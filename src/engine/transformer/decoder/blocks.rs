@@ -223,3 +223,31 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; WIDE]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `tests/fixtures/transformer.py` asked the ggml project's Python package.
+    #[test]
+    fn every_format_stands_for_the_numbers_that_its_makers_say() {
+        let cases = include_str!("../../../../tests/fixtures/transformer/blocks.json");
+        let cases: Vec<serde_json::Value> = serde_json::from_str(cases).unwrap();
+        let bytes = |case: &serde_json::Value, key: &str| hex::decode(case[key].as_str().unwrap()).unwrap();
+        for case in &cases {
+            let blocks = Blocks::of(u32::try_from(case["kind"].as_u64().unwrap()).unwrap()).unwrap();
+            let (packed, expected) = (bytes(case, "hex"), bytes(case, "values_hex"));
+            let expected: Vec<f32> = expected.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let (elements, size) = blocks.size();
+            assert_eq!(packed.len() / size * elements, expected.len(), "{blocks:?}");
+            let mut given = vec![f32::NAN; expected.len()];
+            blocks.expand(&packed, &mut given);
+            for (at, (given, expected)) in given.iter().zip(&expected).enumerate() {
+                let close = (given - expected).abs() <= 1e-6 * expected.abs().max(1.0);
+                assert!(close || given.to_bits() == expected.to_bits(), "{blocks:?} {at}: {given}, {expected}");
+            }
+        }
+        assert_eq!(cases.len(), 12, "and 32-bit floats, which are themselves");
+        assert!(Blocks::of(16).unwrap_err().contains("type 16"));
+    }
+}
