@@ -120,9 +120,9 @@ impl Pool {
     /// the pool's threads.
     pub fn load_as(&self, spec: &LoadSpec, serving: &Serving) -> Result<Handle, Error> {
         let _loading = self.shared.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted = self
-            .may_load(&spec.title())
-            .and_then(|()| self.shared.memory.reserve(&spec.title(), needs_bytes(spec, serving.memory_bytes, &self.engines)));
+        let admitted = self.may_load(&spec.title()).and_then(|()| {
+            self.shared.memory.reserve(&spec.title(), needs_bytes(spec, serving.memory_bytes, &self.engines))
+        });
         let room = admitted.inspect_err(|error| self.shared.metrics.failed(error))?;
         let mut model = self.load_first(spec)?;
         self.prepare(&mut model, spec, serving, room);

@@ -104,7 +104,8 @@ fn a_manifest_without_ports_takes_those_of_the_files() {
     ] {
         let found = engine::signature(&spec(name, &case(name))).unwrap();
         let names: Vec<&str> = found.inputs.iter().map(|input| &*input.name).collect();
-        let shapes: Vec<(&str, Vec<i64>)> = found.outputs.iter().map(|port| (&*port.name, port.shape.clone())).collect();
+        let shapes: Vec<(&str, Vec<i64>)> =
+            found.outputs.iter().map(|port| (&*port.name, port.shape.clone())).collect();
         assert_eq!((names, shapes), (inputs, outputs), "{name}");
     }
 }
@@ -182,7 +183,9 @@ fn catalog(name: &str, rest: &str) -> tempfile::TempDir {
 }
 
 async fn gateway(root: &tempfile::TempDir) -> Gateway {
-    Setup { models: Some(root.path().to_owned()), engines: engine::built_in(), streams: &[], ..Setup::default() }.start().await
+    Setup { models: Some(root.path().to_owned()), engines: engine::built_in(), streams: &[], ..Setup::default() }
+        .start()
+        .await
 }
 
 async fn ask(gateway: &Gateway, body: &Value) -> Value {

@@ -71,12 +71,17 @@ pub(super) fn print(file: &Path, bytes: Vec<u8>, format: &'static str) -> Result
         }
     };
     let port = |kind: &str, port: &TensorSpec| {
-        say(format_args!("\n[[{kind}]]\nname = {:?}\ndatatype = \"{}\"\nshape = {:?}", port.name, port.datatype, port.shape));
+        say(format_args!(
+            "\n[[{kind}]]\nname = {:?}\ndatatype = \"{}\"\nshape = {:?}",
+            port.name, port.datatype, port.shape
+        ));
     };
     signature.inputs.iter().for_each(|input| port("input", input));
     for output in &signature.outputs {
         port("output", output);
-        if let Some(labels) = labels(&spec).filter(|labels| output.shape.last() == i64::try_from(labels.len()).ok().as_ref()) {
+        if let Some(labels) =
+            labels(&spec).filter(|labels| output.shape.last() == i64::try_from(labels.len()).ok().as_ref())
+        {
             say(format_args!("labels = {labels:?}"));
         }
     }

@@ -268,7 +268,10 @@ mod tests {
         for x in over(-5.0, 5.0) {
             let wide = f64::from(x);
             let near = |name: &str, given: f32, right: f64| {
-                assert!((f64::from(given) - right).abs() < 5e-7 * right.abs().max(1.0), "{name}({x}) = {given}, {right}");
+                assert!(
+                    (f64::from(given) - right).abs() < 5e-7 * right.abs().max(1.0),
+                    "{name}({x}) = {given}, {right}"
+                );
             };
             near("gelu", gelu(x), 0.5 * wide * (1.0 + erf(wide * std::f64::consts::FRAC_1_SQRT_2)));
             near("tanh", tanh(x), wide.tanh());

@@ -99,7 +99,8 @@ impl<'de> Deserialize<'de> for RawHeader {
                     if tensors.len() == TENSORS_MAX {
                         return Err(de::Error::custom(format!("over {TENSORS_MAX} tensors")));
                     }
-                    let entry = map.next_value().map_err(|error| de::Error::custom(format!("tensor {name}: {error}")))?;
+                    let entry =
+                        map.next_value().map_err(|error| de::Error::custom(format!("tensor {name}: {error}")))?;
                     if tensors.insert(name.clone(), entry).is_some() {
                         return Err(de::Error::custom(format!("tensor {name} stands twice")));
                     }

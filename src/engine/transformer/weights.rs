@@ -54,7 +54,8 @@ impl<'a> Source<'a> {
     /// `probe` is a tensor that every such network has: what stands before it stands before the others.
     pub(super) fn new(file: &'a Arc<[u8]>, header: &'a Header, probe: &str) -> Result<Self, String> {
         let before = header.tensors.keys().filter_map(|name| name.strip_suffix(probe));
-        let prefix = before.filter(|before| before.is_empty() || before.ends_with('.')).min_by_key(|before| before.len());
+        let prefix =
+            before.filter(|before| before.is_empty() || before.ends_with('.')).min_by_key(|before| before.len());
         let prefix = prefix.ok_or_else(|| format!("no tensor {probe}: the file is no model of its config.json"))?;
         Ok(Self { file, header, prefix: prefix.to_owned() })
     }
@@ -157,8 +158,8 @@ impl Norm {
 
 #[cfg(test)]
 mod tests {
-    use crate::engine::transformer::safetensors::written;
     use super::*;
+    use crate::engine::transformer::safetensors::written;
 
     fn bytes(values: &[f32]) -> Vec<u8> {
         values.iter().flat_map(|value| value.to_le_bytes()).collect()

@@ -158,7 +158,9 @@ impl Gguf {
         let alignment = match metadata.get("general.alignment") {
             None => 32,
             Some(Value::Whole(bytes @ 8..=65_536)) if bytes.count_ones() == 1 => *bytes as u64,
-            Some(other) => return Err(format!("general.alignment is {other:?}, expected a power of two of 8 to 65536")),
+            Some(other) => {
+                return Err(format!("general.alignment is {other:?}, expected a power of two of 8 to 65536"));
+            }
         };
         let mut raw = BTreeMap::new();
         for _ in 0..tensors {
@@ -301,9 +303,7 @@ pub(super) mod tests {
         let head = |tensors: u64, values: u64| {
             [&b"GGUF"[..], &3_u32.to_le_bytes(), &tensors.to_le_bytes(), &values.to_le_bytes()].concat()
         };
-        let value = |kind: u32, bytes: &[u8]| {
-            [&head(0, 1)[..], &text("k").1, &kind.to_le_bytes(), bytes].concat()
-        };
+        let value = |kind: u32, bytes: &[u8]| [&head(0, 1)[..], &text("k").1, &kind.to_le_bytes(), bytes].concat();
         let list = |of: u32, count: u64| value(9, &[&of.to_le_bytes()[..], &count.to_le_bytes()].concat());
         let tensor = |kind: u32, shape: &[usize], bytes: usize| written(&[], &[("w", kind, shape, vec![0; bytes])]);
         let aligned = |bytes: u32| written(&[("general.alignment", whole(bytes))], &[]);

@@ -104,8 +104,8 @@ pub(super) fn vector(file: &[u8], gguf: &Gguf, name: &str, length: usize) -> Res
 
 #[cfg(test)]
 mod tests {
-    use crate::engine::transformer::decoder::gguf::tests::written;
     use super::*;
+    use crate::engine::transformer::decoder::gguf::tests::written;
 
     #[test]
     fn a_product_is_the_same_row_by_row_and_in_panels() {

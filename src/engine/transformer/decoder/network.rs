@@ -93,9 +93,8 @@ impl Decoder {
         };
         let has_out = gguf.tensors.contains_key("output.weight");
         let pairs = settings.turned / 2;
-        let mut turns: Vec<f32> = (0..pairs)
-            .map(|at| settings.base.powf(-(at as f32) / pairs as f32) / settings.stretch)
-            .collect();
+        let mut turns: Vec<f32> =
+            (0..pairs).map(|at| settings.base.powf(-(at as f32) / pairs as f32) / settings.stretch).collect();
         if gguf.tensors.contains_key("rope_freqs.weight") {
             let factors = vector(file, gguf, "rope_freqs.weight", pairs)?;
             turns.iter_mut().zip(factors).for_each(|(turn, factor)| *turn /= factor);
@@ -168,7 +167,8 @@ impl Decoder {
             rms_norm(&given, norm, epsilon, rows);
         }
         for (at, row) in rows.chunks_exact_mut(heads * width).enumerate() {
-            let turns: Vec<(f32, f32)> = self.turns.iter().map(|turn| ((before + at) as f32 * turn).sin_cos()).collect();
+            let turns: Vec<(f32, f32)> =
+                self.turns.iter().map(|turn| ((before + at) as f32 * turn).sin_cos()).collect();
             for head in row.chunks_exact_mut(width) {
                 for (pair, &(sin, cos)) in turns.iter().enumerate() {
                     let (a, b) = match rotation {
@@ -202,5 +202,40 @@ impl Decoder {
             multiply((&looks, square), (&values[shared..], theirs), (&mut out[from..], mine), false);
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoder(file: &[u8]) -> Decoder {
+        let file: Arc<[u8]> = file.into();
+        Decoder::load(&file, &Gguf::read(&file).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_text_read_in_parts_is_the_text_read_at_once_and_a_full_cache_says_so() {
+        for file in [
+            &include_bytes!("../../../../tests/fixtures/transformer/llama/model.gguf")[..],
+            include_bytes!("../../../../tests/fixtures/transformer/qwen3/model.gguf"),
+        ] {
+            let decoder = decoder(file);
+            let tokens: Vec<usize> = (0..13).map(|at| at * 7 % 30).collect();
+            let whole = decoder.read(&tokens, &mut decoder.cache(13), Scores::All).unwrap();
+            for parts in [vec![1; 13], vec![5, 1, 7], vec![12, 1]] {
+                let (mut cache, mut at) = (decoder.cache(13), 0);
+                for part in parts {
+                    let scores = decoder.read(&tokens[at..at + part], &mut cache, Scores::Last).unwrap();
+                    at += part;
+                    let expected = &whole[(at - 1) * 30..at * 30];
+                    let same = scores.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4);
+                    assert!(same && scores.len() == 30, "{at}: {scores:?} {expected:?}");
+                }
+                assert_eq!((cache.tokens(), cache.room()), (13, 0));
+                let error = decoder.read(&[1], &mut cache, Scores::Last).unwrap_err();
+                assert_eq!(error, "1 tokens for a cache with room for 0");
+            }
+        }
     }
 }

@@ -54,7 +54,8 @@ pub(in crate::engine::transformer) fn load(spec: &LoadSpec) -> Result<Box<dyn Se
         let scores = if output.shape.get(1) == Some(&1) { Scores::Last } else { Scores::All };
         (Arc::clone(&output.name), scores)
     });
-    let session = Text { model: spec.title(), outputs: outputs.collect(), tokens_max: tokens_max(&decoder.settings), decoder };
+    let session =
+        Text { model: spec.title(), outputs: outputs.collect(), tokens_max: tokens_max(&decoder.settings), decoder };
     Ok(Box::new(session))
 }
 

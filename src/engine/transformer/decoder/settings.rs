@@ -35,11 +35,8 @@ pub(super) struct Settings {
     pub(super) context: usize,
 }
 
-const ARCHITECTURES: [(&str, Rotation, bool); 3] = [
-    ("llama", Rotation::Pairs, false),
-    ("qwen2", Rotation::Halves, false),
-    ("qwen3", Rotation::Halves, true),
-];
+const ARCHITECTURES: [(&str, Rotation, bool); 3] =
+    [("llama", Rotation::Pairs, false), ("qwen2", Rotation::Halves, false), ("qwen3", Rotation::Halves, true)];
 
 impl Settings {
     pub(super) fn of(gguf: &Gguf) -> Result<Self, String> {
@@ -52,10 +49,13 @@ impl Settings {
             return Err(format!("general.architecture is {name}, expected one of {known}"));
         };
         let read = Read { gguf, architecture: name };
-        let (hidden, heads) = (read.size("embedding_length", None, 1 << 16)?, read.size("attention.head_count", None, 1024)?);
+        let (hidden, heads) =
+            (read.size("embedding_length", None, 1 << 16)?, read.size("attention.head_count", None, 1024)?);
         let groups = read.size("attention.head_count_kv", Some(heads), 1024)?;
         if !heads.is_multiple_of(groups) {
-            return Err(format!("{name}.attention.head_count is {heads}, expected a multiple of its {groups} for keys"));
+            return Err(format!(
+                "{name}.attention.head_count is {heads}, expected a multiple of its {groups} for keys"
+            ));
         }
         let width = read.size("attention.key_length", Some(hidden / heads), 4096)?;
         let values = read.size("attention.value_length", Some(width), 4096)?;
@@ -122,7 +122,9 @@ impl Read<'_> {
             ((_, None | Some(Value::Whole(0))), Some(usual)) if (1..=most).contains(&usual) => Ok(usual),
             ((key, value), _) => {
                 let number = match value {
-                    Some(Value::Whole(number)) => usize::try_from(*number).ok().filter(|size| (1..=most).contains(size)),
+                    Some(Value::Whole(number)) => {
+                        usize::try_from(*number).ok().filter(|size| (1..=most).contains(size))
+                    }
                     _ => None,
                 };
                 number.ok_or_else(|| format!("{key} is {value:?}, expected a whole number of 1 to {most}"))
@@ -142,8 +144,8 @@ impl Read<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use crate::engine::transformer::decoder::gguf::tests::{float, text, whole, written};
     use super::*;
+    use crate::engine::transformer::decoder::gguf::tests::{float, text, whole, written};
 
     type Metadata = Vec<(&'static str, (u32, Vec<u8>))>;
 
@@ -178,9 +180,17 @@ pub(super) mod tests {
     #[test]
     fn what_is_not_computed_or_out_of_bounds_is_named_with_what_would_be_right() {
         for (key, value, says) in [
-            ("general.architecture", text("mamba"), "general.architecture is mamba, expected one of llama, qwen2, qwen3"),
+            (
+                "general.architecture",
+                text("mamba"),
+                "general.architecture is mamba, expected one of llama, qwen2, qwen3",
+            ),
             ("general.architecture", whole(1), "expected a name"),
-            ("llama.block_count", whole(0), "llama.block_count is Some(Whole(0)), expected a whole number of 1 to 1024"),
+            (
+                "llama.block_count",
+                whole(0),
+                "llama.block_count is Some(Whole(0)), expected a whole number of 1 to 1024",
+            ),
             ("llama.embedding_length", whole(u32::MAX), "expected a whole number of 1 to 65536"),
             ("llama.embedding_length", float(8.0), "llama.embedding_length is Some(Float(8.0))"),
             ("llama.attention.head_count_kv", whole(3), "expected a multiple of its 3 for keys"),

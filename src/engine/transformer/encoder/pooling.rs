@@ -108,7 +108,8 @@ impl Pooling {
 mod tests {
     use super::*;
 
-    const MEAN: &[u8] = br#"{"word_embedding_dimension": 2, "pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}"#;
+    const MEAN: &[u8] =
+        br#"{"word_embedding_dimension": 2, "pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}"#;
 
     fn pooled(pooling: &[u8], modules: Option<&[u8]>, mask: [bool; 3]) -> [f32; 2] {
         let mut out = [9.0; 2];

@@ -100,7 +100,11 @@ impl Encoder {
         let shape = inputs.iter().find(|input| &*input.name == "input_ids").map_or(&[][..], |ids| ids.tensor.shape());
         let &[texts, length] = shape else { return Err("input_ids has no two dimensions".to_owned()) };
         if let Some(other) = inputs.iter().find(|input| input.tensor.shape() != shape) {
-            return Err(format!("{} has shape {:?}, expected that of input_ids, {shape:?}", other.name, other.tensor.shape()));
+            return Err(format!(
+                "{} has shape {:?}, expected that of input_ids, {shape:?}",
+                other.name,
+                other.tensor.shape()
+            ));
         }
         if length > settings.length_max() {
             return Err(format!("input_ids has {length} tokens a text, the model takes {}", settings.length_max()));

@@ -91,9 +91,10 @@ impl Settings {
         };
         let epsilon = match &config["layer_norm_eps"] {
             Value::Null => 1e-12,
-            value => value.as_f64().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| {
-                format!("layer_norm_eps is {value}, expected a number of 0 to 1")
-            })?,
+            value => value
+                .as_f64()
+                .filter(|value| (0.0..=1.0).contains(value))
+                .ok_or_else(|| format!("layer_norm_eps is {value}, expected a number of 0 to 1"))?,
         };
         let positions = whole(config, &["max_position_embeddings"], 1, 1 << 20)?;
         let padding_id = match (family, &config["pad_token_id"]) {
@@ -147,7 +148,9 @@ fn head(architecture: Option<&str>) -> Result<Head, String> {
         // What predicts words in training is not needed for the text's states.
         Ok(Head::None)
     } else {
-        Err(format!("architectures has {name}, expected one that ends with Model, ForSequenceClassification or ForTokenClassification"))
+        Err(format!(
+            "architectures has {name}, expected one that ends with Model, ForSequenceClassification or ForTokenClassification"
+        ))
     }
 }
 
@@ -155,7 +158,11 @@ fn head(architecture: Option<&str>) -> Result<Head, String> {
 fn labels(config: &Value) -> Result<Vec<String>, String> {
     let unnamed = |count: usize| (0..count).map(|at| format!("LABEL_{at}")).collect();
     let Some(named) = config["id2label"].as_object() else {
-        return Ok(unnamed(if config["num_labels"].is_null() { 2 } else { whole(config, &["num_labels"], 1, LABELS_MAX)? }));
+        return Ok(unnamed(if config["num_labels"].is_null() {
+            2
+        } else {
+            whole(config, &["num_labels"], 1, LABELS_MAX)?
+        }));
     };
     if named.is_empty() || named.len() > LABELS_MAX {
         return Err(format!("id2label has {} labels, expected 1 to {LABELS_MAX}", named.len()));
