@@ -262,6 +262,8 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         None => Vec::new(),
     };
     engines.extend(engine::built_in());
+    // Loading a model touches more code than anything else: it must not come on top of what opening the store has touched.
+    memory::give_back_unused_code();
     let pool = Arc::new(Pool::start(&engine, engines, Arc::clone(&clock))?);
     let models = {
         let (pool, clock) = (Arc::clone(&pool), Arc::clone(&clock));

@@ -17,6 +17,7 @@ mod metrics;
 mod number;
 mod read;
 mod request;
+mod resume;
 mod salvage;
 mod walk;
 mod write;
@@ -29,6 +30,7 @@ pub use read::{
     readings, rejected, tail, windows,
 };
 pub use request::{Request, request};
+pub use resume::{Since, since};
 pub use salvage::{Remembered, remembered};
 pub use write::{History, SCHEMA, StreamNo};
 

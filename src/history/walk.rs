@@ -90,9 +90,16 @@ pub(super) fn backward(
             Ok(more && is_beyond)
         })?;
     }
-    if !more {
-        return Ok(());
-    }
+    if more { packed_backward(connection, stream, before, visit) } else { Ok(()) }
+}
+
+/// [`backward`] without what has just arrived.
+pub(super) fn packed_backward(
+    connection: &Connection,
+    stream: StreamNo,
+    before: u64,
+    visit: &mut dyn FnMut(Reading) -> bool,
+) -> Result<(), Error> {
     let mut next = block::around(connection, stream.0, before)?;
     if next.is_none() {
         next = block::before(connection, stream.0, before)?;

@@ -10,7 +10,9 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] store::Error),
     /// Every stream slot is taken.
-    #[error("failed to register stream {key}: {most} streams exist already")]
+    #[error(
+        "failed to register stream {key}: {most} streams exist already (outbox.max_streams; a stream of readings has one each for its summaries, alarms, verdicts and raw readings, as far as it sends them)"
+    )]
     TooManyStreams {
         /// The stream that does not fit.
         key: StreamKey,

@@ -573,7 +573,8 @@ mod tests {
         assert_eq!(outbox.stream(key("press", Class::Raw)).unwrap(), raw);
         assert_eq!(
             outbox.stream(key("lathe", Class::Raw)).unwrap_err().to_string(),
-            "failed to register stream raw/lathe: 1 streams exist already"
+            "failed to register stream raw/lathe: 1 streams exist already (outbox.max_streams; a stream of readings has one each for its \
+             summaries, alarms, verdicts and raw readings, as far as it sends them)"
         );
         bench.append(raw, &["one", "two"]).await;
         bench.outbox.close().unwrap();

@@ -18,9 +18,10 @@ use serde_json::Value;
 use crate::chaos::{Chaos, Fault};
 use crate::collecting::{Collecting, publish, received, report, until_sent};
 use crate::fleet::{Collector, Gateway as Queue, brisk, clock, name};
+use crate::fleet_faults::site_and_hub;
 use crate::gateway::{Gateway, PRESS, VERDICTS, forebay, forebay_says, http, loopback, poll};
-use crate::link_kinds::collect_stream;
-use crate::nats_server::{NatsServer, Setup, fleet_stream};
+use crate::link_kinds::{collect_stream, collect_stream_over};
+use crate::nats_server::{NatsServer, Setup, fleet_stream, impatient, in_domain};
 
 /// A gateway that sends soon and waits two seconds for a receipt.
 fn link(port: u16, more: &str) -> String {
@@ -203,7 +204,7 @@ async fn a_gateway_that_was_away_finds_its_receipts_in_its_letterbox_and_sends_n
     queue.append(stream, (0..200_u8).map(|row| vec![row])).await;
     // Nothing is sent again for want of a receipt while this test runs.
     let patient = SyncConfig { receipt_timeout_ms: 600_000, receipt_most_ms: 600_000, ..brisk() };
-    let sync = queue.sync(listening(crate::nats_server::impatient(up.port()), &patient), patient);
+    let sync = queue.sync(listening(impatient(up.port()), &patient), patient);
     until_state(&nats, "FLEET", 4).await;
     up.shut();
     let cloud = client(&nats).await;
@@ -224,6 +225,40 @@ async fn a_gateway_that_was_away_finds_its_receipts_in_its_letterbox_and_sends_n
     queue.append(stream, (0..50_u8).map(|row| vec![row])).await;
     queue.drained().await;
     assert_eq!(state(&nats, "FLEET-LETTERS").await, (0, 4));
+    sync.stop().await;
+    collect.stop().await;
+    assert_eq!(collector.report().await.duplicates(), 0);
+}
+
+/// Behind a leaf node with a stream of its own: rows go into the site's stream, letters lie at the hub.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_gateway_at_a_site_with_a_stream_finds_its_letters_at_the_hub() {
+    let hub = NatsServer::with(Setup { domain: Some("hub"), ..Setup::default() });
+    let leaf = NatsServer::with(Setup { domain: Some("leaf"), leaf_of: Some(hub.leaf_port()), ..Setup::default() });
+    site_and_hub(&leaf, &hub).await;
+    let (up, sender, receiver) =
+        (Chaos::before(leaf.port()).await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let queue = Queue::open(sender.path(), "press-7");
+    let stream = queue.stream(Class::Raw, "temperature");
+    queue.append(stream, (0..200_u8).map(|row| vec![row])).await;
+    let patient = SyncConfig { receipt_timeout_ms: 600_000, receipt_most_ms: 600_000, ..brisk() };
+    let mut link = in_domain("leaf", impatient(up.port()));
+    link.nats.as_mut().unwrap().letters_domain = Some(name("hub"));
+    let sync = queue.sync(listening(link, &patient), patient);
+    until_state(&hub, "FLEET", 4).await;
+    up.shut();
+    let cloud = client(&hub).await;
+    let nobody = |error: async_nats::RequestError| error.kind() == async_nats::RequestErrorKind::NoResponders;
+    while !cloud.request("cloud.v1.acme.press-7.receipt", "is somebody there?".into()).await.is_err_and(nobody) {}
+    let collector = Collector::open(receiver.path());
+    let collect = collect_stream_over(&collector, in_domain("hub", impatient(hub.port())));
+    collector.received(200).await;
+    until_state(&hub, "FLEET-LETTERS", 4).await;
+    assert_eq!((queue.rows(), state(&leaf, "FLEET-LETTERS").await), (200, (0, 0)));
+    up.open();
+    queue.drained().await;
+    assert_eq!((sync.metrics.receipts.get(), sync.metrics.resent.get()), (4, 0));
+    until_state(&hub, "FLEET-LETTERS", 0).await;
     sync.stop().await;
     collect.stop().await;
     assert_eq!(collector.report().await.duplicates(), 0);

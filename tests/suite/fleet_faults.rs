@@ -183,7 +183,7 @@ async fn messages(server: &NatsServer, domain: &str) -> u64 {
 
 /// The site's stream takes what its gateways publish; the hub's fetches it from there. It must not be a work queue:
 /// nats-server 2.9 deletes a message there once it is on its way, and a line that is cut then loses it.
-async fn site_and_hub(leaf: &NatsServer, hub: &NatsServer) {
+pub(crate) async fn site_and_hub(leaf: &NatsServer, hub: &NatsServer) {
     let site = r#"{"name":"FLEET","subjects":["fleet.v1.>"],"retention":"limits","discard":"new","storage":"file","num_replicas":1}"#;
     fleet_stream(leaf.port(), Some("leaf"), site).await;
     let all = r#"{"name":"FLEET","retention":"workqueue","discard":"new","storage":"file","num_replicas":1,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forebay::base::ManualClock;
-use forebay::history::{self, Config, History, Keeper, Reading, StreamNo};
+use forebay::history::{self, Config, History, Keeper, Reading, Since, StreamNo};
 use forebay::store::{self, Disk, Schema, Store, Tx, Watch};
 use proptest::prelude::{Just, ProptestConfig, Strategy, prop_oneof, proptest};
 
@@ -97,8 +97,38 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What all streams together need from three places on, beside what each has.
+async fn compare_since(bench: &Bench) {
+    let mut all = Vec::new();
+    for stream in bench.streams.iter().copied() {
+        all.push((stream, bench.read(move |conn| history::readings(conn, stream, 0, usize::MAX)).await));
+    }
+    for (first, before, count) in [(0, 1, 0), (3, 2, 9), (3, 1, 500), (1, 2, 2), (4, 4, 7)] {
+        let number = |readings: &[Reading], fourths: usize| match fourths {
+            4 => u64::MAX,
+            _ => readings.get(readings.len() * fourths / 4).map_or(1, |reading| reading.seq),
+        };
+        let since = |(stream, readings): &(StreamNo, Vec<Reading>)| Since {
+            stream: *stream,
+            first: number(readings, first),
+            before: number(readings, before),
+            count,
+        };
+        let wanted: Vec<Since> = all.iter().map(since).collect();
+        let asked = wanted.clone();
+        let found = bench.read(move |conn| history::since(conn, &asked)).await;
+        for (((_, readings), since), found) in all.iter().zip(&wanted).zip(&found) {
+            let of_first = readings.partition_point(|reading| reading.seq < since.first);
+            let of_count = readings.partition_point(|reading| reading.seq < since.before).saturating_sub(count);
+            let expected = if count == 0 { of_first } else { of_first.min(of_count) };
+            assert!(same(found, &readings[expected..]), "{since:?}: {} of {}", found.len(), readings.len());
+        }
+    }
+}
+
 /// Every question about every stream, beside the list.
 async fn compare(bench: &Bench, model: &[Vec<Reading>], kept: usize) {
+    compare_since(bench).await;
     for (stream, all) in bench.streams.iter().copied().zip(model) {
         let found = bench.read(move |conn| history::readings(conn, stream, 0, usize::MAX)).await;
         let (given, forgotten) = (found.len(), all.len() - found.len());

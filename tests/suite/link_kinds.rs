@@ -115,9 +115,13 @@ pub(crate) fn quick() -> CollectConfig {
 }
 
 pub(crate) fn collect_stream(collector: &Collector, port: u16) -> Running<CollectMetrics> {
+    collect_stream_over(collector, nats_server::impatient(port))
+}
+
+pub(crate) fn collect_stream_over(collector: &Collector, link: Config) -> Running<CollectMetrics> {
     let sink = InboxSink::new(collector.store.writer(), collector.inbox.clone(), clock(), Rejects::default());
     let batch = StreamBatch { messages: 8, ..StreamBatch::default() };
-    let receiver = stream_receiver(nats_server::impatient(port));
+    let receiver = stream_receiver(link);
     let collect = CollectStream::new(receiver, Arc::new(sink), batch, quick(), StdRng::seed_from_u64(2));
     let metrics = collect.metrics().clone();
     Running::of(metrics, |stop| collect.run(stop))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use forebay::base::{ManualClock, Name};
 use forebay::broker::{self, Broker, Hello, Leaving, Options, Qos, Subscribe};
-use forebay::history;
+use forebay::history::{self, Reading, StreamNo};
 use forebay::outbox::{self, Class, Outbox, StreamKey};
 use forebay::store::{self, Disk, Schema, Store, Tx, Watch};
 
@@ -84,4 +84,50 @@ async fn a_start_reads_as_much_with_three_hundred_thousand_rows_as_with_a_thousa
     eprintln!("a start reads {read:?} bytes");
     // A tree of more rows is two levels deeper; each look-up goes down once.
     assert!(read[2] - read[0] < 40 * 4096 && read[2] < 1 << 20, "{read:?} bytes");
+}
+
+/// A new reader asks for what `count` of 50 streams need to go on; bytes asked of the disk for that.
+async fn read_for(folder: &Path, count: usize) -> u64 {
+    let watch = Arc::new(Watch::default());
+    let config = store::Config { disk: Disk::watched(&watch).unwrap(), ..store::Config::at(folder) };
+    let (store, _) = Store::open(&config, &[history::SCHEMA], clock()).unwrap();
+    let before = watch.read_bytes();
+    let reader = store.reader();
+    let given = reader.read(move |conn| {
+        let mut streams = conn.prepare("SELECT no FROM history_stream ORDER BY no")?;
+        let numbers: Vec<i64> = streams.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let since = |no: i64| history::Since { stream: StreamNo(no), first: 390, before: 390, count: 8 };
+        history::since(conn, &numbers.into_iter().take(count).map(since).collect::<Vec<_>>())
+    });
+    let given = given.await.unwrap();
+    assert!(given.len() == count && given.iter().all(|readings| readings.len() == 19), "382 to 400 of each");
+    let read = watch.read_bytes() - before;
+    store.close();
+    read
+}
+
+#[tokio::test]
+async fn fifty_streams_are_found_again_in_one_pass_over_what_arrived() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&store::Config::at(folder.path()), &[history::SCHEMA], clock()).unwrap();
+    let history = history::History::new(history::Config::default()).in_file_of(store.insert_bytes());
+    for value in 0..400_u32 {
+        let history = history.clone();
+        let arrive = move |tx: &Tx<'_>| {
+            (0..50).try_for_each(|stream| {
+                let stream = history.stream(tx, &format!("s{stream}"))?;
+                let (values, time_ms) = (vec![f64::from(value)], i64::from(value));
+                let reading =
+                    Reading { seq: 0, time_ms, id: None, values, score: None, expected: None, state: 0, extra: None };
+                history.append(tx, stream, &reading).map(drop)
+            })
+        };
+        store.writer().commit(1, arrive).await.unwrap();
+    }
+    let close = history.clone();
+    store.writer().commit_blocking(move |tx| close.close(tx)).unwrap();
+    store.close();
+    let (one, all) = (read_for(folder.path(), 1).await, read_for(folder.path(), 50).await);
+    eprintln!("one stream: {one} bytes, fifty: {all} bytes");
+    assert!(one > 1 << 16 && all < 2 * one, "one stream: {one} bytes, fifty: {all} bytes");
 }

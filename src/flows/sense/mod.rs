@@ -9,6 +9,7 @@ mod commit;
 mod config;
 mod judge;
 mod news;
+mod resume;
 mod saved;
 mod scorer;
 mod stream;
@@ -19,6 +20,7 @@ pub use news::{NewsMetrics, Newscast};
 pub use scorer::ScorerError;
 pub use summing::SummaryNews;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,8 +42,9 @@ use crate::history::{History, StreamNo};
 use crate::outbox::{self, Class, Outbox, StreamKey};
 use crate::rules::{self, Rule};
 use crate::signal::{self, Decoder};
-use crate::store::{self, Reader, Writer};
+use crate::store::{self, Reader, Tx, Writer};
 use commit::Committed;
+use resume::read_back;
 use scorer::Scorer;
 pub(in crate::flows) use stream::Work;
 use stream::{Flight, Stream};
@@ -150,15 +153,18 @@ impl Sense {
     ) -> Result<(Self, Newscast, Vec<String>), Error> {
         let (desk, newscast) = news::open(parts.broker.clone());
         let room = Arc::new(Notify::new());
-        let mut entries: Vec<Entry> = Vec::with_capacity(configs.len());
+        let (mut abouts, mut streams) = (Vec::with_capacity(configs.len()), Vec::with_capacity(configs.len()));
         let mut problems = Vec::new();
-        for config in configs {
-            if entries.iter().any(|entry| entry.about.config.name == config.name) {
-                return Err(Error::Twice(config.name.clone()));
-            }
-            let (about, stream, problem) = build(config, &parts, desk.clone(), Arc::clone(&room)).await?;
+        for (config, no) in configs.iter().zip(numbers(configs, &parts).await?) {
+            let (about, stream, problem) = build(config, no, &parts, desk.clone(), Arc::clone(&room)).await?;
             problems.extend(problem);
-            let (mailbox, works) = mpsc::channel(config.queue_payloads.max(1));
+            abouts.push(about);
+            streams.push(stream);
+        }
+        read_back(&parts.reader, &mut streams).await?;
+        let mut entries: Vec<Entry> = Vec::with_capacity(configs.len());
+        for (about, stream) in abouts.into_iter().zip(streams) {
+            let (mailbox, works) = mpsc::channel(about.config.queue_payloads.max(1));
             let (orders, obeyed) = mpsc::channel(ORDERS);
             let (board, parking) = (Arc::clone(&stream.board), Arc::clone(&stream.parking));
             tasks.spawn(stream.run(works, obeyed, stop.clone()));
@@ -258,8 +264,22 @@ fn rule_of(
     Ok(Some((rule, on, raise)))
 }
 
+/// The numbers of the streams in history, in one commit.
+async fn numbers(configs: &[Config], parts: &Parts) -> Result<Vec<StreamNo>, Error> {
+    let mut names = BTreeSet::new();
+    if let Some(twice) = configs.iter().find(|config| !names.insert(&config.name)) {
+        return Err(Error::Twice(twice.name.clone()));
+    }
+    let (names, history): (Vec<_>, _) =
+        (configs.iter().map(|config| config.name.clone()).collect(), parts.history.clone());
+    // A full file opens, too.
+    let numbered = move |tx: &Tx<'_>| names.iter().map(|name| history.stream(tx, name.as_str())).collect();
+    Ok(parts.writer.commit_from_reserve(numbered).await?)
+}
+
 async fn build(
     config: &Config,
+    no: StreamNo,
     parts: &Parts,
     news: news::Desk,
     room: Arc<Notify>,
@@ -289,9 +309,6 @@ async fn build(
         tracing::error!(stream = %config.name, "{problem}");
     }
     let rule = rule_of(config, thresholds)?;
-    let (name, history) = (config.name.to_string(), parts.history.clone());
-    // A full file opens, too.
-    let no = parts.writer.commit_from_reserve(move |tx| history.stream(tx, &name)).await?;
     let outbox = parts.outbox.clone();
     let key = |class| StreamKey::new(config.name.clone(), class);
     let mut keys = vec![key(Class::Summary), key(Class::Alarm)];
@@ -333,7 +350,7 @@ async fn build(
         max_age: (config.summary.max_age_s > 0).then(|| Duration::from_secs(config.summary.max_age_s)),
         due: None,
     };
-    let mut stream = Stream {
+    let stream = Stream {
         decoder,
         judge,
         scorer,
@@ -354,7 +371,6 @@ async fn build(
         room,
         parking: Arc::default(),
     };
-    stream.read_back().await?;
     Ok((About { config: config.clone(), no, model, raise }, stream, problem))
 }
 

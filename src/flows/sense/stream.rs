@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::commit::{Closing, Committed, Committing, Job, Row};
 use super::config::{Durability, MAX_SUMMARY_READINGS};
 use super::judge::{Admitted, Judge, Memory};
+use super::resume::{Left, read_back};
 use super::saved::Saved;
 use super::scorer::Scorer;
 use super::summing::{Order, SummaryNews, SummingUp, summary_bytes};
@@ -27,7 +28,7 @@ use crate::signal::{self, Decoder, Note, Sample};
 use crate::store::{CommitError, Reader, Writer};
 
 /// Readings between two saved memories: a restart judges at most about so many again.
-const SAVE_EVERY: usize = 64;
+pub(super) const SAVE_EVERY: usize = 64;
 /// Wait between two tries to read the memory back after a failed commit.
 const RELOAD_AGAIN: Duration = Duration::from_millis(200);
 /// Most readings after a memory: one payload's worth on top of `SAVE_EVERY`, with room.
@@ -422,7 +423,8 @@ impl Stream {
     async fn reload(&mut self) {
         loop {
             self.flight.all_landed().await;
-            match self.read_back().await {
+            let reader = self.reader.clone();
+            match read_back(&reader, std::slice::from_mut(self)).await {
                 Ok(()) => {
                     self.flight.poisoned.store(false, Ordering::Release);
                     tracing::warn!(stream = %self.board.name(), "a commit failed; the stream goes on from what is on the disk");
@@ -436,40 +438,39 @@ impl Stream {
         }
     }
 
+    /// Whose readings it needs to go on, and how many before its memory.
+    pub(super) fn reads_back(&self) -> (StreamNo, usize) {
+        (self.no, self.judge.capacity())
+    }
+
     /// Takes up where the disk says the stream stands.
-    pub(super) async fn read_back(&mut self) -> Result<(), crate::store::Error> {
-        let (no, capacity) = (self.no, self.judge.capacity());
-        let (saved, before, after, window, opened_ms) = self
-            .reader
-            .read(move |conn| {
-                let saved = history::memory(conn, no)?;
-                let seq = saved.as_deref().map_or(0, Saved::seq);
-                // Without a memory the newest readings fill the windows.
-                let after = match seq {
-                    0 => history::tail(conn, no, capacity + SAVE_EVERY)?,
-                    _ => history::readings(conn, no, seq, MAX_AFTER)?,
-                };
-                let mut before = history::tail(conn, no, capacity + after.len())?;
-                before.retain(|reading| reading.seq <= seq);
-                let (first, opened_ms) = history::open_window(conn, no)?;
-                let window = history::readings(conn, no, first - 1, MAX_SUMMARY_READINGS as usize)?;
-                Ok((saved, before, after, window, opened_ms))
-            })
-            .await?;
+    pub(super) fn go_on(&mut self, left: Left) {
+        let Left { saved, first, opened_ms, readings } = left;
+        let seq = saved.as_deref().map_or(0, Saved::seq);
+        let split = readings.partition_point(|reading| reading.seq <= seq);
+        let (mut before, mut after) = readings.split_at(split);
+        // Without a memory the newest readings fill the windows.
+        if seq == 0 {
+            after = &after[after.len().saturating_sub(self.judge.capacity() + SAVE_EVERY)..];
+        } else {
+            before = &before[before.len().saturating_sub(self.judge.capacity())..];
+            after = &after[..after.len().min(MAX_AFTER)];
+        }
+        let window = &readings[readings.partition_point(|reading| reading.seq < first)..];
+        let window = &window[..window.len().min(MAX_SUMMARY_READINGS as usize)];
         let parsed = saved.as_deref().and_then(Saved::parse);
         let fresh = self.committed.fresh_judge();
         self.judge = fresh;
         match parsed {
-            Some(Saved { memory }) => self.judge.restore(memory, &before, &after),
-            None => self.judge.judge_again(&after),
+            Some(Saved { memory }) => self.judge.restore(memory, before, after),
+            None => self.judge.judge_again(after),
         }
         let open = self.committed.fresh_window();
-        self.summing.restore(open, &window, opened_ms, self.clock.wall_ms(), self.clock.since_boot());
+        self.summing.restore(open, window, opened_ms, self.clock.wall_ms(), self.clock.since_boot());
         self.drops = Drops::default();
         let end = |reading: Option<&history::Reading>| reading.map_or(0, |reading| reading.seq);
         *lock(&self.committing) = Committing { first_unsummed: end(window.first()), last: end(window.last()) };
         self.since_save = after.len();
-        Ok(())
     }
 
     fn memory_if_due(&mut self, rows: usize) -> Option<Memory> {
