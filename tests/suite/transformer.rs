@@ -146,9 +146,8 @@ fn catalog(name: &str, rest: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let version = root.path().join("texts/1");
     std::fs::create_dir_all(&version).unwrap();
-    let mut words = BTreeMap::new();
     let known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "pump", "bearing", "hot", "cold", "the", "is"];
-    known.iter().enumerate().for_each(|(at, word)| drop(words.insert(*word, at)));
+    let words: BTreeMap<&str, usize> = known.iter().enumerate().map(|(at, word)| (*word, at)).collect();
     let special = |id: usize| json!({ "id": known[id], "ids": [id], "tokens": [known[id]] });
     let piece = |id: usize| json!({ "SpecialToken": { "id": known[id], "type_id": 0 } });
     let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
