@@ -3,7 +3,31 @@
 //! The products are those of the crate `gemm`, everything else is loops that the compiler makes vectors of, for the widest
 //! registers that this processor has (crate `pulp`), found out at run time: one file runs everywhere.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
+
+/// A piece of work that is compiled once for every width of registers. A closure would be, too, but is a function of its own
+/// then, which is compiled for the narrowest.
+macro_rules! widest {
+    ($name:ident { $($field:ident: $type:ty),+ } -> $out:ty $body:block) => {
+        struct $name<'a> { $($field: $type),+ }
+
+        impl<'a> WithSimd for $name<'a> {
+            type Output = $out;
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> $out {
+                let Self { $($field),+ } = self;
+                $body
+            }
+        }
+    };
+}
+pub(super) use widest;
+
+/// Does it in the widest registers that there are.
+pub(super) fn widely<W: WithSimd>(work: W) -> W::Output {
+    Arch::new().dispatch(work)
+}
 
 /// A matrix in an array: how many rows and columns, and how far they lie apart.
 #[derive(Debug, Clone, Copy)]
@@ -80,20 +104,25 @@ const LANES: usize = 16;
 
 /// Elements in pairs, multiplied and added up.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    Arch::new().dispatch(|| dot_here(a, b))
+    widely(Dot { a, b })
 }
+
+widest!(Dot { a: &'a [f32], b: &'a [f32] } -> f32 { dot_here(a, b) });
 
 #[inline(always)]
 pub(super) fn dot_here(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; 2 * LANES];
-    let (a_whole, b_whole) = (a.chunks_exact(2 * LANES), b.chunks_exact(2 * LANES));
-    let rest: f32 = a_whole.remainder().iter().zip(b_whole.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_whole.zip(b_whole) {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<{ 2 * LANES }>(), b.as_chunks::<{ 2 * LANES }>());
+    for (a, b) in a.iter().zip(b) {
         for lane in 0..2 * LANES {
             lanes[lane] += a[lane] * b[lane];
         }
     }
-    total(lanes) + rest
+    let mut sum = total(lanes);
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        sum += a * b;
+    }
+    sum
 }
 
 /// A tree of sums, as vectors add up.
@@ -109,17 +138,41 @@ fn total<const N: usize>(mut lanes: [f32; N]) -> f32 {
     lanes[0]
 }
 
+/// Of the values less `by`, or of their squares.
 #[inline(always)]
-fn sum_of(values: &[f32], each: impl Fn(f32) -> f32) -> f32 {
+fn sum_of(values: &[f32], by: f32, squares: bool) -> f32 {
+    let each = |value: f32| {
+        let value = value - by;
+        if squares { value * value } else { value }
+    };
     let mut lanes = [0.0_f32; LANES];
-    let whole = values.chunks_exact(LANES);
-    let rest: f32 = whole.remainder().iter().map(|&value| each(value)).sum();
+    let (whole, rest) = values.as_chunks::<LANES>();
     for values in whole {
         for lane in 0..LANES {
             lanes[lane] += each(values[lane]);
         }
     }
-    total(lanes) + rest
+    let mut sum = total(lanes);
+    for &value in rest {
+        sum += each(value);
+    }
+    sum
+}
+
+#[inline(always)]
+fn largest_of(values: &[f32]) -> f32 {
+    let mut lanes = [f32::MIN; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for values in whole {
+        for lane in 0..LANES {
+            lanes[lane] = if values[lane] > lanes[lane] { values[lane] } else { lanes[lane] };
+        }
+    }
+    let mut largest = f32::MIN;
+    for &value in lanes.iter().chain(rest) {
+        largest = if value > largest { value } else { largest };
+    }
+    largest
 }
 
 /// e to the power of `x`, within two units in the last place; what is too small for a float becomes 1e-38. Range reduction by
@@ -175,70 +228,98 @@ fn tanh(x: f32) -> f32 {
 impl Activation {
     /// Bends every value.
     pub(super) fn apply(self, values: &mut [f32]) {
-        Arch::new().dispatch(|| match self {
-            Self::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x)),
-            Self::GeluTanh => values.iter_mut().for_each(|x| {
-                *x = 0.5 * *x * (1.0 + tanh(0.797_884_6 * (*x + 0.044_715 * *x * *x * *x)));
-            }),
-            Self::Relu => values.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-            Self::Tanh => values.iter_mut().for_each(|x| *x = tanh(*x)),
-        });
+        widely(Bend { activation: self, values });
     }
 }
 
+widest!(Bend { activation: Activation, values: &'a mut [f32] } -> () {
+    match activation {
+        Activation::Gelu => for x in values { *x = gelu(*x) },
+        Activation::GeluTanh => {
+            for x in values {
+                *x = 0.5 * *x * (1.0 + tanh(0.797_884_6 * (*x + 0.044_715 * *x * *x * *x)));
+            }
+        }
+        Activation::Relu => for x in values { *x = if *x < 0.0 { 0.0 } else { *x } },
+        Activation::Tanh => for x in values { *x = tanh(*x) },
+    }
+});
+
 /// `gate`, bent by x / (1 + e^-x), times `up`, in the place of `gate`.
 pub(super) fn gated(gate: &mut [f32], up: &[f32]) {
-    Arch::new().dispatch(|| gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = *gate / (1.0 + exp(-*gate)) * up));
+    widely(Gated { gate, up });
 }
+
+widest!(Gated { gate: &'a mut [f32], up: &'a [f32] } -> () {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp(-*gate)) * up;
+    }
+});
 
 /// Each row becomes numbers that add up to 1: `scale` times the scores and their `bias` first.
 pub(super) fn softmax(scores: &mut [f32], columns: usize, scale: f32, bias: Option<&[f32]>) {
-    Arch::new().dispatch(|| {
-        for row in scores.chunks_exact_mut(columns) {
-            match bias {
-                Some(bias) => row.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias),
-                None => row.iter_mut().for_each(|score| *score *= scale),
-            }
-            let largest = row.iter().fold(f32::MIN, |largest, &score| if score > largest { score } else { largest });
-            row.iter_mut().for_each(|score| *score = exp(*score - largest));
-            let part = 1.0 / sum_of(row, |score| score);
-            row.iter_mut().for_each(|score| *score *= part);
-        }
-    });
+    widely(Softmax { scores, columns, scale, bias });
 }
+
+widest!(Softmax { scores: &'a mut [f32], columns: usize, scale: f32, bias: Option<&'a [f32]> } -> () {
+    for row in scores.chunks_exact_mut(columns) {
+        match bias {
+            Some(bias) => for (score, bias) in row.iter_mut().zip(bias) { *score = *score * scale + bias },
+            None => for score in row.iter_mut() { *score *= scale },
+        }
+        let largest = largest_of(row);
+        for score in row.iter_mut() {
+            *score = exp(*score - largest);
+        }
+        let part = 1.0 / sum_of(row, 0.0, false);
+        for score in row.iter_mut() {
+            *score *= part;
+        }
+    }
+});
 
 /// Each row gets the mean 0 and the variance 1, then `gain` and `bias`, element by element.
 pub(super) fn layer_norm(values: &mut [f32], gain: &[f32], bias: &[f32], epsilon: f32) {
-    let columns = gain.len();
-    Arch::new().dispatch(|| {
-        for row in values.chunks_exact_mut(columns) {
-            let mean = sum_of(row, |value| value) / columns as f32;
-            let variance = sum_of(row, |value| (value - mean) * (value - mean)) / columns as f32;
-            let scale = 1.0 / (variance + epsilon).sqrt();
-            for ((value, gain), bias) in row.iter_mut().zip(gain).zip(bias) {
-                *value = (*value - mean) * scale * gain + bias;
-            }
-        }
-    });
+    widely(LayerNorm { values, gain, bias, epsilon });
 }
+
+widest!(LayerNorm { values: &'a mut [f32], gain: &'a [f32], bias: &'a [f32], epsilon: f32 } -> () {
+    let columns = gain.len();
+    for row in values.chunks_exact_mut(columns) {
+        let mean = sum_of(row, 0.0, false) / columns as f32;
+        let variance = sum_of(row, mean, true) / columns as f32;
+        let scale = 1.0 / (variance + epsilon).sqrt();
+        for ((value, gain), bias) in row.iter_mut().zip(gain).zip(bias) {
+            *value = (*value - mean) * scale * gain + bias;
+        }
+    }
+});
 
 /// Each row divided by the root of the mean of its squares, times `gain`, into `out`.
 pub(super) fn rms_norm(values: &[f32], gain: &[f32], epsilon: f32, out: &mut [f32]) {
-    let columns = gain.len();
-    Arch::new().dispatch(|| {
-        for (row, out) in values.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-            let scale = 1.0 / (sum_of(row, |value| value * value) / columns as f32 + epsilon).sqrt();
-            for ((out, value), gain) in out.iter_mut().zip(row).zip(gain) {
-                *out = value * scale * gain;
-            }
-        }
-    });
+    widely(RmsNorm { values, gain, epsilon, out });
 }
+
+widest!(RmsNorm { values: &'a [f32], gain: &'a [f32], epsilon: f32, out: &'a mut [f32] } -> () {
+    let columns = gain.len();
+    for (row, out) in values.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+        let scale = 1.0 / (sum_of(row, 0.0, true) / columns as f32 + epsilon).sqrt();
+        for ((out, value), gain) in out.iter_mut().zip(row).zip(gain) {
+            *out = value * scale * gain;
+        }
+    }
+});
 
 /// `more` added to `values`, element by element.
 pub(super) fn add(values: &mut [f32], more: &[f32]) {
-    Arch::new().dispatch(|| values.iter_mut().zip(more).for_each(|(value, more)| *value += more));
+    widely(Add { values, more });
 }
+
+widest!(Add { values: &'a mut [f32], more: &'a [f32] } -> () {
+    for (value, more) in values.iter_mut().zip(more) {
+        *value += more;
+    }
+});
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,6 @@
 //!
 //! Layouts: `ggml-quants` of the ggml project (MIT), as its Python package `gguf` describes them, too.
 
-use half::{bf16, f16};
-
 /// How a tensor's elements are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types, reason = "the format's own names")]
@@ -21,6 +19,16 @@ pub(super) enum Blocks {
     Q4_K,
     Q5_K,
     Q6_K,
+}
+
+/// Block by block. No function that takes a function: that would be one of its own, compiled for the narrowest registers.
+macro_rules! each {
+    ($bytes:ident, $out:ident, $elements:expr, $size:expr, $expand:ident) => {{
+        let (blocks, outs) = ($bytes.as_chunks::<{ $size }>().0, $out.as_chunks_mut::<{ $elements }>().0);
+        for (block, out) in blocks.iter().zip(outs) {
+            $expand(block, out);
+        }
+    }};
 }
 
 /// Elements of a block of the `_K` formats.
@@ -73,66 +81,100 @@ impl Blocks {
     #[inline(always)]
     pub(super) fn expand(self, bytes: &[u8], out: &mut [f32]) {
         match self {
-            Self::F32 => each::<1, 4>(bytes, out, |b, out| out[0] = f32::from_le_bytes(*b)),
-            Self::F16 => each::<1, 2>(bytes, out, |b, out| out[0] = f16::from_le_bytes(*b).to_f32()),
-            Self::BF16 => each::<1, 2>(bytes, out, |b, out| out[0] = bf16::from_le_bytes(*b).to_f32()),
-            Self::Q4_0 => each::<32, 18>(bytes, out, |b, out| fours(half(b, 0), -8.0, &b[2..], out)),
-            Self::Q4_1 => each::<32, 20>(bytes, out, |b, out| {
-                fours(half(b, 0), 0.0, &b[4..], out);
-                out.iter_mut().for_each(|out| *out += half(b, 2));
-            }),
-            Self::Q5_0 => each::<32, 22>(bytes, out, |b, out| fives(half(b, 0), -16.0, &b[2..], out)),
-            Self::Q5_1 => each::<32, 24>(bytes, out, |b, out| {
-                fives(half(b, 0), 0.0, &b[4..], out);
-                out.iter_mut().for_each(|out| *out += half(b, 2));
-            }),
-            Self::Q8_0 => each::<32, 34>(bytes, out, |b, out| {
-                let scale = half(b, 0);
-                out.iter_mut().zip(&b[2..]).for_each(|(out, &q)| *out = scale * f32::from(q.cast_signed()));
-            }),
-            Self::Q2_K => each::<WIDE, 84>(bytes, out, q2_k),
-            Self::Q3_K => each::<WIDE, 110>(bytes, out, q3_k),
-            Self::Q4_K => each::<WIDE, 144>(bytes, out, q4_k),
-            Self::Q5_K => each::<WIDE, 176>(bytes, out, q5_k),
-            Self::Q6_K => each::<WIDE, 210>(bytes, out, q6_k),
+            Self::F32 => each!(bytes, out, 1, 4, one_f32),
+            Self::F16 => each!(bytes, out, 1, 2, one_f16),
+            Self::BF16 => each!(bytes, out, 1, 2, one_bf16),
+            Self::Q4_0 => each!(bytes, out, 32, 18, q4_0),
+            Self::Q4_1 => each!(bytes, out, 32, 20, q4_1),
+            Self::Q5_0 => each!(bytes, out, 32, 22, q5_0),
+            Self::Q5_1 => each!(bytes, out, 32, 24, q5_1),
+            Self::Q8_0 => each!(bytes, out, 32, 34, q8_0),
+            Self::Q2_K => each!(bytes, out, WIDE, 84, q2_k),
+            Self::Q3_K => each!(bytes, out, WIDE, 110, q3_k),
+            Self::Q4_K => each!(bytes, out, WIDE, 144, q4_k),
+            Self::Q5_K => each!(bytes, out, WIDE, 176, q5_k),
+            Self::Q6_K => each!(bytes, out, WIDE, 210, q6_k),
         }
     }
 }
 
 #[inline(always)]
-fn each<const ELEMENTS: usize, const BYTES: usize>(
-    bytes: &[u8],
-    out: &mut [f32],
-    expand: impl Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
-) {
-    let (blocks, outs) = (bytes.as_chunks::<BYTES>().0, out.as_chunks_mut::<ELEMENTS>().0);
-    blocks.iter().zip(outs).for_each(|(block, out)| expand(block, out));
+fn one_f32(block: &[u8; 4], out: &mut [f32; 1]) {
+    out[0] = f32::from_le_bytes(*block);
 }
 
 #[inline(always)]
+fn one_f16(block: &[u8; 2], out: &mut [f32; 1]) {
+    out[0] = half(block, 0);
+}
+
+#[inline(always)]
+fn one_bf16(block: &[u8; 2], out: &mut [f32; 1]) {
+    out[0] = f32::from_bits(u32::from(u16::from_le_bytes(*block)) << 16);
+}
+
+#[inline(always)]
+fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
+    let scale = half(block, 0);
+    fours(scale, -8.0 * scale, &block[2..], out);
+}
+
+#[inline(always)]
+fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
+    fours(half(block, 0), half(block, 2), &block[4..], out);
+}
+
+#[inline(always)]
+fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
+    let scale = half(block, 0);
+    fives(scale, -16.0 * scale, &block[2..], out);
+}
+
+#[inline(always)]
+fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
+    fives(half(block, 0), half(block, 2), &block[4..], out);
+}
+
+#[inline(always)]
+fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
+    let scale = half(block, 0);
+    for at in 0..32 {
+        out[at] = scale * f32::from(block[2 + at].cast_signed());
+    }
+}
+
+/// A half as a whole float, here and not behind a call: there is one for every few numbers.
+#[inline(always)]
 fn half(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+    let bits = u32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let (sign, rest) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
+    // Moved into its place it is too small by the difference of the two exponents' zeros.
+    let size = f32::from_bits(rest) * f32::from_bits((127 + 127 - 15) << 23);
+    f32::from_bits(sign | if rest >= 0x7c00 << 13 { rest | 0x7f80_0000 } else { size.to_bits() })
 }
 
 /// Sixteen bytes: the lower halves are the first elements, the upper ones the second.
 #[inline(always)]
-fn fours(scale: f32, shift: f32, bytes: &[u8], out: &mut [f32; 32]) {
+fn fours(scale: f32, more: f32, bytes: &[u8], out: &mut [f32; 32]) {
     let (first, second) = out.split_at_mut(16);
     for ((first, second), &byte) in first.iter_mut().zip(second).zip(bytes) {
-        *first = scale * (f32::from(byte & 15) + shift);
-        *second = scale * (f32::from(byte >> 4) + shift);
+        *first = scale * f32::from(byte & 15) + more;
+        *second = scale * f32::from(byte >> 4) + more;
     }
 }
 
 /// The same behind four bytes with the fifth bits.
 #[inline(always)]
-fn fives(scale: f32, shift: f32, bytes: &[u8], out: &mut [f32; 32]) {
+fn fives(scale: f32, more: f32, bytes: &[u8], out: &mut [f32; 32]) {
     let high = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let (first, second) = out.split_at_mut(16);
-    for (at, ((first, second), &byte)) in first.iter_mut().zip(second).zip(&bytes[4..]).enumerate() {
-        let fifth = |at: usize| ((high >> at) & 1) as u8 * 16;
-        *first = scale * (f32::from((byte & 15) + fifth(at)) + shift);
-        *second = scale * (f32::from((byte >> 4) + fifth(at + 16)) + shift);
+    let bytes: &[u8; 16] = bytes[4..20].try_into().expect("a block has them");
+    for at in 0..16 {
+        let byte = u32::from(bytes[at]);
+        let (low, upper) = ((byte & 15) | (high >> at << 4 & 16), byte >> 4 | (high >> (at + 12) & 16));
+        // Small numbers, which are the same with a sign; with one they are converted eight at a time.
+        first[at] = scale * low.cast_signed() as f32 + more;
+        second[at] = scale * upper.cast_signed() as f32 + more;
     }
 }
 

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use pulp::Arch;
+use pulp::{Simd, WithSimd};
 
 use super::blocks::Blocks;
 use super::gguf::Gguf;
-use crate::engine::transformer::math::{Layout, dot_here, multiply};
+use crate::engine::transformer::math::{Layout, dot_here, multiply, widely, widest};
 
 /// From so many rows of inputs on, weights are multiplied as a whole instead of row by row.
 const TOGETHER: usize = 4;
@@ -44,8 +44,7 @@ impl Matrix {
 
     /// One row as floats, into `out`.
     pub(super) fn row(&self, at: usize, out: &mut [f32]) {
-        let bytes = self.bytes(at..at + 1);
-        Arch::new().dispatch(|| self.blocks.expand(bytes, out));
+        widely(Expand { blocks: self.blocks, bytes: self.bytes(at..at + 1), out });
     }
 
     /// W x for each row of `inputs`.
@@ -63,15 +62,7 @@ impl Matrix {
     fn by_row(&self, inputs: &[f32], out: &mut [f32]) {
         let mut weights = vec![0.0; self.columns];
         let bytes = self.bytes(0..self.rows);
-        let of_row = bytes.len() / self.rows;
-        Arch::new().dispatch(|| {
-            for (row, bytes) in bytes.chunks_exact(of_row).enumerate() {
-                self.blocks.expand(bytes, &mut weights);
-                for (input, out) in inputs.chunks_exact(self.columns).zip(out.chunks_exact_mut(self.rows)) {
-                    out[row] = dot_here(&weights, input);
-                }
-            }
-        });
+        widely(ByRow { blocks: self.blocks, bytes, rows: self.rows, weights: &mut weights, inputs, out });
     }
 
     fn by_panel(&self, inputs: &[f32], count: usize, out: &mut [f32]) {
@@ -79,7 +70,7 @@ impl Matrix {
         for begin in (0..self.rows).step_by(PANEL) {
             let rows = PANEL.min(self.rows - begin);
             let (bytes, weights) = (self.bytes(begin..begin + rows), &mut weights[..rows * self.columns]);
-            Arch::new().dispatch(|| self.blocks.expand(bytes, weights));
+            widely(Expand { blocks: self.blocks, bytes, out: &mut *weights });
             multiply(
                 (inputs, Layout::packed(count, self.columns)),
                 (weights, Layout::packed(rows, self.columns).transposed()),
@@ -90,6 +81,20 @@ impl Matrix {
     }
 }
 
+widest!(Expand { blocks: Blocks, bytes: &'a [u8], out: &'a mut [f32] } -> () { blocks.expand(bytes, out) });
+
+widest!(ByRow {
+    blocks: Blocks, bytes: &'a [u8], rows: usize, weights: &'a mut [f32], inputs: &'a [f32], out: &'a mut [f32]
+} -> () {
+    let columns = weights.len();
+    for (row, bytes) in bytes.chunks_exact(bytes.len() / rows).enumerate() {
+        blocks.expand(bytes, weights);
+        for (input, out) in inputs.chunks_exact(columns).zip(out.chunks_exact_mut(rows)) {
+            out[row] = dot_here(weights, input);
+        }
+    }
+});
+
 /// A tensor of one dimension as floats.
 pub(super) fn vector(file: &[u8], gguf: &Gguf, name: &str, length: usize) -> Result<Vec<f32>, String> {
     let entry = gguf.tensors.get(name).filter(|entry| entry.shape == [length]);
@@ -98,7 +103,7 @@ pub(super) fn vector(file: &[u8], gguf: &Gguf, name: &str, length: usize) -> Res
         return Err(format!("tensor {name}: expected [{length}] by the metadata, given {given}"));
     };
     let mut out = vec![0.0; length];
-    entry.blocks.expand(&file[entry.range.clone()], &mut out);
+    widely(Expand { blocks: entry.blocks, bytes: &file[entry.range.clone()], out: &mut out });
     Ok(out)
 }
 

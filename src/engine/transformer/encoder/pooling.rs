@@ -81,7 +81,7 @@ impl Pooling {
             Mode::First => out.copy_from_slice(&states[..hidden]),
             Mode::Last => {
                 out.fill(0.0);
-                if let Some(last) = kept().last() {
+                if let Some(last) = kept().next_back() {
                     out.copy_from_slice(last);
                 }
             }
