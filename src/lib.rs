@@ -18,6 +18,8 @@ pub mod engine;
 pub mod history;
 pub mod inbox;
 pub mod outbox;
+pub mod pipeline;
+pub mod route;
 pub mod rules;
 pub mod signal;
 pub mod transform;

@@ -155,8 +155,9 @@ impl Access {
         if let Some(san) = &identity.certificate_san {
             shared(self.by_alternative_name.insert(san.clone(), at), "certificate_san")?;
         }
-        let rules = Arc::new(rules(&name, &identity.publish, &identity.subscribe)?);
-        self.known.push(Known { name, keys, rules });
+        let mut rules = rules(&name, &identity.publish, &identity.subscribe)?;
+        rules.manage_models = identity.manage_models;
+        self.known.push(Known { name, keys, rules: Arc::new(rules) });
         Ok(())
     }
 
@@ -255,6 +256,18 @@ mod tests {
 
     fn refused(text: &str) -> Error {
         Access::new(&toml::from_str(text).unwrap()).err().unwrap()
+    }
+
+    #[test]
+    fn whoever_is_to_manage_models_may_and_nobody_else() {
+        let (one, other) = (key(1), key(2));
+        let access = access(&format!(
+            "[[identity]]\nname = \"one\"\nkey_sha256 = \"{}\"\nmanage_models = true\n\
+             [[identity]]\nname = \"other\"\nkey_sha256 = \"{}\"\n",
+            one.sha256, other.sha256
+        ));
+        assert!(access.bearer(&one.text).unwrap().with_client_id("c").may_manage_models());
+        assert!(!access.bearer(&other.text).unwrap().may_manage_models());
     }
 
     fn key(seed: u64) -> NewKey {

@@ -25,6 +25,7 @@ use crate::engine::{self, Pool, delegate};
 use crate::flows::board::{Alert, Board};
 use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
+use crate::flows::logging::Logging;
 use crate::flows::models::Models;
 use crate::flows::predict::Predict;
 use crate::flows::query::{self, LinkWatch, Query};
@@ -36,7 +37,7 @@ use crate::flows::{AcknowledgedBy, Address, InPlaceOfRows, Requests, SYNC_SCHEMA
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::store::{self, Store};
-use crate::telemetry::Registry;
+use crate::telemetry::{Logs, Registry};
 use crate::uplink::{AnyUplink, Ears};
 use crate::{doors, flows, signal};
 
@@ -66,10 +67,10 @@ struct Built {
 }
 
 /// Runs a gateway until `stop`, then drains it: no new messages, what is in hand is committed, the queue is closed.
-pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
+pub(super) async fn run(config: Config, logs: Logs, stop: CancellationToken) -> Result<()> {
     let clock = Arc::new(SystemClock::new());
     let started = clock.since_boot();
-    let built = build(config, Arc::clone(&clock)).await?;
+    let built = build(config, logs, Arc::clone(&clock)).await?;
     let Built {
         store,
         outbox,
@@ -90,6 +91,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let (doors_end, link_end) = (CancellationToken::new(), CancellationToken::new());
     let addresses: Vec<_> = mqtt.addresses().iter().map(ToString::to_string).collect();
     let page = listener.local_addr().context("failed to read the HTTP door's address")?;
+    let scheme = if door.speaks_tls() { "https" } else { "http" };
     let ready_ms = clock.since_boot().saturating_sub(started).as_millis();
     tracing::info!(mqtt = addresses.join(" "), http = %page, ready_ms = ready_ms as u64, "ready");
     #[cfg(feature = "grpc")]
@@ -97,7 +99,7 @@ pub(super) async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         let address = listener.local_addr().context("failed to read the gRPC door's address")?;
         tracing::info!(%address, "gRPC inference");
     }
-    notify::ready(&format!("MQTT on {}, page on http://{page}/", addresses.join(" ")));
+    notify::ready(&format!("MQTT on {}, page on {scheme}://{page}/", addresses.join(" ")));
 
     let doors = TaskTracker::new();
     doors.spawn(mqtt.serve(doors_end.clone()));
@@ -178,7 +180,7 @@ async fn damaged(mut disk: watch::Receiver<store::Health>) -> String {
     }
 }
 
-async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
+async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Built> {
     let Config {
         gateway,
         log: _,
@@ -195,6 +197,7 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         http,
         #[cfg(feature = "grpc")]
         grpc,
+        shared_memory,
         cloud,
         sync,
         stream,
@@ -205,6 +208,13 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
     #[cfg(feature = "grpc")]
     let grpc = match grpc {
         Some(config) => Some((doors::grpc::bind(&config).await?, config)),
+        None => None,
+    };
+    let any_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let http_tls = doors::http::acceptor(&http, &any_clock)?;
+    #[cfg(feature = "grpc")]
+    let grpc_tls = match &grpc {
+        Some((_, config)) => doors::grpc::acceptor(config, &any_clock)?,
         None => None,
     };
 
@@ -369,10 +379,14 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
         requests.metrics().register(&mut registry);
         requests
     });
-    let inference = Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock)));
+    let inference = Inference::new(Arc::clone(&models), Arc::clone(&clock)).seeded(StdRng::from_os_rng());
+    let inference = Arc::new(inference);
+    tasks.spawn(Arc::clone(&inference).shadow(streams_end.clone()));
     let predict = Arc::new(Predict::new(Arc::clone(&inference), Arc::clone(&clock), predict));
     predict.metrics().register(&mut registry);
     let repository = Arc::new(Repository::new(models, catalog));
+    let regions = Arc::new(doors::shared_memory::Regions::new(shared_memory));
+    let logging = Arc::new(Logging::new(logs.level(), Box::new(move |level| logs.set_level(level))));
     #[cfg(feature = "grpc")]
     let grpc = grpc.map(|(listener, config)| {
         let parts = doors::grpc::Parts {
@@ -380,6 +394,9 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             inference: Arc::clone(&inference),
             repository: Arc::clone(&repository),
             access: Arc::clone(&access),
+            regions: Arc::clone(&regions),
+            logging: Arc::clone(&logging),
+            tls: grpc_tls,
         };
         (listener, config, parts)
     });
@@ -394,6 +411,9 @@ async fn build(config: Config, clock: Arc<SystemClock>) -> Result<Built> {
             predict,
             repository,
             access,
+            regions,
+            logging,
+            tls: http_tls,
             registry: Arc::new(Mutex::new(registry)),
             metrics: http_metrics,
             clock,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::serving::{Serving, Versions};
+use super::traffic::Traffic;
 use crate::base::Name;
 
 /// `[catalog]`.
@@ -43,6 +44,8 @@ pub struct ModelConfig {
     pub aliases: BTreeMap<Name, u32>,
     /// `[catalog.models.NAME.serving]`, over its manifest's.
     pub serving: Serving,
+    /// `[catalog.models.NAME.traffic]`: which version gets a request that names none.
+    pub traffic: Option<Traffic>,
 }
 
 impl Config {
@@ -53,6 +56,9 @@ impl Config {
             model.serving.check().map_err(|problem| (key("serving"), problem))?;
             for (alias, version) in &model.aliases {
                 super::aliases::check(alias.as_str(), *version).map_err(|problem| (key("aliases"), problem))?;
+            }
+            if let Some(traffic) = &model.traffic {
+                traffic.check().map_err(|(rest, problem)| (key(&format!("traffic.{rest}")), problem))?;
             }
         }
         Ok(())

@@ -21,6 +21,8 @@ mod oci;
 mod parse;
 mod scan;
 mod serving;
+mod splits;
+mod traffic;
 mod values;
 
 pub use aliases::{AliasError, Aliases, DEFAULT};
@@ -31,4 +33,6 @@ pub use model::{Error, Model};
 pub use parse::ManifestError;
 pub use scan::{Catalog, Problem};
 pub use serving::{BatchWhen, LoadWhen, Serving, Settled, Versions};
+pub use splits::{SetTraffic, Splits, TrafficError};
+pub use traffic::{BreakerTerms, Shadow, Split, Sticky, Traffic};
 pub use values::Values;

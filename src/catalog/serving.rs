@@ -86,6 +86,21 @@ impl Serving {
         }
     }
 
+    /// This before `other`, key by key.
+    #[must_use]
+    pub fn before(&self, other: &Self) -> Self {
+        Self {
+            load: self.load.or(other.load),
+            idle_unload_s: self.idle_unload_s.or(other.idle_unload_s),
+            memory_bytes: self.memory_bytes.or(other.memory_bytes),
+            concurrency_max: self.concurrency_max.or(other.concurrency_max),
+            warm_up_runs: self.warm_up_runs.or(other.warm_up_runs),
+            batching: self.batching.or(other.batching),
+            batch_rows_max: self.batch_rows_max.or(other.batch_rows_max),
+            batch_delay_us: self.batch_delay_us.or(other.batch_delay_us),
+        }
+    }
+
     /// This before `manifest`, before what there is without either.
     pub fn over(&self, manifest: &Self) -> Settled {
         Settled {

@@ -1,4 +1,5 @@
-//! Who is calling over HTTP: a bearer key, a user name with a key (what a browser can send), or this machine itself.
+//! Who is calling over HTTP: a bearer key, a user name with a key (what a browser can send), a client's certificate, or this
+//! machine itself.
 
 use std::net::SocketAddr;
 
@@ -6,21 +7,40 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::access::{Access, Principal};
+use crate::access::{Access, How, Principal};
 
 /// Headers that a reverse proxy adds. Behind one, everybody seems to come from this machine.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
 
-/// The caller behind a request's headers.
-pub(super) fn principal(access: &Access, peer: SocketAddr, headers: &HeaderMap) -> Option<Principal> {
+/// Whether a request came through a proxy, so that its sender is not at the other end of the connection.
+pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
+    FORWARDED.iter().any(|name| headers.contains_key(*name))
+}
+
+/// The caller behind a request's headers, on a connection whose client has shown this certificate. Credentials come before
+/// the certificate: a proxy has one certificate and forwards everybody's.
+pub(super) fn principal(
+    access: &Access,
+    peer: SocketAddr,
+    certificate: Option<&[u8]>,
+    headers: &HeaderMap,
+) -> Option<Principal> {
     match headers.get(header::AUTHORIZATION) {
         Some(credentials) => match parse(credentials)? {
             Credentials::Bearer(key) => access.bearer(&key).ok(),
             Credentials::Basic(name, key) => access.password(&name, key.as_bytes()).ok(),
         },
-        None if FORWARDED.iter().any(|name| headers.contains_key(*name)) => None,
-        None => access.anonymous(peer).ok(),
+        None if is_forwarded(headers) => None,
+        None => match certificate {
+            Some(leaf) => access.certificate(leaf).ok(),
+            None => access.anonymous(peer).ok(),
+        },
     }
+}
+
+/// The name of a caller who has one: everybody on this machine is the same nobody.
+pub(super) fn identity(who: &Principal) -> Option<&str> {
+    (who.how() != How::Loopback).then(|| who.name())
 }
 
 #[derive(Debug, PartialEq, Eq)]

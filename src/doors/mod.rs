@@ -5,3 +5,6 @@ mod caller;
 pub mod grpc;
 pub mod http;
 pub mod mqtt;
+mod settings;
+pub mod shared_memory;
+pub mod tls;

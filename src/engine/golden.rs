@@ -12,6 +12,19 @@ pub(super) fn check(model: &Loaded, sample: &Sample, number: usize, tensor_bytes
     compare(&model.title, model.engine, sample, number, &model.run(&inputs)?)
 }
 
+impl Sample {
+    /// Whether `outputs`, which `engine` made of the inputs of sample `number` (from 1), are those of the sample.
+    pub fn agrees(
+        &self,
+        model: &str,
+        engine: &'static str,
+        number: usize,
+        outputs: &[NamedTensor],
+    ) -> Result<(), Error> {
+        compare(model, engine, self, number, outputs)
+    }
+}
+
 /// Compares what `engine` computed of the sample's inputs.
 pub(super) fn compare(
     model: &str,

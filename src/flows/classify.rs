@@ -19,7 +19,12 @@ pub(super) fn classify(output: &Tensor, classes: usize, labels: &[String]) -> Op
         let mut order: Vec<usize> = (0..width).collect();
         // Nan is the smallest: it is no class that anybody means. Equal values stay in their order.
         let rank = |at: usize| if values[at].is_nan() { f64::NEG_INFINITY } else { values[at] };
-        order.sort_by(|&a, &b| rank(b).total_cmp(&rank(a)));
+        let before = |&a: &usize, &b: &usize| rank(b).total_cmp(&rank(a)).then(a.cmp(&b));
+        // Only what is kept needs an order.
+        if 0 < kept && kept < width {
+            order.select_nth_unstable_by(kept - 1, before);
+        }
+        order[..kept].sort_unstable_by(before);
         texts.extend(order[..kept].iter().map(|&at| match labels.get(at) {
             Some(label) => format!("{:.6}:{at}:{label}", values[at]),
             None => format!("{:.6}:{at}", values[at]),
@@ -44,6 +49,16 @@ mod tests {
         let top = classify(&scores, 2, &labels).unwrap();
         assert_eq!(top.shape(), [2, 2]);
         assert_eq!(texts(&top), ["0.700000:1:worn", "0.200000:2", "5.000000:0:ok", "5.000000:2"]);
+    }
+
+    #[test]
+    fn a_few_of_many_are_those_that_sorting_all_would_give() {
+        let values: Vec<f32> = (0..5000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 22) as f32).collect();
+        let scores = Tensor::new([values.len()], values).unwrap();
+        let all = texts(&classify(&scores, 5000, &[]).unwrap());
+        for kept in [1, 2, 17, 4999] {
+            assert_eq!(texts(&classify(&scores, kept, &[]).unwrap()), all[..kept], "{kept}");
+        }
     }
 
     #[test]

@@ -1,14 +1,30 @@
 //! Inference for apps: tensors in, tensors out, from the models of this box.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
+use tokio_util::sync::CancellationToken;
+
+use super::backend::Outputs;
 use super::classify::classify;
-use super::models::{Loaded, Models, NotServing, chain};
+use super::models::{Loaded, Models, NotServing};
+use super::pipeline::Members;
+use super::pipeline_tally::{StepReport, StepServed};
+use super::shadow::Shadows;
 use super::slot::Slot;
-use super::tally::{Counts, Ran};
+use super::tally::Counts;
+use super::way::{Turn, Way};
 use crate::base::{Clock, Datatype, Tensor};
+use crate::catalog::Sticky;
+use crate::pipeline::{Graph, Member, Port, Source, Step};
 use crate::{catalog, engine};
+
+/// More elements than so many are not searched for the largest on a thread that serves others meanwhile.
+const CLASSIFY_INLINE_MAX: usize = 16 * 1024;
 
 /// A tensor with its name.
 #[derive(Debug, Clone)]
@@ -54,12 +70,14 @@ pub struct Inferred {
     pub version: u32,
     /// What computed it.
     pub engine: String,
-    /// Why it was not the delegate that should have.
+    /// Why it was not the version, or the delegate, that should have.
     pub fallback: Option<Arc<str>>,
     /// Time in the engine, waiting not included.
     pub duration_us: u64,
     /// Outputs in the manifest's order, or in the caller's.
     pub outputs: Vec<NamedTensor>,
+    /// What each step of a pipeline did; none for a model that is none.
+    pub steps: Vec<StepReport>,
 }
 
 /// One input or output of a model.
@@ -92,6 +110,23 @@ pub struct ModelMetadata {
     pub outputs: Vec<TensorMetadata>,
     /// How its requests are computed together; None, if they are not.
     pub batching: Option<DynamicBatching>,
+    /// Rows that one request may have; 0 is any number.
+    pub request_rows_max: u32,
+    /// The models that a pipeline asks; none for a model that is none.
+    pub composing: Vec<Composing>,
+}
+
+/// A step of a pipeline that asks a model.
+#[derive(Debug, Clone)]
+pub struct Composing {
+    /// The model, as the pipeline names it.
+    pub model: String,
+    /// None: whatever answers a request that names none.
+    pub version: Option<u32>,
+    /// The model's input, and the tensor that fills it: an input of the pipeline, or `step.output`.
+    pub inputs: Vec<(String, String)>,
+    /// The model's output, and the tensor that it becomes.
+    pub outputs: Vec<(String, String)>,
 }
 
 /// How requests that wait are computed together.
@@ -112,6 +147,8 @@ pub struct Served {
     pub version: u32,
     /// The figures.
     pub counts: Counts,
+    /// Those of a pipeline's steps, while it is loaded.
+    pub steps: Vec<StepServed>,
 }
 
 /// Why there is no answer.
@@ -168,14 +205,46 @@ impl From<NotServing> for InferError {
 
 /// The story of one inference.
 pub struct Inference {
-    models: Arc<Models>,
-    clock: Arc<dyn Clock>,
+    pub(super) models: Arc<Models>,
+    pub(super) clock: Arc<dyn Clock>,
+    chance: Mutex<StdRng>,
+    pub(super) shadows: Shadows,
+}
+
+/// Looks a header up by its name.
+pub type Header<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
+
+/// What a request says of itself that may hold it to the same version as others.
+#[derive(Default)]
+pub struct Bearings<'a> {
+    /// The request's header, or entry of the metadata, of a name.
+    pub header: Option<Header<'a>>,
+    /// Triton's `sequence_id`.
+    pub sequence: Option<&'a str>,
+    /// The caller's identity; none for one without.
+    pub caller: Option<&'a str>,
 }
 
 impl Inference {
-    /// Over these models.
+    /// Over these models. What is left to chance comes out the same every time, unless [`seeded`](Self::seeded).
     pub fn new(models: Arc<Models>, clock: Arc<dyn Clock>) -> Self {
-        Self { models, clock }
+        Self { models, clock, chance: Mutex::new(StdRng::seed_from_u64(0)), shadows: Shadows::new() }
+    }
+
+    /// The same with other chances.
+    #[must_use]
+    pub fn seeded(self, chance: StdRng) -> Self {
+        Self { chance: Mutex::new(chance), ..self }
+    }
+
+    pub(super) fn chance(&self) -> MutexGuard<'_, StdRng> {
+        // A generator does not panic halfway.
+        self.chance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Computes copies of requests for versions that are tried out, until `stop`.
+    pub async fn shadow(self: Arc<Self>, stop: CancellationToken) {
+        self.shadows.run(&self.models, stop).await;
     }
 
     /// The version that a text means: its number, or an alias of the model.
@@ -188,58 +257,85 @@ impl Inference {
         })
     }
 
-    /// Asks a model; without a version the one of the alias `default`, or the newest that serves. Loads it first where it
-    /// loads on request.
+    /// What holds a request for `model` to the same version as others with the same; None leaves it to chance, as does a
+    /// model whose requests are not split.
+    pub fn key(&self, model: &str, bearings: &Bearings<'_>) -> Option<String> {
+        let plan = self.models.plan(model)?;
+        let said = || {
+            let header = bearings.header.and_then(|header| header(&plan.sticky_key)).filter(|key| !key.is_empty());
+            header.or(bearings.sequence)
+        };
+        let key = match plan.sticky {
+            Sticky::Never => None,
+            Sticky::Request => said(),
+            Sticky::Caller => said().or(bearings.caller),
+        };
+        key.map(str::to_owned)
+    }
+
+    /// Asks a model; without a version one of its split, or that of the alias `default`, or the newest that serves. Loads it
+    /// first where it loads on request.
     pub async fn infer(&self, question: Question) -> Result<Inferred, InferError> {
+        self.infer_for(question, None).await
+    }
+
+    /// The same for the [`key`](Self::key) that holds the request to a version.
+    pub async fn infer_for(&self, question: Question, key: Option<&str>) -> Result<Inferred, InferError> {
         let started = self.clock.since_boot();
-        let loaded = self.models.ready(&question.model, question.version, question.deadline).await?;
-        let picks = picks(&loaded, &question.outputs)?;
+        let mut way = self.way(&question.model, question.version, key);
         let inputs = question.inputs.into_iter();
-        let inputs: Vec<_> = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
-        let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
-        let terms = engine::Terms { timeout: Some(left), priority: question.priority };
-        let outputs = self.run(&loaded, inputs, terms, started).await?;
-        answer(&loaded, &outputs, &picks)
+        let mut inputs: Vec<_> = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
+        let mut began = started;
+        loop {
+            let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
+            let mut turn = self.next(&mut way, left).await?;
+            let picks = picks(&turn.loaded, &question.outputs)?;
+            let given = if way.is_split() { inputs.clone() } else { std::mem::take(&mut inputs) };
+            let left = question.deadline.saturating_sub(self.clock.since_boot().saturating_sub(started));
+            let terms = engine::Terms { timeout: Some(left), priority: question.priority };
+            match self.ask(way.plan(), &mut turn, given, terms, began).await {
+                Ok(outputs) => {
+                    way.answered_by(&turn.loaded);
+                    return tell(turn.loaded, outputs, picks, way.reason()).await;
+                }
+                Err(fault) => way.pass_over(&turn.loaded, fault)?,
+            }
+            began = self.clock.since_boot();
+        }
     }
 
-    /// A version that can be asked, loaded first where it loads on request; without a version that of the alias `default`,
-    /// or the newest that serves. Waits at most `patience`.
-    pub(super) async fn ready(
-        &self,
-        model: &str,
-        version: Option<u32>,
-        patience: Duration,
-    ) -> Result<Arc<Loaded>, InferError> {
-        Ok(self.models.ready(model, version, patience).await?)
+    /// The versions that a request may be asked of: the one that it names, or those of the model's split.
+    pub(super) fn way(&self, model: &str, version: Option<u32>, key: Option<&str>) -> Way {
+        match if version.is_none() { self.models.plan(model) } else { None } {
+            None => Way::to(model, version),
+            Some(plan) => match key {
+                Some(key) => Way::through(plan, key.as_bytes()),
+                None => Way::through(plan, &self.chance().next_u64().to_le_bytes()),
+            },
+        }
     }
 
-    /// Asks this version, and counts it as a request of `started`, since boot.
-    pub(super) async fn run(
+    /// The next version on a request's way. Waits at most `patience` for it to be loaded.
+    pub(super) async fn next(&self, way: &mut Way, patience: Duration) -> Result<Turn, InferError> {
+        way.next(&self.models, &*self.clock, patience).await
+    }
+
+    /// Runs the steps of a pipeline, whose models this asks as any caller would.
+    pub(super) async fn compose(
         &self,
         loaded: &Loaded,
         inputs: Vec<engine::NamedTensor>,
         terms: engine::Terms,
-        started: Duration,
-    ) -> Result<engine::Outputs, InferError> {
-        let took = || self.clock.since_boot().saturating_sub(started);
-        let batch = inputs.first().and_then(|input| input.tensor.shape().first()).map_or(1, |&batch| batch as u64);
-        match loaded.handle.infer_on(inputs, terms).await {
-            Ok(outputs) => {
-                let compute = Duration::from_micros(outputs.duration_us);
-                let ran = Ran {
-                    compute,
-                    waited: Duration::from_micros(outputs.run.waited_us),
-                    rows: outputs.run.rows as u64,
-                    leads: outputs.run.leads,
-                };
-                loaded.tally.answered(batch, took(), ran, self.clock.wall_ms());
-                Ok(outputs)
-            }
-            Err(error) => {
-                loaded.tally.failed(took(), self.clock.wall_ms());
-                Err(translate(error))
-            }
+    ) -> Result<Outputs, InferError> {
+        let about = &loaded.manifest.model;
+        let Some(pipeline) = loaded.handle.pipeline() else {
+            return Err(InferError::Failed { detail: format!("{} is no pipeline", about.name) });
+        };
+        // Before any step: a request that cannot be answered, or would never end, costs nobody anything.
+        if let Some(problem) = self.models.missing(about.name.as_str(), &pipeline.graph) {
+            return Err(InferError::NotServing { reason: format!("pipeline {}: {problem}", pipeline.title) });
         }
+        self.models.composer().run(pipeline, self, inputs, terms).await
     }
 
     /// What the model takes and gives; without a version the newest that serves.
@@ -265,10 +361,12 @@ impl Inference {
             file: about.file.clone(),
             inputs: ports(&manifest.inputs),
             outputs: ports(&manifest.outputs),
+            composing: slot.graph.iter().flatten().flat_map(|graph| composing(graph)).collect(),
             batching: loaded.filter(|loaded| loaded.handle.batch_rows_max() > 1).map(|loaded| DynamicBatching {
                 rows_max: loaded.handle.batch_rows_max(),
                 delay_us: slot.how.batch_delay_us,
             }),
+            request_rows_max: slot.request_rows_max,
         })
     }
 
@@ -286,13 +384,40 @@ impl Inference {
             model: slot.model.manifest.model.name.to_string(),
             version: slot.model.manifest.model.version,
             counts: slot.tally.counts(),
+            steps: slot.loaded().map_or_else(Vec::new, |loaded| loaded.steps()),
         };
         Ok(self.models.all_known().into_iter().filter(wanted).map(served).collect())
     }
 }
 
+impl Members for Inference {
+    fn ask(&self, question: Question) -> BoxFuture<'_, Result<Inferred, InferError>> {
+        self.infer(question).boxed()
+    }
+
+    fn gives(&self, member: &Member) -> Result<Vec<Port>, InferError> {
+        self.models.gives(member)
+    }
+}
+
+/// The steps of a pipeline that ask a model, in Triton's way of an ensemble: tensors with names lead from one to the next.
+fn composing(graph: &Graph) -> Vec<Composing> {
+    let tensor = |source: &Source| match source {
+        Source::Input(at) => graph.inputs[*at].name.clone(),
+        Source::Step(at, None) => graph.steps[*at].name.clone(),
+        Source::Step(at, Some(name)) => format!("{}.{name}", graph.steps[*at].name),
+    };
+    let asks = |(step, member): (&Step, &Member)| Composing {
+        model: member.model.clone(),
+        version: member.version,
+        inputs: member.inputs.iter().cloned().zip(step.inputs.iter().map(tensor)).collect(),
+        outputs: member.wanted.iter().map(|name| (name.clone(), format!("{}.{name}", step.name))).collect(),
+    };
+    graph.members().map(asks).collect()
+}
+
 /// Where each wanted output is among the model's, and how it is wanted.
-fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Option<usize>)>, InferError> {
+pub(super) fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Option<usize>)>, InferError> {
     let outputs = loaded.handle.outputs();
     if wanted.is_empty() {
         return Ok((0..outputs.len()).map(|at| (at, None)).collect());
@@ -307,10 +432,36 @@ fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Option<usize>
     wanted.iter().map(pick).collect()
 }
 
-fn answer(
+/// Why it was not the version that should have, and why not the delegate.
+pub(super) fn both(version: Option<Arc<str>>, delegate: Option<&Arc<str>>) -> Option<Arc<str>> {
+    match (version, delegate) {
+        (Some(version), Some(delegate)) => Some(format!("{version}; {delegate}").into()),
+        (version, delegate) => version.or_else(|| delegate.cloned()),
+    }
+}
+
+/// [`answer`], on a blocking thread where much is to be searched for the largest.
+async fn tell(
+    loaded: Arc<Loaded>,
+    outputs: Outputs,
+    picks: Vec<(usize, Option<usize>)>,
+    passed_over: Option<Arc<str>>,
+) -> Result<Inferred, InferError> {
+    let searched = picks.iter().filter(|(_, classes)| classes.is_some());
+    let searched = searched.map(|&(at, _)| outputs.tensors[at].tensor.elements());
+    if searched.sum::<usize>() <= CLASSIFY_INLINE_MAX {
+        return answer(&loaded, &outputs, &picks, passed_over);
+    }
+    let answering = tokio::task::spawn_blocking(move || answer(&loaded, &outputs, &picks, passed_over));
+    let stopping = || InferError::Failed { detail: "the gateway is stopping".to_owned() };
+    answering.await.map_err(|_| stopping())?
+}
+
+pub(super) fn answer(
     loaded: &Loaded,
-    outputs: &engine::Outputs,
+    outputs: &Outputs,
     picks: &[(usize, Option<usize>)],
+    passed_over: Option<Arc<str>>,
 ) -> Result<Inferred, InferError> {
     let about = &loaded.manifest.model;
     let named = |&(at, classes): &(usize, Option<usize>)| {
@@ -329,35 +480,9 @@ fn answer(
         model: about.name.to_string(),
         version: about.version,
         engine: outputs.engine.to_owned(),
-        fallback: outputs.fallback.clone(),
+        fallback: both(passed_over, outputs.fallback.as_ref()),
         duration_us: outputs.duration_us,
         outputs: picks.iter().map(named).collect::<Result<_, _>>()?,
+        steps: outputs.steps.clone(),
     })
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn translate(error: engine::Error) -> InferError {
-    use engine::Error as E;
-    let detail = chain(&error);
-    match error {
-        E::MissingInput { .. }
-        | E::UnknownInput { .. }
-        | E::Shape { .. }
-        | E::Datatype { .. }
-        | E::TooLarge { .. }
-        | E::NotFinite { .. } => InferError::Shape { detail },
-        E::Busy { .. } | E::BackedOff { .. } => InferError::Busy { detail },
-        E::Expired { .. } => InferError::Deadline { detail },
-        E::Closed
-        | E::NoEngine { .. }
-        | E::NoneTakes { .. }
-        | E::Load { .. }
-        | E::Declared { .. }
-        | E::Sample { .. }
-        | E::Setting { .. }
-        | E::Delegate { .. }
-        | E::NoRoom { .. }
-        | E::Thread(_) => InferError::NotServing { reason: detail },
-        E::Panicked { .. } | E::Run { .. } => InferError::Failed { detail },
-    }
 }

@@ -8,12 +8,21 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::backend::Backend;
+use super::conduct::{BreakerView, Conduct};
+use super::load_config::LoadConfig;
 use super::load_spec::{fill, load_spec};
+use super::pipeline::Composer;
+use super::pipeline_tally::StepServed;
 use super::predict::Predictor;
 use super::slot::{Slot, State, serving};
 use super::tally::Tally;
+use super::traffic::{Plan, Traffic};
 use crate::base::{Clock, Name};
-use crate::catalog::{self, AliasError, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model, NormaliseMethod, Values};
+use crate::catalog::{
+    self, AliasError, Aliases, Catalog, DEFAULT, LoadWhen, Manifest, Model, NormaliseMethod, SetTraffic, TrafficError,
+    Values,
+};
 use crate::engine::{self, Handle, Level, Pool, Why};
 use crate::signal::Normalise;
 
@@ -25,11 +34,22 @@ pub struct Loaded {
     /// What its maker says of it, with the inputs and outputs of the model file where that is left to it.
     pub manifest: Manifest,
     /// Where to ask it.
-    pub handle: Handle,
+    pub handle: Backend,
     /// What it served.
     pub tally: Arc<Tally>,
+    /// How it does where requests are spread over versions.
+    pub(super) conduct: Arc<Conduct>,
     /// How pictures, texts and records become its inputs, and what its outputs mean.
     pub predictor: Predictor,
+    /// Rows that one request may have; 0 is any number.
+    pub request_rows_max: u32,
+}
+
+impl Loaded {
+    /// What each step did since it was loaded; none for a model that is no pipeline.
+    pub(super) fn steps(&self) -> Vec<StepServed> {
+        self.handle.pipeline().map_or_else(Vec::new, |pipeline| pipeline.served())
+    }
 }
 
 /// One version of a model as people see it.
@@ -41,7 +61,8 @@ pub struct ModelView {
     pub version: u32,
     /// True if it answers, be it after loading.
     pub serving: bool,
-    /// `serving`, `asleep` (loads with the next request), `loading`, `refused` or `away`.
+    /// `serving`, `asleep` (loads with the next request), `loading`, `refused`, `away`, or `waiting`: a pipeline one of whose
+    /// models does not serve.
     pub state: &'static str,
     /// Names for this version.
     pub aliases: Vec<String>,
@@ -57,6 +78,8 @@ pub struct ModelView {
     pub problem: Option<String>,
     /// The process that computes it, where it is not this one.
     pub delegate: Option<DelegateView>,
+    /// Its breaker, where the model's requests are spread over versions.
+    pub breaker: Option<BreakerView>,
 }
 
 /// A process that computes a model.
@@ -152,10 +175,12 @@ struct Shelf {
 pub struct Models {
     shelf: RwLock<Shelf>,
     aliases: Aliases,
+    traffic: Traffic,
     problems: Vec<String>,
     config: catalog::Config,
     pool: Arc<Pool>,
     clock: Arc<dyn Clock>,
+    composer: Composer,
 }
 
 impl Models {
@@ -171,26 +196,44 @@ impl Models {
         let (aliases, alias_problem) = Aliases::open(config, state_dir);
         let mut problems: Vec<String> = catalog.problems().iter().map(ToString::to_string).collect();
         problems.extend(alias_problem);
-        problems.iter().for_each(|problem| tracing::error!(problem, "a model folder or its aliases are not usable"));
+        let (traffic, traffic_problem) = Traffic::open(config, state_dir);
+        problems.extend(traffic_problem);
+        problems
+            .iter()
+            .for_each(|problem| tracing::error!(problem, "a model folder, its aliases or its traffic are not usable"));
         let shelf = RwLock::new(Shelf { broken: catalog.broken().clone(), ..Shelf::default() });
         let pool = Arc::clone(pool);
-        let mut models = Self { shelf, aliases, problems, config: config.clone(), pool, clock };
+        let composer = Composer::new(Arc::clone(&clock));
+        let mut models = Self { shelf, aliases, traffic, problems, config: config.clone(), pool, clock, composer };
         let names: std::collections::BTreeSet<&Name> =
             catalog.models().map(|model| &model.manifest.model.name).collect();
         for name in names {
-            let versions = models.slots(name, catalog.versions(name.as_str()));
+            let versions = models.slots(name, catalog.versions(name.as_str()), &LoadConfig::default());
             for slot in versions.values() {
-                if slot.how.load == LoadWhen::Start && slot.begins_loading() {
+                if slot.graph.is_none() && slot.how.load == LoadWhen::Start && slot.begins_loading() {
                     models.load_now(slot);
                 }
             }
             models.shelf_mut().models.insert(name.clone(), versions);
+        }
+        // Pipelines ask models, which are all there now.
+        for slot in models.all_slots().iter().filter(|slot| slot.graph.is_some()) {
+            if slot.how.load == LoadWhen::Start && slot.begins_loading() {
+                models.load_now(slot);
+            }
         }
         for name in config.models.keys() {
             let lost = models.aliases.of(name).into_iter().filter(|(_, version)| models.slot(name, *version).is_none());
             let lost: Vec<String> = lost
                 .map(|(alias, version)| format!("alias {alias} of {name} is for version {version}, which is not there"))
                 .collect();
+            models.problems.extend(lost);
+        }
+        for plan in models.traffic.plans() {
+            let lost = |to: &Name| models.resolve(plan.model.as_str(), to.as_str()).err();
+            let lost =
+                plan.targets().filter_map(|to| Some(format!("traffic of {} to {to}: {}", plan.model, lost(to)?)));
+            let lost: Vec<String> = lost.collect();
             models.problems.extend(lost);
         }
         models
@@ -205,20 +248,26 @@ impl Models {
         self.shelf.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for each version: those that the policy lets serve sleep, the others are away.
-    pub(super) fn slots(&self, name: &Name, found: &[Arc<Model>]) -> Versions {
+    /// A place for each version: those that the policy lets serve sleep, the others are away. `asked` goes before what is
+    /// configured.
+    pub(super) fn slots(&self, name: &Name, found: &[Arc<Model>], asked: &LoadConfig) -> Versions {
         let said = self.config.model(name);
         let there: Vec<u32> = found.iter().map(|model| model.manifest.model.version).collect();
-        let served = said.versions.of(&there);
+        let policy = asked.versions.as_ref().unwrap_or(&said.versions);
+        let served = policy.of(&there);
+        let serving = asked.serving.before(&said.serving);
         let slot = |model: &Arc<Model>| {
             let version = model.manifest.model.version;
-            let how = said.serving.over(&model.manifest.serving);
+            let how = serving.over(&model.manifest.serving);
             let state = if served.contains(&version) {
                 State::Asleep(None)
+            } else if asked.versions.is_some() {
+                State::Away(format!("outside of the version policy it was loaded with ({policy})").into())
             } else {
-                State::Away(format!("outside of catalog.models.{name}.versions ({})", said.versions).into())
+                State::Away(format!("outside of catalog.models.{name}.versions ({policy})").into())
             };
-            (version, Arc::new(Slot::new(Arc::clone(model), how, state)))
+            let slot = Slot::new(Arc::clone(model), how, Conduct::new(said.traffic.as_ref()), state);
+            (version, Arc::new(slot.with_request_rows_max(asked.request_rows_max)))
         };
         found.iter().map(slot).collect()
     }
@@ -232,6 +281,9 @@ impl Models {
     /// an async thread.
     pub(super) fn load_now(&self, slot: &Slot) {
         let outcome = loop {
+            if slot.graph.is_some() {
+                break self.load_pipeline(slot);
+            }
             match load_one(&slot.model, slot, &self.pool) {
                 Err(refusal @ Refusal { no_room: true, .. }) if self.makes_room(slot) => {
                     tracing::info!(model = slot.title(), reason = refusal.reason, "another model made room");
@@ -243,7 +295,7 @@ impl Models {
         slot.touch(self.clock.since_boot());
         slot.ends_loading(match outcome {
             Ok(loaded) => {
-                let passed_over = passed_over(&loaded.handle).join("; ");
+                let passed_over = loaded.handle.handle().map(passed_over).unwrap_or_default().join("; ");
                 tracing::info!(model.name = %about.name, model.version = about.version, model.engine = loaded.handle.engine(), batching = loaded.handle.batching(), passed_over, "model serves");
                 State::Serving(loaded)
             }
@@ -251,7 +303,7 @@ impl Models {
                 tracing::error!(model.name = %about.name, model.version = about.version, reason, "model does not serve");
                 let reason = Arc::from(reason);
                 // What may be gone the next time is tried the next time, if requests load it at all.
-                if may_pass && slot.how.load == LoadWhen::Request {
+                if may_pass && (slot.graph.is_some() || slot.how.load == LoadWhen::Request) {
                     State::Asleep(Some(reason))
                 } else {
                     State::Refused(reason)
@@ -336,6 +388,18 @@ impl Models {
         newest.or_else(|| versions.values().next_back()).map(Arc::clone).ok_or_else(unknown)
     }
 
+    /// The place of the version that `target` means, as a split names it: an alias, a number, or `default` for what answers
+    /// without a split.
+    pub(super) fn resolve(&self, name: &str, target: &str) -> Result<Arc<Slot>, NotServing> {
+        let version = if target == DEFAULT { None } else { Some(self.version_of(name, target)?) };
+        self.find(name, version)
+    }
+
+    /// How requests for a model are spread that name no version.
+    pub(super) fn plan(&self, name: &str) -> Option<Arc<Plan>> {
+        self.traffic.plan(name)
+    }
+
     /// A version that serves now; without a version the newest that does.
     pub fn serving(&self, name: &str, version: Option<u32>) -> Result<Arc<Loaded>, NotServing> {
         let slot = self.find(name, version)?;
@@ -357,6 +421,15 @@ impl Models {
         patience: Duration,
     ) -> Result<Arc<Loaded>, NotServing> {
         let slot = self.find(name, version)?;
+        self.ready_in(&slot, patience).await
+    }
+
+    /// The same of a version that was found already.
+    pub(super) async fn ready_in(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        patience: Duration,
+    ) -> Result<Arc<Loaded>, NotServing> {
         match slot.state() {
             State::Serving(loaded) => {
                 slot.touch(self.clock.since_boot());
@@ -366,20 +439,32 @@ impl Models {
             State::Asleep(_) | State::Loading => {}
         }
         if slot.begins_loading() {
-            let (models, slot) = (Arc::clone(self), Arc::clone(&slot));
+            let (models, slot) = (Arc::clone(self), Arc::clone(slot));
             // It goes on when its callers have gone: the next one finds it loaded.
             drop(tokio::task::spawn_blocking(move || models.load_now(&slot)));
         }
         slot.loads(self.config.load_queue_max, patience).await
     }
 
-    /// What a version is, loaded or not; an error if it cannot be asked.
+    /// What a version is, loaded or not; an error if it cannot be asked. Without a version that of the split that gets the
+    /// most, if there is a split.
     pub(super) fn known(&self, name: &str, version: Option<u32>) -> Result<Arc<Slot>, NotServing> {
+        let plan = if version.is_none() { self.plan(name) } else { None };
+        let serves = |slot: &Arc<Slot>| slot.problem().is_none() && self.pipeline_problem(slot).is_none();
+        let usable = |to: &&Name| self.resolve(name, to.as_str()).ok().filter(serves);
+        if let Some(slot) = plan.and_then(|plan| plan.by_weight().iter().find_map(usable)) {
+            return Ok(slot);
+        }
         let slot = self.find(name, version)?;
-        match slot.problem() {
+        match slot.problem().or_else(|| self.pipeline_problem(&slot).map(Arc::from)) {
             None => Ok(slot),
             Some(reason) => Err(slot.refusal(&reason)),
         }
+    }
+
+    /// Runs pipelines.
+    pub(super) fn composer(&self) -> &Composer {
+        &self.composer
     }
 
     /// Every version that can be asked, by name and version.
@@ -397,11 +482,19 @@ impl Models {
 
     /// All of them, by name and version.
     pub fn views(&self) -> Vec<ModelView> {
+        let now = self.clock.since_boot();
         let shelf = self.shelf();
         let mut views: Vec<ModelView> = Vec::new();
+        let mut pipelines: Vec<(usize, Arc<Slot>)> = Vec::new();
         for (name, versions) in &shelf.models {
-            let aliases = self.aliases.of(name);
-            views.extend(versions.iter().map(|(version, slot)| view(name, *version, slot, &aliases)));
+            let (aliases, is_split) = (self.aliases.of(name), self.plan(name.as_str()).is_some());
+            for (version, slot) in versions {
+                if slot.graph.is_some() {
+                    pipelines.push((views.len(), Arc::clone(slot)));
+                }
+                let breaker = is_split.then(|| slot.conduct.breaker(now));
+                views.push(ModelView { breaker, ..view(name, *version, slot, &aliases) });
+            }
         }
         for (name, versions) in &shelf.broken {
             let none = BTreeMap::new();
@@ -410,6 +503,18 @@ impl Models {
                 ..unloaded(name, *version, "refused", &none)
             };
             views.extend(versions.iter().map(broken));
+        }
+        // A pipeline looks its models up by itself.
+        drop(shelf);
+        for (at, slot) in pipelines {
+            let view = &mut views[at];
+            if view.serving {
+                match self.pipeline_problem(&slot) {
+                    Some(problem) => (view.serving, view.state, view.problem) = (false, "waiting", Some(problem)),
+                    // What was wrong when it was loaded last is no more.
+                    None => view.problem = None,
+                }
+            }
         }
         views.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         views
@@ -441,6 +546,26 @@ impl Models {
         self.aliases.remove(name, alias)
     }
 
+    /// Requests for a model are spread like this from now on. Writes the disk: not for an async thread.
+    pub(super) fn put_traffic(&self, name: &Name, traffic: SetTraffic) -> Result<(), TrafficError> {
+        self.traffic.put(name, traffic)
+    }
+
+    /// What was set for a model's requests is forgotten. Writes the disk: not for an async thread.
+    pub(super) fn remove_traffic(&self, name: &Name) -> Result<(), TrafficError> {
+        self.traffic.remove(name)
+    }
+
+    /// The places of a model's versions, ascending.
+    pub(super) fn slots_of(&self, name: &str) -> Vec<Arc<Slot>> {
+        self.shelf().models.get(name).map_or_else(Vec::new, |versions| versions.values().map(Arc::clone).collect())
+    }
+
+    /// How a version does now.
+    pub(super) fn breaker(&self, slot: &Slot) -> BreakerView {
+        slot.conduct.breaker(self.clock.since_boot())
+    }
+
     /// `stream` is scored by this version from now on, so it must stay.
     pub(super) fn keep_for(&self, stream: &str, loaded: &Loaded) {
         let about = &loaded.manifest.model;
@@ -458,7 +583,8 @@ impl Models {
     /// What is loaded of a version and unchanged, which need not be loaded again.
     pub(super) fn unchanged(&self, name: &Name, version: u32, new: &Slot) -> Option<Arc<Slot>> {
         let slot = self.slot(name, version)?;
-        let same = slot.model.manifest == new.model.manifest && slot.how == new.how && slot.loaded().is_some();
+        let as_served = slot.how == new.how && slot.request_rows_max == new.request_rows_max;
+        let same = slot.model.manifest == new.model.manifest && as_served && slot.loaded().is_some();
         (same && new.problem().is_none()).then_some(slot)
     }
 
@@ -516,6 +642,7 @@ fn unloaded(name: &Name, version: u32, state: &'static str, aliases: &BTreeMap<N
         batching: None,
         problem: None,
         delegate: None,
+        breaker: None,
     }
 }
 
@@ -528,10 +655,10 @@ fn view(name: &Name, version: u32, slot: &Slot, aliases: &BTreeMap<Name, u32>) -
         State::Serving(loaded) => ModelView {
             serving: true,
             engine: Some(loaded.handle.engine().to_owned()),
-            passed_over: passed_over(&loaded.handle),
+            passed_over: loaded.handle.handle().map(passed_over).unwrap_or_default(),
             memory_bytes: Some(loaded.handle.memory_bytes()),
             batching: Some(loaded.handle.batching().to_owned()),
-            delegate: delegate_view(&loaded.handle),
+            delegate: loaded.handle.handle().and_then(delegate_view),
             ..view("serving")
         },
         State::Refused(reason) => ModelView { problem: text(&reason), ..view("refused") },
@@ -545,12 +672,12 @@ pub fn passed_over(handle: &Handle) -> Vec<String> {
 }
 
 /// Why a version was not loaded.
-struct Refusal {
-    reason: String,
+pub(super) struct Refusal {
+    pub(super) reason: String,
     /// Its memory is taken by others.
-    no_room: bool,
+    pub(super) no_room: bool,
     /// It may be loaded later, as it is.
-    may_pass: bool,
+    pub(super) may_pass: bool,
 }
 
 impl From<engine::Error> for Refusal {
@@ -576,7 +703,8 @@ fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refu
         let (engine, reason, about) = (passed.engine, passed.reason.as_str(), &manifest.model);
         tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
     }
-    Ok(Arc::new(Loaded { manifest, handle, tally: Arc::clone(&slot.tally), predictor }))
+    let (handle, tally, conduct) = (Backend::Engine(handle), Arc::clone(&slot.tally), Arc::clone(&slot.conduct));
+    Ok(Arc::new(Loaded { manifest, handle, tally, conduct, predictor, request_rows_max: slot.request_rows_max }))
 }
 
 /// How the manifest says that features were scaled in training.

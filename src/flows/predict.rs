@@ -10,10 +10,14 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::inference::{InferError, Inference};
+use super::conduct::Why;
+use super::fault::Fault;
+use super::inference::{InferError, Inference, both};
 use super::load_spec::{PlanError, labels, plan};
 use super::models::{Loaded, chain};
+use super::pipeline_tally::StepReport;
 pub use super::predict_metrics::PredictMetrics;
+use super::way::{Turn, Way};
 use crate::base::Clock;
 use crate::catalog::{Manifest, Model};
 use crate::engine;
@@ -85,19 +89,36 @@ pub enum PredictError {
 
 /// One version of a model that somebody wants to ask; it stays the same until it is answered.
 pub struct Asked {
-    loaded: Arc<Loaded>,
+    turn: Turn,
+    /// Those who are asked when it does not answer.
+    way: Way,
     /// How long the caller waited for it to be loaded.
     loading: Duration,
 }
 
 impl Asked {
-    fn plan(&self) -> Option<&Plan> {
-        self.loaded.predictor.plan.as_ref().ok()?.as_ref()
-    }
-
     /// What an instance consists of.
     pub fn sources(&self) -> &[Source] {
-        self.plan().map_or(&[], Plan::sources)
+        sources(&self.turn.loaded)
+    }
+}
+
+fn sources(loaded: &Loaded) -> &[Source] {
+    let plan = loaded.predictor.plan.as_ref().ok().and_then(Option::as_ref);
+    plan.map_or(&[], Plan::sources)
+}
+
+/// Why one version gave no prediction.
+enum Trouble {
+    /// The model's doing: another version may do better.
+    Fault(Fault),
+    /// Everybody's.
+    Error(PredictError),
+}
+
+impl From<PredictError> for Trouble {
+    fn from(error: PredictError) -> Self {
+        Self::Error(error)
     }
 }
 
@@ -110,7 +131,7 @@ pub struct Predicted {
     pub version: u32,
     /// What computed it.
     pub engine: String,
-    /// Why it was not the delegate that should have.
+    /// Why it was not the version, or the delegate, that should have.
     pub fallback: Option<Arc<str>>,
     /// In the order of the instances.
     pub predictions: Vec<Prediction>,
@@ -120,6 +141,8 @@ pub struct Predicted {
     pub total_us: u64,
     /// Waiting for a thread, before the steps and before the model, in microseconds.
     pub waited_us: u64,
+    /// What each step of a pipeline did; none for a model that is none. Of several runs, one behind the other.
+    pub pipeline: Vec<StepReport>,
 }
 
 /// The story of a prediction.
@@ -160,17 +183,29 @@ impl Predict {
         version.inspect_err(|error| self.metrics.refused(error))
     }
 
-    /// Finds a version; without one that of the alias `default`, or the newest that serves. Loads it first where it loads
-    /// on request, and waits for that at most `deadline`. An error if it takes tensors only.
+    /// Finds a version; without one that of the model's split, of the alias `default`, or the newest that serves. Loads it
+    /// first where it loads on request, and waits for that at most `deadline`. An error if it takes tensors only.
     pub async fn ask(&self, model: &str, version: Option<u32>, deadline: Duration) -> Result<Asked, PredictError> {
+        self.ask_for(model, version, None, deadline).await
+    }
+
+    /// The same for the [`key`](Inference::key) that holds the request to a version.
+    pub async fn ask_for(
+        &self,
+        model: &str,
+        version: Option<u32>,
+        key: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Asked, PredictError> {
         let started = self.clock.since_boot();
-        let ready = self.inference.ready(model, version, deadline).await;
+        let mut way = self.inference.way(model, version, key);
+        let turn = self.inference.next(&mut way, deadline).await;
         let loading = self.clock.since_boot().saturating_sub(started);
-        let asked = ready.map_err(PredictError::from).and_then(|loaded| {
-            let about = &loaded.manifest.model;
+        let asked = turn.map_err(PredictError::from).and_then(|turn| {
+            let about = &turn.loaded.manifest.model;
             let title = format!("{}/{}", about.name, about.version);
-            match &loaded.predictor.plan {
-                Ok(Some(_)) => Ok(Asked { loaded, loading }),
+            match &turn.loaded.predictor.plan {
+                Ok(Some(_)) => Ok(Asked { turn, way, loading }),
                 Ok(None) => Err(PredictError::NoSteps(title)),
                 Err(reason) => Err(PredictError::NotBuilt { model: title, reason: reason.clone() }),
             }
@@ -206,33 +241,90 @@ impl Predict {
         started: Duration,
         deadline: Duration,
     ) -> Result<Predicted, PredictError> {
-        let until = started + deadline.saturating_sub(asked.loading);
+        let Asked { mut turn, mut way, loading } = asked;
+        let until = started + deadline.saturating_sub(loading);
         let over = Arc::new(AtomicBool::new(false));
         let _caller = Caller(Arc::clone(&over));
+        let instances = Arc::new(instances);
+        let taken = sources(&turn.loaded).to_vec();
+        let mut unread = None;
+        loop {
+            match self.answer_by(&mut turn, &way, &instances, &over, until).await {
+                Ok(predicted) => {
+                    way.answered_by(&turn.loaded);
+                    let fallback = both(way.reason(), predicted.fallback.as_ref());
+                    return Ok(Predicted { fallback, total_us: self.since(started), ..predicted });
+                }
+                Err(Trouble::Fault(fault)) => way.pass_over(&turn.loaded, fault)?,
+                Err(Trouble::Error(error)) => {
+                    let why = match &error {
+                        // It computed something that its own steps cannot read.
+                        PredictError::Failed(_) => Why::Failed,
+                        // What was sent is what the first one takes.
+                        PredictError::Content(_) | PredictError::TooLarge(_) if way.reason().is_some() => {
+                            Why::NotServing
+                        }
+                        _ => return Err(error),
+                    };
+                    if !way.skip(&turn.loaded, why, &error.to_string()) {
+                        return Err(error);
+                    }
+                    unread = unread.or((why == Why::Failed).then_some(error));
+                }
+            }
+            loop {
+                let left = until.saturating_sub(self.clock.since_boot());
+                let next = self.inference.next(&mut way, left).await;
+                turn = next.map_err(|error| unread.take().unwrap_or(PredictError::Inference(error)))?;
+                if !taken.is_empty() && sources(&turn.loaded) == taken {
+                    break;
+                }
+                way.skip(
+                    &turn.loaded,
+                    Why::NotServing,
+                    "it takes something else than the version that was asked first",
+                );
+            }
+        }
+    }
+
+    /// Asks one version.
+    async fn answer_by(
+        &self,
+        turn: &mut Turn,
+        way: &Way,
+        instances: &Arc<Vec<Vec<Content>>>,
+        over: &Arc<AtomicBool>,
+        until: Duration,
+    ) -> Result<Predicted, Trouble> {
+        let loaded = Arc::clone(&turn.loaded);
+        let instances = Arc::clone(instances);
         let prepare = move |plan: &Plan, work: &mut Work<'_>| plan.prepare(&instances, work);
-        let (mut runs, mut laps, mut waited) = self.blocking(&asked.loaded, &over, until, prepare).await?;
+        let (mut runs, mut laps, mut waited) = self.blocking(&loaded, over, until, prepare).await?;
         let mut outputs = Vec::with_capacity(runs.len());
         let (mut engine_name, mut fallback, mut compute_us) = ("", None, 0);
+        let mut pipeline = Vec::new();
         for run in &mut runs {
             let before = self.clock.since_boot();
             let inputs = std::mem::take(&mut run.inputs).into_iter();
             let inputs = inputs.map(|input| engine::NamedTensor::new(input.name, input.tensor)).collect();
             let terms = engine::Terms { timeout: Some(until.saturating_sub(before)), ..engine::Terms::default() };
-            let ran = self.inference.run(&asked.loaded, inputs, terms, before).await?;
+            let ran = self.inference.ask(way.plan(), turn, inputs, terms, before).await.map_err(Trouble::Fault)?;
             // Of several runs, the one that another than the chosen one computed is told.
             if fallback.is_none() {
                 (engine_name, fallback) = (ran.engine, ran.fallback);
             }
             compute_us += ran.duration_us;
+            pipeline.extend(ran.steps);
             waited += self.since(before).saturating_sub(ran.duration_us);
             let named = |output: engine::NamedTensor| Named { name: output.name.to_string(), tensor: output.tensor };
             outputs.push(ran.tensors.into_iter().map(named).collect::<Vec<_>>());
         }
         laps.push(Lap { step: "model".to_owned(), us: compute_us });
         let finish = move |plan: &Plan, work: &mut Work<'_>| plan.finish(&runs, &outputs, work);
-        let (predictions, after, waited_after) = self.blocking(&asked.loaded, &over, until, finish).await?;
+        let (predictions, after, waited_after) = self.blocking(&loaded, over, until, finish).await?;
         laps.extend(after);
-        let about = &asked.loaded.manifest.model;
+        let about = &loaded.manifest.model;
         Ok(Predicted {
             model: about.name.to_string(),
             version: about.version,
@@ -240,8 +332,9 @@ impl Predict {
             fallback,
             predictions,
             laps,
-            total_us: self.since(started),
+            total_us: 0,
             waited_us: waited + waited_after,
+            pipeline,
         })
     }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::load_config::LoadConfig;
 use super::models::{Models, NotServing, chain};
 use super::slot::{Slot, State};
+use super::traffic::{ShadowView, TargetView, TrafficView, VersionTraffic};
 use crate::base::Name;
-use crate::catalog::{self, AliasError, Catalog};
+use crate::catalog::{self, AliasError, Catalog, DEFAULT, SetTraffic, TrafficError};
 
 /// Why a model was neither loaded nor taken away.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,24 @@ pub enum RepositoryError {
         /// One for each version.
         reasons: String,
     },
+    /// A configuration came with the request that cannot be had.
+    #[error("failed to load {model:?} with the configuration of the request: {problem}")]
+    Configuration {
+        /// As asked.
+        model: String,
+        /// Which key, and why.
+        problem: String,
+    },
+    /// A model's file came with the request, which nobody signed. In Triton's words, which its clients' programs look for.
+    #[error(
+        "failed to load {model:?}: failed to poll from model repository: {file:?} cannot be given with a request, models lie in the models folder"
+    )]
+    Files {
+        /// As asked.
+        model: String,
+        /// The parameter.
+        file: String,
+    },
     /// Streams are scored by it.
     #[error("{model} scores the readings of {streams}, so it stays loaded")]
     InUse {
@@ -48,7 +68,10 @@ pub enum RepositoryError {
     /// An alias that cannot be, or a version that cannot answer under it.
     #[error("{0}")]
     Alias(String),
-    /// The aliases could not be written.
+    /// Weights that cannot be, or a version that cannot answer.
+    #[error("{0}")]
+    Traffic(String),
+    /// The aliases or the traffic could not be written.
     #[error("{0}")]
     Disk(String),
     /// The gateway is stopping.
@@ -74,12 +97,17 @@ impl Repository {
     /// versions that serve go on. Versions that are not in the folder any more go. A stream keeps the version that it
     /// began with until the next start.
     pub async fn load(&self, model: &str) -> Result<(), RepositoryError> {
+        self.load_as(model, LoadConfig::default()).await
+    }
+
+    /// The same, and what `asked` says of how it is served goes before the configuration, until it is loaded again.
+    pub async fn load_as(&self, model: &str, asked: LoadConfig) -> Result<(), RepositoryError> {
         let changing = Arc::clone(&self.changing).lock_owned().await;
         let (models, catalog) = (Arc::clone(&self.models), Arc::clone(&self.catalog));
         let model = model.to_owned();
         let loading = tokio::task::spawn_blocking(move || {
             let _changing = changing;
-            load(&models, &catalog, &model)
+            load(&models, &catalog, &model, &asked)
         });
         loading.await.map_err(|_| RepositoryError::Closing)?
     }
@@ -123,6 +151,98 @@ impl Repository {
         Ok(())
     }
 
+    /// How requests for a model are spread over its versions, and how these do.
+    pub fn traffic(&self, model: &str) -> Result<TrafficView, RepositoryError> {
+        let aliases = self.aliases(model)?;
+        let resolved = |to: &Name| match self.models.resolve(model, to.as_str()) {
+            Ok(slot) => (Some(slot.version()), slot.problem().map(|problem| problem.to_string())),
+            Err(refusal) => (None, Some(refusal.to_string())),
+        };
+        let plan = self.models.plan(model);
+        let all: u64 = plan.iter().flat_map(|plan| &plan.candidates).map(|candidate| u64::from(candidate.weight)).sum();
+        let targets = plan.iter().flat_map(|plan| &plan.candidates).map(|candidate| {
+            let (version, problem) = resolved(&candidate.name);
+            #[allow(clippy::cast_precision_loss, reason = "a sum of at most 16 million")]
+            let share = if all == 0 { 0.0 } else { f64::from(candidate.weight) / all as f64 };
+            TargetView { to: candidate.name.to_string(), version, problem, weight: candidate.weight, share }
+        });
+        let shadow = plan.iter().find_map(|plan| plan.shadow.as_ref()).map(|shadow| ShadowView {
+            to: shadow.to.to_string(),
+            version: resolved(&shadow.to).0,
+            percent: shadow.percent,
+            tolerance: shadow.tolerance,
+            relative_tolerance: shadow.relative_tolerance,
+        });
+        let version = |slot: Arc<Slot>| {
+            let (version, tally) = (slot.version(), slot.tally.counts());
+            VersionTraffic {
+                version,
+                aliases: aliases.iter().filter(|(_, of)| **of == version).map(|(alias, _)| alias.to_string()).collect(),
+                answered: tally.success.count,
+                failed: tally.fail.count,
+                counts: slot.conduct.counts(),
+                breaker: self.models.breaker(&slot),
+            }
+        };
+        Ok(TrafficView {
+            model: model.to_owned(),
+            source: plan.as_ref().map_or("none", |plan| if plan.is_set { "set" } else { "configuration" }),
+            split: targets.collect(),
+            fallback: plan
+                .as_ref()
+                .and_then(|plan| Some(plan.fallback.as_ref()?.iter().map(ToString::to_string).collect())),
+            sticky: plan.as_ref().map(|plan| plan.sticky),
+            sticky_key: plan.as_ref().map(|plan| plan.sticky_key.to_string()),
+            slow_ms: plan.as_ref().and_then(|plan| plan.slow_ms),
+            shadow,
+            versions: self.models.slots_of(model).into_iter().map(version).collect(),
+        })
+    }
+
+    /// Requests for a model that name no version are spread like this from now on, over versions that must be able to
+    /// answer. In the place of what was set before; kept over restarts.
+    pub async fn set_traffic(&self, model: &str, traffic: SetTraffic) -> Result<(), RepositoryError> {
+        self.aliases(model)?;
+        for to in traffic.targets() {
+            let wrong = |what: String| RepositoryError::Traffic(format!("{to} cannot get requests: {what}"));
+            let slot = self.models.resolve(model, to.as_str()).map_err(|error| match error {
+                NotServing::Unknown(_) => wrong(format!("model {model} has no such alias or version")),
+                other => wrong(other.to_string()),
+            })?;
+            if let Some(problem) = slot.problem().filter(|_| to.as_str() != DEFAULT) {
+                return Err(wrong(slot.refusal(&problem).to_string()));
+            }
+        }
+        let weights: Vec<String> = traffic.split.iter().map(|(to, weight)| format!("{to} {weight}")).collect();
+        let shadow = traffic.shadow.as_ref().map(|shadow| format!("{} {} %", shadow.to, shadow.percent));
+        self.change_traffic(model, move |models, name| models.put_traffic(name, traffic)).await?;
+        tracing::info!(model.name = model, split = weights.join(", "), shadow, "traffic set");
+        Ok(())
+    }
+
+    /// Forgets what was set for a model's requests; what the configuration says counts again.
+    pub async fn remove_traffic(&self, model: &str) -> Result<(), RepositoryError> {
+        self.aliases(model)?;
+        self.change_traffic(model, Models::remove_traffic).await?;
+        tracing::info!(model.name = model, "traffic is as configured");
+        Ok(())
+    }
+
+    async fn change_traffic(
+        &self,
+        model: &str,
+        change: impl FnOnce(&Models, &Name) -> Result<(), TrafficError> + Send + 'static,
+    ) -> Result<(), RepositoryError> {
+        let name = Name::new(model).map_err(|error| RepositoryError::NoSuch(error.to_string()))?;
+        let models = Arc::clone(&self.models);
+        let changed = tokio::task::spawn_blocking(move || change(&models, &name)).await;
+        changed.map_err(|_| RepositoryError::Closing)?.map_err(|error| match error {
+            TrafficError::Wrong(_) => RepositoryError::Traffic(error.to_string()),
+            TrafficError::NotSet { .. } => RepositoryError::NoSuch(error.to_string()),
+            TrafficError::Keep(_) => RepositoryError::Disk(chain(&error)),
+        })
+    }
+
     async fn change(
         &self,
         model: &str,
@@ -140,7 +260,7 @@ impl Repository {
     }
 }
 
-fn load(models: &Models, config: &catalog::Config, name: &str) -> Result<(), RepositoryError> {
+fn load(models: &Models, config: &catalog::Config, name: &str, asked: &LoadConfig) -> Result<(), RepositoryError> {
     let found = Catalog::scan_model(config, name);
     for problem in found.problems() {
         tracing::error!(problem = %problem, "a model folder is not usable");
@@ -151,7 +271,7 @@ fn load(models: &Models, config: &catalog::Config, name: &str) -> Result<(), Rep
         return Err(RepositoryError::Unknown { model: name.to_owned(), folder, problems });
     };
     let name = newest.manifest.model.name.clone();
-    let mut versions = models.slots(&name, found.versions(name.as_str()));
+    let mut versions = models.slots(&name, found.versions(name.as_str()), asked);
     for (version, slot) in &mut versions {
         if let Some(unchanged) = models.unchanged(&name, *version, slot) {
             *slot = unchanged;
@@ -171,6 +291,10 @@ fn load(models: &Models, config: &catalog::Config, name: &str) -> Result<(), Rep
         let reasons = versions.iter().filter_map(reason).collect::<Vec<_>>().join("; ");
         // What serves, serves on: a bad delivery must not stop the line.
         return Err(RepositoryError::Refused { model: name.to_string(), reasons: reasons + &problems });
+    }
+    for loaded in versions.values().filter_map(|slot| slot.loaded()) {
+        let configuration = |problem| RepositoryError::Configuration { model: name.to_string(), problem };
+        asked.check(&loaded.manifest).map_err(configuration)?;
     }
     models.put(&name, versions, found.broken().get(&name));
     Ok(())

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::conduct::Conduct;
 use super::models::{Loaded, NotServing};
+use super::pipeline_load::graph_of;
 use super::tally::Tally;
 use crate::catalog::{BatchWhen, LoadWhen, Model, Settled};
 use crate::engine::{Batching, Serving, When};
+use crate::pipeline::Graph;
 
 /// Where a version is in its life.
 #[derive(Clone)]
@@ -30,8 +33,14 @@ pub(super) enum State {
 pub(super) struct Slot {
     pub(super) model: Arc<Model>,
     pub(super) how: Settled,
+    /// Rows that one request may have; 0 is any number.
+    pub(super) request_rows_max: u32,
     /// Counts on over being put to sleep.
     pub(super) tally: Arc<Tally>,
+    /// The same.
+    pub(super) conduct: Arc<Conduct>,
+    /// Of a pipeline: its steps, or what is wrong with them.
+    pub(super) graph: Option<Result<Arc<Graph>, String>>,
     state: watch::Sender<State>,
     /// Since boot, in milliseconds.
     used_ms: AtomicU64,
@@ -48,9 +57,21 @@ impl Drop for Waits<'_> {
 }
 
 impl Slot {
-    pub(super) fn new(model: Arc<Model>, how: Settled, state: State) -> Self {
+    /// Reads a pipeline's file: not for an async thread.
+    pub(super) fn new(model: Arc<Model>, how: Settled, conduct: Conduct, state: State) -> Self {
         let (used_ms, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self { model, how, tally: Arc::default(), state: watch::Sender::new(state), used_ms, waiting }
+        let (tally, conduct, graph) = (Arc::default(), Arc::new(conduct), graph_of(&model));
+        let state = watch::Sender::new(state);
+        Self { model, how, request_rows_max: 0, tally, conduct, graph, state, used_ms, waiting }
+    }
+
+    /// The same, for requests of at most so many rows.
+    pub(super) fn with_request_rows_max(self, request_rows_max: u32) -> Self {
+        Self { request_rows_max, ..self }
+    }
+
+    pub(super) fn version(&self) -> u32 {
+        self.model.manifest.model.version
     }
 
     /// `name/version`.

@@ -16,7 +16,7 @@ pub struct Spent {
 }
 
 impl Spent {
-    fn add(&mut self, took: Duration) {
+    pub(super) fn add(&mut self, took: Duration) {
         self.count += 1;
         self.ns = self.ns.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }

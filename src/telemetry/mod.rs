@@ -4,5 +4,5 @@
 
 mod logs;
 
-pub use logs::{Config, Format, InvalidFilter, start};
+pub use logs::{Config, Format, InvalidFilter, Logs, start};
 pub use prometheus_client::registry::Registry;

@@ -11,18 +11,20 @@ use forebay::access::{Access, Config as AccessConfig};
 use forebay::base::{Clock, Digest, Name, SystemClock};
 use forebay::broker::{self, Broker};
 use forebay::catalog::{self, Catalog};
-use forebay::doors::http::{Config, Door, Metrics, Parts, bind, serve};
+use forebay::doors::http::{Config, Door, Metrics, Parts, acceptor, bind, serve};
+use forebay::doors::shared_memory::{self, Regions};
 use forebay::engine::{self, Engine, Fake, Gate, Pool, Slow};
 use forebay::flows::board::Board;
 use forebay::flows::inference::Inference;
 use forebay::flows::intake::Intake;
+use forebay::flows::logging::Logging;
 use forebay::flows::models::Models;
 use forebay::flows::predict::{Limits, Predict};
 use forebay::flows::query::{self, LinkWatch, Query};
 use forebay::flows::raw::Raw;
 use forebay::flows::repository::Repository;
 use forebay::flows::sense::{self, Sense};
-use forebay::flows::{Sync, SyncConfig};
+use forebay::flows::{Sync, SyncConfig, register_models};
 use forebay::history::{self, History};
 use forebay::outbox::{self, Outbox};
 use forebay::signal;
@@ -36,6 +38,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::level_filters::LevelFilter;
 
 use crate::mqtt_fixture;
 
@@ -57,8 +60,12 @@ pub(crate) struct Setup {
     pub(crate) engines: Vec<Arc<dyn Engine>>,
     /// None is two models of this file's own: one that serves and one that does not.
     pub(crate) models: Option<PathBuf>,
+    /// `[catalog]`; the folder is that of the models.
+    pub(crate) catalog: &'static str,
     /// Bounds of predictions.
     pub(crate) predict: Limits,
+    /// Tensors in shared memory.
+    pub(crate) shared_memory: Option<shared_memory::Config>,
     /// A broker to send everything to.
     pub(crate) cloud: Option<u16>,
 }
@@ -73,7 +80,9 @@ impl Default for Setup {
             store: store::Config::default(),
             engines: vec![Arc::new(Fake)],
             models: None,
+            catalog: "",
             predict: Limits::default(),
+            shared_memory: None,
             cloud: None,
         }
     }
@@ -207,6 +216,7 @@ impl Setup {
     pub(crate) async fn start_in(self, folder: tempfile::TempDir) -> Gateway {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let listener = bind(&self.http).await.unwrap();
+        let tls = acceptor(&self.http, &clock).unwrap();
         let address = listener.local_addr().unwrap();
 
         let state_dir = folder.path().join("state");
@@ -223,7 +233,8 @@ impl Setup {
             write_models(&folder.path().join("models"));
             folder.path().join("models")
         });
-        let catalog = catalog::Config { folder: models, ..catalog::Config::default() };
+        let catalog = catalog::Config { folder: models, ..toml::from_str(self.catalog).unwrap() };
+        catalog.check().unwrap();
         let models =
             Arc::new(Models::load(&Catalog::scan(&catalog), &catalog, &config.state_dir, &pool, Arc::clone(&clock)));
 
@@ -283,8 +294,10 @@ impl Setup {
             clock: Arc::clone(&clock),
         };
         let inference = Arc::new(Inference::new(Arc::clone(&models), Arc::clone(&clock)));
+        tasks.spawn(Arc::clone(&inference).shadow(stop.clone()));
         let predict = Arc::new(Predict::new(Arc::clone(&inference), Arc::clone(&clock), self.predict));
         predict.metrics().register(&mut registry);
+        register_models(Arc::downgrade(&models), &mut registry);
         let parts = Parts {
             query,
             intake: Arc::new(Intake::new(sense)),
@@ -293,6 +306,9 @@ impl Setup {
             predict,
             repository: Arc::new(Repository::new(models, catalog)),
             access: Arc::new(Access::new(&self.access).unwrap()),
+            regions: Arc::new(Regions::new(self.shared_memory)),
+            logging: Arc::new(Logging::new(LevelFilter::INFO, Box::new(|_| Ok(())))),
+            tls,
             registry: Arc::new(Mutex::new(registry)),
             metrics,
             clock,

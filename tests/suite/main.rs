@@ -69,10 +69,13 @@ mod mqtt_transport;
 mod nats_server;
 #[cfg(all(feature = "grpc", feature = "tract"))]
 mod oip_clients;
+#[cfg(all(feature = "grpc", feature = "tract"))]
+mod oip_tls;
 #[cfg(feature = "tract")]
 mod openapi;
 mod outbox_model;
 mod page_chromium;
+mod pipelines;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod predict;
@@ -84,6 +87,7 @@ mod sketches;
 mod startup;
 mod store_faults;
 mod three_weeks;
+mod traffic;
 // Its cases are pictures, sounds and texts together.
 #[cfg(all(feature = "image", feature = "text"))]
 mod transform;

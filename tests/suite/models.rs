@@ -62,7 +62,10 @@ fn every_model_reproduces_its_golden_samples() {
         assert!(catalog.models().count() > 0);
         for model in catalog.models() {
             assert!(!model.manifest.golden.is_empty(), "{} has no golden sample", model.folder.display());
-            pool.load(&load_spec(model).unwrap()).unwrap();
+            // A pipeline has no engine: a gateway computes its samples with the models that it names.
+            if model.manifest.model.format != "pipeline" {
+                pool.load(&load_spec(model).unwrap()).unwrap();
+            }
         }
     }
 }

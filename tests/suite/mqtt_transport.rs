@@ -23,13 +23,13 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use crate::mqtt_fixture::{Client, Gateway, V5, V311, open_access, qos1};
 
 /// An authority with a server's and clients' certificates, as files.
-struct Authority {
+pub(crate) struct Authority {
     folder: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -41,7 +41,7 @@ impl Authority {
     }
 
     /// Files `<name>.pem` and `<name>.key`.
-    fn issue(&self, name: &str, common_name: &str) {
+    pub(crate) fn issue(&self, name: &str, common_name: &str) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);
         let key = KeyPair::generate().unwrap();
@@ -50,7 +50,7 @@ impl Authority {
         std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
     }
 

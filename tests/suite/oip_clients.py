@@ -169,7 +169,6 @@ def models_come_and_go():
         assert ("simple", "2") not in states()
         refused("failed to load", client.load_model, "wrong_model_name")
         refused("failed to load" if kind is tg else "nothing at", client.load_model, "../simple")
-        refused("cannot be given with a request", client.load_model, "simple", config="{}")
     assert len(grpc.get_model_repository_index().models) == len(http.get_model_repository_index())
     http.close(), grpc.close()
 
@@ -210,6 +209,27 @@ def versions_and_aliases():
     for path, body, status in (("9x", {"version": 1}, 400), ("prod", {"version": 7}, 404), ("prod", {"version": "1"}, 400), ("prod", {}, 400)):
         assert door("PUT", f"{aliases}/{path}", body)[0] == status, (path, body)
     assert door("GET", "/api/v1/models/absent/aliases")[0] == 404
+    # Half of the users each; a user's version is the same over both doors, by a header or by Triton's sequence id.
+    traffic = "/api/v1/models/simple/traffic"
+    assert door("GET", traffic)[1]["source"] == "none"
+    status, view = door("PUT", traffic, {"split": {"prod": 1, "canary": 1}})
+    assert status == 200 and [(t["to"], t["version"], t["share"]) for t in view["split"]] == [("canary", 2, 0.5), ("prod", 1, 0.5)], view
+    versions = set()
+    for user in range(1, 25):
+        by_user = {
+            version(client.infer("simple", inputs(kind), **how).get_response())
+            for client, kind, version in ((http, th, lambda answer: answer["model_version"]), (grpc, tg, lambda answer: answer.model_version))
+            for how in ({"headers": {"x-forebay-sticky": str(user)}}, {"sequence_id": user}, {"sequence_id": str(user)})
+        }
+        assert len(by_user) == 1, (user, by_user)
+        versions |= by_user
+    assert versions == {"1", "2"}, versions
+    chosen = {v["version"]: v["chosen"] for v in door("GET", traffic)[1]["versions"]}
+    assert chosen[1] + chosen[2] == 24 * 6 and min(chosen.values()) > 0, chosen
+    for body, status in (({"split": {"beta": 1}}, 400), ({"split": {"prod": 0}}, 400), ({}, 400), ({"weights": {}}, 400), ([], 400)):
+        assert door("PUT", traffic, body)[0] == status, body
+    assert door("GET", "/api/v1/models/absent/traffic")[0] == 404
+    assert door("DELETE", traffic)[1]["source"] == "none" and door("DELETE", traffic)[0] == 404
     engine = door("GET", "/api/v1/engine")[1]
     assert engine["level"] in ("normal", "reduced", "minimal") and engine["memory_reserved_bytes"] > 0, engine
     with urllib.request.urlopen(f"http://{http_address}/metrics") as answer:

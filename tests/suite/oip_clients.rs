@@ -19,16 +19,18 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Runs a script with the gateway's addresses and its models' folder.
-fn passes(script: &str) {
+fn passes(script: &str, fixtures: &[&str], more: &str) {
     let models = tempfile::tempdir().unwrap();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models"), models.path());
+    for folder in fixtures {
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder), models.path());
+    }
     let grpc = loopback(free_port());
     let gateway = Gateway::with(&Setup {
         access: "allow_anonymous_loopback = true\nanonymous_manage_models = true",
         models: Some(models.path()),
         more: &format!(
             "[grpc]\naddress = \"{grpc}\"\n\
-             [catalog.models.dense.serving]\nbatching = \"on\"\nbatch_rows_max = 4\nbatch_delay_us = 100\n"
+             [catalog.models.dense.serving]\nbatching = \"on\"\nbatch_rows_max = 4\nbatch_delay_us = 100\n{more}"
         ),
         ..Setup::default()
     });
@@ -44,10 +46,21 @@ fn passes(script: &str) {
 
 #[test]
 fn tritons_clients_infer_describe_and_manage_models_over_http_and_grpc() {
-    passes("oip_clients.py");
+    passes("oip_clients.py", &["models"], "");
+}
+
+/// What NVIDIA's example programs do, under the names that they use for models and regions.
+#[test]
+fn tritons_clients_use_texts_bytes_shared_memory_compression_and_settings() {
+    passes("oip_extensions.py", &["models", "triton"], "[shared_memory]\nprefix = \"\"\nregions_max = 8\n");
+}
+
+#[test]
+fn a_pipeline_is_a_model_to_tritons_clients() {
+    passes("oip_pipelines.py", &["models"], "");
 }
 
 #[test]
 fn kserves_client_infers_over_rest_and_grpc() {
-    passes("oip_kserve.py");
+    passes("oip_kserve.py", &["models"], "");
 }

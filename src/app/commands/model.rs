@@ -11,7 +11,8 @@ use super::{inspect, note, say};
 use crate::base::{Digest, Name, SystemClock};
 use crate::catalog::{Catalog, Config, Model, Port};
 use crate::engine::{self, Fit, LoadSpec, Outline, Pool};
-use crate::flows::{load_spec, plan_of};
+use crate::flows::{graph_of, load_spec, plan_of};
+use crate::pipeline::{Graph, Source, Step, Work};
 
 fn scan(folder: &Path) -> Catalog {
     Catalog::scan(&Config { folder: folder.to_owned(), ..Config::default() })
@@ -94,6 +95,11 @@ pub(crate) fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<Ex
     for port in &manifest.outputs {
         say(format_args!("output     {}", describe(port)));
     }
+    match graph_of(model) {
+        None => {}
+        Some(Ok(graph)) => graph.steps.iter().for_each(|step| say(format_args!("step       {}", told(&graph, step)))),
+        Some(Err(reason)) => say(format_args!("steps      {reason}")),
+    }
     match plan_of(model) {
         Ok(None) => {}
         Ok(Some(plan)) => {
@@ -143,6 +149,12 @@ fn inspect_version(folder: &Path) -> Result<ExitCode> {
         let problems: Vec<_> = catalog.problems().iter().map(ToString::to_string).collect();
         bail!("{} holds no usable model; {}", folder.display(), problems.join("; "));
     };
+    if let Some(graph) = graph_of(model) {
+        let graph = graph.map_err(anyhow::Error::msg)?;
+        say(format_args!("{}/{} (pipeline)", model.manifest.model.name, model.manifest.model.version));
+        graph.steps.iter().for_each(|step| say(told(&graph, step)));
+        return Ok(ExitCode::SUCCESS);
+    }
     let spec = load_spec(model)?;
     say(format_args!(
         "{} ({}, {} bytes, {} golden samples)",
@@ -240,6 +252,22 @@ fn inspect_file(file: &Path) -> Result<ExitCode> {
         }
     }
     Ok(if is_taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `NAME: what it does, of what`.
+fn told(graph: &Graph, step: &Step) -> String {
+    let source = |source: &Source| match source {
+        Source::Input(at) => graph.inputs[*at].name.clone(),
+        Source::Step(at, None) => graph.steps[*at].name.clone(),
+        Source::Step(at, Some(output)) => format!("{}.{output}", graph.steps[*at].name),
+    };
+    let does = match &step.work {
+        Work::Model(member) => format!("model {}", member.title()),
+        Work::Op(op) => op.word().to_owned(),
+    };
+    let rows = step.member().and_then(|member| member.rows.as_ref());
+    let rows = rows.map_or_else(String::new, |rows| format!(", only rows of {}", source(rows)));
+    format!("{}: {does} of {}{rows}", step.name, step.inputs.iter().map(source).collect::<Vec<_>>().join(", "))
 }
 
 fn describe(port: &Port) -> String {

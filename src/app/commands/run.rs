@@ -21,7 +21,7 @@ pub(crate) async fn run(args: &RunArgs, overrides: &Overrides, under_journald: b
             return Ok(ExitCode::FAILURE);
         }
     };
-    telemetry::start(&loaded.config.log, under_journald)?;
+    let logs = telemetry::start(&loaded.config.log, under_journald)?;
     let review = review(&loaded);
     for diagnosis in review.errors.iter().chain(&review.problems) {
         note(diagnosis);
@@ -40,6 +40,6 @@ pub(crate) async fn run(args: &RunArgs, overrides: &Overrides, under_journald: b
         );
         loaded.config.store.disk = Disk::default().with_synchronous(synchronous);
     }
-    Box::pin(gateway::run(loaded.config, until_told_to_stop()?)).await?;
+    Box::pin(gateway::run(loaded.config, logs, until_told_to_stop()?)).await?;
     Ok(ExitCode::SUCCESS)
 }

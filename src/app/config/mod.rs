@@ -66,6 +66,9 @@ pub struct Config {
     #[cfg(feature = "grpc")]
     #[serde(default)]
     pub grpc: Option<doors::grpc::Config>,
+    /// Tensors in memory that programs on this machine share; absent, there are none.
+    #[serde(default)]
+    pub shared_memory: Option<doors::shared_memory::Config>,
     /// The cloud's broker; absent, everything stays in the queue.
     #[serde(default)]
     pub cloud: Option<uplink::Config>,

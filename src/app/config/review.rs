@@ -5,9 +5,11 @@ use std::fmt::Display;
 use super::place::place;
 use super::{Diagnosis, Loaded, nearest};
 use crate::access::Access;
-use crate::catalog::Catalog;
+use crate::base::Name;
+use crate::catalog::{self, Catalog};
 use crate::flows::{self, sense};
-use crate::{outbox, rules, signal, uplink};
+use crate::pipeline::{Graph, Member};
+use crate::{doors, outbox, rules, signal, uplink};
 
 /// The outcome.
 #[derive(Debug, Default)]
@@ -44,6 +46,7 @@ pub fn review(loaded: &Loaded) -> Review {
         }
         review.problems.push(Diagnosis::whole(&file, problem.what.clone(), Some(problem.advice.clone())));
     }
+    traffic(loaded, &catalog, &mut review);
     for model in catalog.models() {
         if let Err(error) = flows::plan_of(model) {
             let file = model.folder.join("manifest.toml").display().to_string();
@@ -51,6 +54,7 @@ pub fn review(loaded: &Loaded) -> Review {
             review.problems.push(Diagnosis::whole(&file, error.to_string(), Some(advice)));
         }
     }
+    pipelines(&catalog, &mut review);
     for (number, stream) in config.stream.iter().enumerate() {
         let path = format!("stream[{number}]");
         if config.stream[..number].iter().any(|other| other.name == stream.name) {
@@ -68,6 +72,71 @@ pub fn review(loaded: &Loaded) -> Review {
     }
     listeners(loaded, &mut review);
     review
+}
+
+/// What keeps pipelines from serving with the models that are there.
+fn pipelines(catalog: &Catalog, review: &mut Review) {
+    for model in catalog.models() {
+        let Some(graph) = flows::graph_of(model) else { continue };
+        let about = &model.manifest.model;
+        let file = model.folder.join(&about.file).display().to_string();
+        let advice = "docs/pipelines.md describes every step".to_owned();
+        let mut problem = |message: String, advice: String| {
+            review.problems.push(Diagnosis::whole(&file, message, Some(advice)));
+        };
+        let graph = match graph {
+            Ok(graph) => graph,
+            Err(reason) => {
+                problem(reason, advice);
+                continue;
+            }
+        };
+        for (step, member) in graph.members() {
+            if catalog.model(member.name(), member.version).is_none() {
+                let known: Vec<_> = catalog.models().map(|model| model.manifest.model.name.as_str()).collect();
+                let near = nearest(member.name(), known.iter().copied()).filter(|near| *near != member.name());
+                let advice =
+                    near.map_or("put it into the models folder".to_owned(), |near| format!("did you mean `{near}`?"));
+                problem(
+                    format!("step {}: no usable model {}; the pipeline waits for it", step.name, member.title()),
+                    advice,
+                );
+            }
+        }
+        if let Some(way) = circle(catalog, &mut vec![about.name.to_string()], &graph) {
+            problem(format!("pipelines ask each other in a circle: {way}"), "take one of them out".to_owned());
+        }
+        let signature = |member: &Member| flows::signature_of(&catalog.model(member.name(), member.version)?.manifest);
+        if let Err(error) = graph.check(&signature) {
+            problem(error.to_string(), advice);
+        }
+    }
+}
+
+/// Deeper than pipelines may be nested.
+const DEPTH_MAX: usize = 8;
+
+/// The way from a pipeline back to itself.
+fn circle(catalog: &Catalog, path: &mut Vec<String>, graph: &Graph) -> Option<String> {
+    for (_, member) in graph.members() {
+        if path[0] == member.name() {
+            return Some(format!("{} -> {}", path.join(" -> "), member.name()));
+        }
+        // Another pipeline's circle is told with that one.
+        if path.len() > DEPTH_MAX || path.iter().any(|above| above == member.name()) {
+            continue;
+        }
+        let inner = catalog.model(member.name(), member.version).and_then(|model| flows::graph_of(model)?.ok());
+        if let Some(inner) = inner {
+            path.push(member.name().to_owned());
+            let way = circle(catalog, path, &inner);
+            path.pop();
+            if way.is_some() {
+                return way;
+            }
+        }
+    }
+    None
 }
 
 fn at(loaded: &Loaded, path: &str, message: &impl Display, hint: Option<String>) -> Diagnosis {
@@ -201,6 +270,34 @@ fn shape(loaded: &Loaded, path: &str, stream: &sense::Config, review: &mut Revie
     }
 }
 
+/// Names of versions that a model's requests are to go to and that mean nothing yet.
+fn traffic(loaded: &Loaded, catalog: &Catalog, review: &mut Review) {
+    for (name, model) in &loaded.config.catalog.models {
+        let Some(traffic) = &model.traffic else { continue };
+        let there: Vec<u32> =
+            catalog.versions(name.as_str()).iter().map(|model| model.manifest.model.version).collect();
+        for (key, to) in traffic.targets() {
+            let path = format!("catalog.models.{name}.traffic.{key}");
+            let place = if key == "split" { format!("{path}.{to}") } else { path };
+            let alias = model.aliases.get(to);
+            let message = match (alias.copied().or_else(|| to.as_str().parse().ok()), to.as_str()) {
+                (Some(version), _) if there.contains(&version) => continue,
+                (None, catalog::DEFAULT) => continue,
+                (Some(version), _) => format!("{to} is version {version} of {name}, which is not there"),
+                (None, _) => format!("{name} has no alias {to} in the configuration"),
+            };
+            let known = model.aliases.keys().map(Name::as_str).filter(|known| *known != to.as_str());
+            let hint = match (alias, nearest(to.as_str(), known)) {
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                _ => format!(
+                    "until it is there its requests go to others; PUT /api/v1/models/{name}/aliases/{to} sets an alias"
+                ),
+            };
+            review.problems.push(at(loaded, &place, &message, Some(hint)));
+        }
+    }
+}
+
 fn model(loaded: &Loaded, path: &str, stream: &sense::Config, catalog: &Catalog, review: &mut Review) {
     let Some(wanted) = &stream.model else { return };
     let place = format!("{path}.model.name");
@@ -216,6 +313,11 @@ fn model(loaded: &Loaded, path: &str, stream: &sense::Config, catalog: &Catalog,
         review.problems.push(at(loaded, &place, &message, Some(hint)));
         return;
     };
+    if flows::graph_of(found).is_some() {
+        let message = format!("{} is a pipeline, which does not score streams", wanted.name);
+        review.problems.push(at(loaded, &place, &message, Some("name one of its models".to_owned())));
+        return;
+    }
     let Ok(features) = signal::Features::new(&stream.signal) else { return };
     let numbers = features.names().len();
     if let [input] = found.manifest.inputs.as_slice()
@@ -249,13 +351,38 @@ fn listeners(loaded: &Loaded, review: &mut Review) {
         }
     }
     #[cfg(feature = "grpc")]
-    if let Some(grpc) = &loaded.config.grpc
-        && !grpc.address.ip().is_loopback()
+    if let Some(grpc) = &loaded.config.grpc {
+        tls(loaded, "grpc", grpc.tls.as_ref(), review);
+        if grpc.tls.is_none() && !grpc.address.ip().is_loopback() {
+            review.remarks.push(format!("gRPC on {} is not encrypted and visible to the network", grpc.address));
+        }
+    }
+    if let Some(memory) = &loaded.config.shared_memory
+        && memory.prefix.is_empty()
     {
-        review.remarks.push(format!("gRPC on {} is not encrypted and visible to the network", grpc.address));
+        review.remarks.push(
+            "shared_memory.prefix is empty: callers on this machine may have the gateway read and write any file in /dev/shm that is its own"
+                .to_owned(),
+        );
     }
     let http = &loaded.config.http;
-    if !http.address.ip().is_loopback() {
+    tls(loaded, "http", http.tls.as_ref(), review);
+    if http.tls.is_none() && !http.address.ip().is_loopback() {
         review.remarks.push(format!("HTTP on {} is not encrypted and visible to the network", http.address));
+    }
+}
+
+fn tls(loaded: &Loaded, door: &str, tls: Option<&doors::tls::Config>, review: &mut Review) {
+    let Some(tls) = tls else { return };
+    let files =
+        [("certificate", Some(&tls.certificate)), ("key", Some(&tls.key)), ("client_ca", tls.client_ca.as_ref())];
+    for (key, file) in files {
+        if let Some(file) = file
+            && let Err(error) = std::fs::File::open(file)
+        {
+            let message = format!("failed to open {}: {error}", file.display());
+            let hint = "put the PEM file there, readable for the service".to_owned();
+            review.errors.push(at(loaded, &format!("{door}.tls.{key}"), &message, Some(hint)));
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! Tensors in the protocol's messages: raw bytes, or elements one by one.
+//! Tensors in the protocol's messages: raw bytes, elements one by one, or the place in shared memory where they are.
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use tonic::Status;
@@ -7,43 +9,81 @@ use super::status::bad;
 use super::wire::model_infer_request::InferInputTensor;
 use super::wire::model_infer_response::InferOutputTensor;
 use super::wire::{InferParameter, InferTensorContents, ModelInferRequest, infer_parameter::ParameterChoice};
-use crate::base::{Datatype, Tensor, shape_of};
+use crate::base::{Datatype, Shape, Tensor, shape_of};
+use crate::doors::shared_memory::{InRegion, Place};
 use crate::flows::inference::{NamedTensor, Wanted};
 
+const REGION: &str = "shared_memory_region";
 const TENSORS_MAX: usize = 64;
 const DIMENSIONS_MAX: usize = 8;
 
-/// The inputs of a request, ready for the engine.
-pub(super) fn inputs(request: &mut ModelInferRequest) -> Result<Vec<NamedTensor>, Status> {
+type Parameters = HashMap<String, InferParameter>;
+
+/// The inputs of a request: those that are in it, ready for the engine, and those that lie in regions.
+pub(super) fn inputs(request: &mut ModelInferRequest) -> Result<(Vec<NamedTensor>, Vec<InRegion>), Status> {
     let (inputs, raw) = (std::mem::take(&mut request.inputs), std::mem::take(&mut request.raw_input_contents));
     if inputs.is_empty() || inputs.len() > TENSORS_MAX {
         return Err(bad(format!("1 to {TENSORS_MAX} inputs, please; this request has {}", inputs.len())));
     }
-    if !raw.is_empty() && raw.len() != inputs.len() {
+    let here = inputs.iter().filter(|input| !input.parameters.contains_key(REGION)).count();
+    if !raw.is_empty() && raw.len() != here {
         return Err(bad(format!(
-            "raw_input_contents has {} tensors, the request has {} inputs: give one for each, or none",
+            "raw_input_contents has {} tensors, the request has {here} inputs that are not in regions: give one for each, or none",
             raw.len(),
-            inputs.len()
         )));
     }
     let mut raw = raw.into_iter();
-    inputs.into_iter().map(|input| read(input, raw.next())).collect()
+    let (mut tensors, mut in_regions) = (Vec::with_capacity(here), Vec::new());
+    for input in inputs {
+        let place = place(&input.parameters).map_err(|what| bad(format!("input {:?}: {what}", input.name)))?;
+        match place {
+            None => tensors.push(read(input, raw.next())?),
+            Some(place) => in_regions.push(read_place(input, place)?),
+        }
+    }
+    Ok((tensors, in_regions))
 }
 
-fn read(input: InferInputTensor, raw: Option<Bytes>) -> Result<NamedTensor, Status> {
-    let InferInputTensor { name, datatype, shape, parameters, contents } = input;
-    let wrong = |what: String| bad(format!("input {name:?}: {what}"));
-    if parameters.contains_key("shared_memory_region") {
-        return Err(wrong("tensors in shared memory are not supported; send them with the request".to_owned()));
+/// Where a tensor lies, if that is in a region.
+fn place(parameters: &Parameters) -> Result<Option<Place>, String> {
+    let Some(region) = parameters.get(REGION) else { return Ok(None) };
+    let Some(ParameterChoice::StringParam(region)) = &region.parameter_choice else {
+        return Err(format!("{REGION} is the region's name"));
+    };
+    let number = |name: &str| match parameters.get(name) {
+        None => Ok(None),
+        Some(value) => whole(value).map(Some).ok_or_else(|| format!("{name} is a whole number from 0")),
+    };
+    let bytes = number("shared_memory_byte_size")?;
+    let bytes = bytes.ok_or_else(|| format!("it lies in region {region:?} without `shared_memory_byte_size`"))?;
+    Ok(Some(Place { region: region.clone(), offset: number("shared_memory_offset")?.unwrap_or(0), bytes }))
+}
+
+fn read_place(input: InferInputTensor, place: Place) -> Result<InRegion, Status> {
+    let InferInputTensor { name, datatype, shape, contents, .. } = input;
+    if contents.is_some() {
+        return Err(bad(format!("input {name:?}: it lies in a region and has contents as well")));
     }
-    let datatype = Datatype::named(&datatype).ok_or_else(|| {
+    let (datatype, shape) = kind(&name, &datatype, &shape)?;
+    Ok(InRegion { name, datatype, shape, place })
+}
+
+fn kind(name: &str, datatype: &str, shape: &[i64]) -> Result<(Datatype, Shape), Status> {
+    let wrong = |what: String| bad(format!("input {name:?}: {what}"));
+    let datatype = Datatype::named(datatype).ok_or_else(|| {
         let words = Datatype::ALL.map(Datatype::as_str).join(", ");
         wrong(format!("no datatype {datatype:?}; it is one of {words}"))
     })?;
     if shape.len() > DIMENSIONS_MAX {
         return Err(wrong(format!("over {DIMENSIONS_MAX} dimensions")));
     }
-    let shape = shape_of(&shape).map_err(|error| wrong(error.to_string()))?;
+    Ok((datatype, shape_of(shape).map_err(|error| wrong(error.to_string()))?))
+}
+
+fn read(input: InferInputTensor, raw: Option<Bytes>) -> Result<NamedTensor, Status> {
+    let InferInputTensor { name, datatype, shape, contents, .. } = input;
+    let (datatype, shape) = kind(&name, &datatype, &shape)?;
+    let wrong = |what: String| bad(format!("input {name:?}: {what}"));
     let tensor = match (raw, contents) {
         (Some(_), Some(_)) => return Err(wrong("it has both contents and raw_input_contents".to_owned())),
         (Some(raw), None) => Tensor::from_bytes(datatype, &shape, raw).map_err(|error| error.to_string()),
@@ -88,21 +128,23 @@ fn of_contents(datatype: Datatype, shape: &[usize], contents: InferTensorContent
     tensor.map_err(|error| error.to_string())
 }
 
-/// The outputs that a request wants.
-pub(super) fn wanted(request: &mut ModelInferRequest) -> Result<Vec<Wanted>, Status> {
+/// The outputs that a request wants, and the regions that they go into.
+pub(super) fn wanted(request: &mut ModelInferRequest) -> Result<(Vec<Wanted>, Vec<Option<Place>>), Status> {
     if request.outputs.len() > TENSORS_MAX {
         return Err(bad(format!("at most {TENSORS_MAX} outputs, please; this request has {}", request.outputs.len())));
     }
     let outputs = std::mem::take(&mut request.outputs).into_iter();
     let wanted = outputs.map(|output| {
-        if output.parameters.contains_key("shared_memory_region") {
-            return Err(bad(format!("output {:?}: tensors in shared memory are not supported", output.name)));
-        }
+        let wrong = |what: &str| bad(format!("output {:?}: {what}", output.name));
+        let place = place(&output.parameters).map_err(|what| wrong(&what))?;
         let classes = output.parameters.get("classification").and_then(whole);
         let classes = classes.and_then(|classes| usize::try_from(classes).ok()).filter(|&classes| classes > 0);
-        Ok(Wanted { name: output.name, classes })
+        if place.is_some() && classes.is_some() {
+            return Err(wrong("it cannot have both `shared_memory_region` and `classification`"));
+        }
+        Ok((Wanted { name: output.name, classes }, place))
     });
-    wanted.collect()
+    wanted.collect::<Result<Vec<_>, _>>().map(|wanted| wanted.into_iter().unzip())
 }
 
 /// A parameter that is a whole number from 0.
@@ -114,9 +156,19 @@ pub(super) fn whole(parameter: &InferParameter) -> Option<u64> {
     }
 }
 
-/// An output, without its bytes.
-pub(super) fn describe(output: &NamedTensor) -> InferOutputTensor {
+/// An output, without its bytes, and where they are if that is a region.
+pub(super) fn describe(output: &NamedTensor, place: Option<&Place>) -> InferOutputTensor {
+    let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
+    let number = |number: u64| parameter(ParameterChoice::Int64Param(i64::try_from(number).unwrap_or(i64::MAX)));
+    let parameters = place.map(|place| {
+        HashMap::from([
+            (REGION.to_owned(), parameter(ParameterChoice::StringParam(place.region.clone()))),
+            ("shared_memory_offset".to_owned(), number(place.offset)),
+            ("shared_memory_byte_size".to_owned(), number(output.tensor.bytes().len() as u64)),
+        ])
+    });
     InferOutputTensor {
+        parameters: parameters.unwrap_or_default(),
         name: output.name.clone(),
         datatype: output.tensor.datatype().to_string(),
         shape: output.tensor.shape().iter().map(|&dim| i64::try_from(dim).unwrap_or(i64::MAX)).collect(),
@@ -140,7 +192,7 @@ mod tests {
 
     fn ask(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<NamedTensor>, String> {
         let mut request = ModelInferRequest { inputs, raw_input_contents: raw, ..ModelInferRequest::default() };
-        super::inputs(&mut request).map_err(|status| status.message().to_owned())
+        super::inputs(&mut request).map(|(here, _)| here).map_err(|status| status.message().to_owned())
     }
 
     #[test]
@@ -153,6 +205,40 @@ mod tests {
         let texts = ask(vec![input("BYTES", &[1], Some(texts))], vec![]).unwrap();
         assert_eq!(texts[0].tensor.texts().unwrap().collect::<Vec<_>>(), [b"a"]);
         assert_eq!(ask(vec![input("FP32", &[0], None)], vec![]).unwrap()[0].tensor.elements(), 0);
+    }
+
+    #[test]
+    fn raw_contents_are_those_of_the_inputs_that_are_not_in_regions() {
+        let text = |text: &str| ParameterChoice::StringParam(text.to_owned());
+        let in_region = |parameters: &[(&str, ParameterChoice)]| InferInputTensor {
+            parameters: parameters
+                .iter()
+                .map(|(name, choice)| ((*name).to_owned(), InferParameter { parameter_choice: Some(choice.clone()) }))
+                .collect(),
+            ..input("INT16", &[1], None)
+        };
+        let read = |input: InferInputTensor, raw: Vec<Bytes>| {
+            let inputs = vec![input, self::input("INT16", &[1], None)];
+            let mut request = ModelInferRequest { inputs, raw_input_contents: raw, ..ModelInferRequest::default() };
+            super::inputs(&mut request).map_err(|status| status.message().to_owned())
+        };
+        let size = ("shared_memory_byte_size", ParameterChoice::Int64Param(2));
+        let raw = || vec![Bytes::from_static(b"ab")];
+        let (here, there) = read(in_region(&[(REGION, text("r")), size.clone()]), raw()).unwrap();
+        assert_eq!((here.len(), &there[0].place), (1, &Place { region: "r".to_owned(), offset: 0, bytes: 2 }));
+        for (parameters, raw, says) in [
+            (vec![(REGION, text("r"))], raw(), "without `shared_memory_byte_size`"),
+            (vec![(REGION, ParameterChoice::BoolParam(true)), size.clone()], raw(), "is the region's name"),
+            (
+                vec![(REGION, text("r")), ("shared_memory_byte_size", ParameterChoice::Int64Param(-1))],
+                raw(),
+                "shared_memory_byte_size is a whole number from 0",
+            ),
+            (vec![(REGION, text("r")), size], vec![Bytes::new(), Bytes::new()], "has 2 tensors, the request has 1"),
+        ] {
+            let error = read(in_region(&parameters), raw).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

@@ -8,10 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::server::NamedService;
-use tonic::transport::server::TcpConnectInfo;
 
+pub(super) use super::connection::Peer;
+
+use super::connection::InProgress;
 use crate::access::{Access, Principal};
 use crate::doors::caller::principal;
 
@@ -26,7 +28,8 @@ const OPEN: [&str; 4] = [
 /// A call's place among those in progress. A handler that goes on after its answer has begun keeps a clone of it.
 #[derive(Clone)]
 pub(super) struct Place(
-    #[allow(dead_code, reason = "held, and given back when the last clone goes")] Arc<OwnedSemaphorePermit>,
+    #[allow(dead_code, reason = "held, and given back when the last clone goes")]
+    Arc<(OwnedSemaphorePermit, Option<InProgress>)>,
 );
 
 /// Lets calls in to `inner`.
@@ -50,14 +53,25 @@ impl<S> Entrance<S> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Status::unavailable("too many calls in progress; try again, `calls_max` in [grpc] is the bound")
         })?;
-        let place = Place(Arc::new(place));
+        let calls = request.extensions().get::<Peer>().map(Peer::calls);
+        let place = Place(Arc::new((place, calls)));
+        answer_as_asked(request.headers_mut());
         request.extensions_mut().insert(place.clone());
         Ok(place)
     }
 
     fn caller<B>(&self, request: &Request<B>) -> Option<Principal> {
-        let peer = request.extensions().get::<TcpConnectInfo>()?.remote_addr()?;
-        principal(&self.access, peer, request.headers())
+        let peer = request.extensions().get::<Peer>()?;
+        principal(&self.access, peer.address, peer.certificate.as_deref(), request.headers())
+    }
+}
+
+/// Clients say of themselves that they take compressed answers, always; only one that compresses its request wants them.
+fn answer_as_asked(headers: &mut HeaderMap) {
+    const ACCEPTS: &str = "grpc-accept-encoding";
+    match headers.get("grpc-encoding").cloned() {
+        Some(encoding) if encoding != "identity" => drop(headers.insert(ACCEPTS, encoding)),
+        _ => drop(headers.remove(ACCEPTS)),
     }
 }
 

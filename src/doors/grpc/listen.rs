@@ -2,28 +2,28 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::config::Config;
+use super::connection::{Connection, Duplex, Patience, Peer};
 use super::entrance::Entrance;
 use super::health::Probe;
 use super::service::{Oip, Parts};
 use super::wire::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::base::Clock;
+use crate::doors::tls;
 
-/// Calls that one connection may have in progress.
-const CONCURRENT_CALLS: u32 = 32;
 /// After a failed `accept` (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,6 +46,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// What `[grpc.tls]` names cannot be used.
+    #[error("failed to use [grpc.tls]")]
+    Tls(#[from] tls::Error),
 }
 
 /// Takes the port.
@@ -57,24 +60,81 @@ pub async fn bind(config: &Config) -> Result<TcpListener, Error> {
     })
 }
 
-/// Serves until `stop`, then stops accepting and lets calls finish within `drain_timeout_ms`; what is left is cut.
-pub async fn serve(listener: TcpListener, config: Config, parts: Parts, stop: CancellationToken) {
+/// Reads the files of `[grpc.tls]`, if there is such a section.
+pub fn acceptor(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<TlsAcceptor>, Error> {
+    let acceptor = |config| tls::acceptor(config, &[b"h2"], clock);
+    Ok(config.tls.as_ref().map(acceptor).transpose()?)
+}
+
+/// Takes connections in; each that has a place and has shaken hands goes to `ready`.
+async fn accept(
+    listener: TcpListener,
+    config: Config,
+    tls: Option<TlsAcceptor>,
+    ready: mpsc::Sender<io::Result<Connection>>,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(config.connections_max));
-    let connections = stream::unfold((listener, places), async |(listener, places)| {
-        let place = Arc::clone(&places).acquire_owned().await.ok()?;
-        let accepted = match listener.accept().await {
-            Ok((socket, _)) => {
-                let _ = socket.set_nodelay(true);
-                Ok(Connection { socket, _place: place })
+    let greeting = Duration::from_millis(config.handshake_timeout_ms);
+    let idle = Some(Duration::from_millis(config.idle_timeout_ms)).filter(|idle| !idle.is_zero());
+    let patience = Patience { greeting, idle };
+    let handshakes = TaskTracker::new();
+    loop {
+        let place = tokio::select! {
+            () = stop.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place.expect("this semaphore is never closed"),
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, address)) => {
+                let (tls, ready, stop) = (tls.clone(), ready.clone(), stop.clone());
+                handshakes.spawn(async move {
+                    let shaken = tokio::time::timeout(greeting, shake_hands(socket, address, tls));
+                    let shaken = tokio::select! {
+                        () = stop.cancelled() => return,
+                        shaken = shaken => shaken,
+                    };
+                    // A client that talks nonsense, or too slowly, ends its own connection, which is no news.
+                    if let Ok(Ok((stream, peer))) = shaken {
+                        let _ = ready.send(Ok(Connection::new(stream, peer, patience, place))).await;
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a gRPC connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                Err(error)
             }
-        };
-        Some((accepted, (listener, places)))
-    });
+        }
+    }
+    handshakes.close();
+    handshakes.wait().await;
+}
+
+async fn shake_hands(
+    socket: TcpStream,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+) -> io::Result<(Box<dyn Duplex>, Peer)> {
+    let _ = socket.set_nodelay(true);
+    match tls {
+        None => Ok((Box::new(socket), Peer::new(address, None))),
+        Some(acceptor) => {
+            let stream = acceptor.accept(socket).await?;
+            let peer = Peer::new(address, tls::client_certificate(&stream));
+            Ok((Box::new(stream), peer))
+        }
+    }
+}
+
+/// Serves until `stop`, then stops accepting and lets calls finish within `drain_timeout_ms`; what is left is cut.
+pub async fn serve(listener: TcpListener, config: Config, parts: Parts, stop: CancellationToken) {
+    let (ready, connections) = mpsc::channel(1);
+    let (accepting, enough) = (TaskTracker::new(), stop.child_token());
+    accepting.spawn(accept(listener, config.clone(), parts.tls.clone(), ready, enough.clone()));
+    accepting.close();
     let access = Arc::clone(&parts.access);
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
     let places = Arc::new(Semaphore::new(config.calls_max));
@@ -82,17 +142,22 @@ pub async fn serve(listener: TcpListener, config: Config, parts: Parts, stop: Ca
     let probe = Entrance { inner: probe, access: Arc::clone(&access), places: Arc::clone(&places) };
     let service = GrpcInferenceServiceServer::new(Oip::new(config.server_name.clone(), call_timeout, parts))
         .max_decoding_message_size(config.message_max_bytes)
-        .max_encoding_message_size(usize::MAX);
+        .max_encoding_message_size(usize::MAX)
+        // What comes out of a message is bounded like one that is not compressed.
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Deflate);
     let service = Entrance { inner: service, access, places };
     let keep_alive = Duration::from_millis(config.keep_alive_ms);
     let serving = Server::builder()
         .timeout(call_timeout)
-        .max_concurrent_streams(CONCURRENT_CALLS)
+        .max_concurrent_streams(config.connection_calls_max)
         .http2_keepalive_interval(Some(keep_alive))
         .http2_keepalive_timeout(Some(keep_alive))
         .add_service(service)
         .add_service(probe)
-        .serve_with_incoming_shutdown(connections, stop.cancelled());
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.cancelled());
     let patience = Duration::from_millis(config.drain_timeout_ms);
     let cut = async {
         stop.cancelled().await;
@@ -104,50 +169,6 @@ pub async fn serve(listener: TcpListener, config: Config, parts: Parts, stop: Ca
         },
         () = cut => tracing::warn!(limit_ms = config.drain_timeout_ms, "gRPC calls were cut at the end"),
     }
-}
-
-/// A connection with its place among those that may be open.
-struct Connection {
-    socket: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.socket.connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_read(context, into)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(context, from)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
+    enough.cancel();
+    accepting.wait().await;
 }

@@ -3,13 +3,16 @@
 //! One call walks: connection (bounded) -> caller (key as `authorization` metadata, or this machine itself) -> one flow
 //! function -> messages. Status codes are chosen here. The same flows answer the HTTP door, so both doors say the same.
 //!
-//! Never here: MQTT, readings, streams of sensors, TLS. Tensors in shared memory are refused.
+//! Never here: MQTT, readings, streams of sensors, memory of GPUs.
 //!
-//! Limits, all in [`Config`]: connections, calls at once, open streams, bytes of a message. A stream of requests has
-//! up to 8 being computed; their answers keep the order of the questions.
+//! Limits, all in [`Config`]: connections and how long one may do nothing, calls at once, open streams, bytes of a message,
+//! which counts as it is when it is unfolded. A stream of requests has up to 8 being computed; their answers keep the
+//! order of the questions.
 
 mod config;
+mod connection;
 mod content;
+mod describe;
 mod entrance;
 mod health;
 mod listen;
@@ -18,5 +21,5 @@ mod status;
 mod wire;
 
 pub use config::Config;
-pub use listen::{Error, bind, serve};
+pub use listen::{Error, acceptor, bind, serve};
 pub use service::Parts;

@@ -5,22 +5,29 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use tokio_rustls::TlsAcceptor;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::content::{describe, inputs, wanted, whole};
-use super::entrance::Place;
-use super::status::{bad, of_inference, of_repository};
+use super::describe::{configuration, figures};
+use super::entrance::{Peer, Place};
+use super::status::{bad, of_inference, of_region, of_repository};
 use super::wire::grpc_inference_service_server::GrpcInferenceService;
 use super::wire::infer_parameter::ParameterChoice;
 use super::wire::{self, InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::access::{Access, Principal};
-use crate::base::Datatype;
-use crate::doors::http::EXTENSIONS;
-use crate::flows::inference::{InferError, Inference, ModelMetadata, Question, Served, TensorMetadata};
+use crate::doors::caller::{identity, is_forwarded};
+use crate::doors::http::extensions;
+use crate::doors::settings::{TRACE, Value, change_log, check_trace, log_settings};
+use crate::doors::shared_memory::{Owner, RegionView, Regions, ToRegion};
+use crate::flows::LoadConfig;
+use crate::flows::inference::{Bearings, InferError, Inference, NamedTensor, Question, TensorMetadata};
+use crate::flows::logging::Logging;
 use crate::flows::query::Query;
-use crate::flows::repository::Repository;
-use crate::flows::tally::Spent;
+use crate::flows::repository::{Repository, RepositoryError};
 
 /// Requests of one stream that are computed at the same time.
 const STREAM_AHEAD: usize = 8;
@@ -35,6 +42,12 @@ pub struct Parts {
     pub repository: Arc<Repository>,
     /// Knows callers.
     pub access: Arc<Access>,
+    /// Tensors in memory that callers share.
+    pub regions: Arc<Regions>,
+    /// How much the log says.
+    pub logging: Arc<Logging>,
+    /// [`acceptor`](super::acceptor); None where the door speaks plainly.
+    pub tls: Option<TlsAcceptor>,
 }
 
 /// The service.
@@ -49,50 +62,121 @@ impl Oip {
         // The engine gives up a little earlier than the door, so that its own word on it reaches the caller.
         Self { server_name, timeout: call_timeout.mul_f64(0.9), parts }
     }
+
+    fn asking<T>(&self, request: &Request<T>, most: Duration) -> Asking {
+        let (inference, regions) = (Arc::clone(&self.parts.inference), Arc::clone(&self.parts.regions));
+        Asking { inference, regions, owner: owner(request).ok(), call: Arc::new(Call::of(request)), most }
+    }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
 
-async fn infer(
-    inference: &Inference,
-    mut request: ModelInferRequest,
+/// Who asks, and what answers.
+#[derive(Clone)]
+struct Asking {
+    inference: Arc<Inference>,
+    regions: Arc<Regions>,
+    owner: Option<Owner>,
+    call: Arc<Call>,
     most: Duration,
-) -> Result<ModelInferResponse, Status> {
-    let outputs = wanted(&mut request)?;
+}
+
+impl Asking {
+    fn owner(&self) -> Result<&Owner, Status> {
+        self.owner.as_ref().ok_or_else(|| Status::unauthenticated("regions belong to whoever has registered them"))
+    }
+}
+
+/// What a call says of itself beside the request.
+struct Call {
+    metadata: MetadataMap,
+    who: Option<Principal>,
+}
+
+impl Call {
+    fn of<T>(request: &Request<T>) -> Self {
+        Self { metadata: request.metadata().clone(), who: request.extensions().get::<Principal>().cloned() }
+    }
+
+    /// What holds `request` to the same version as others.
+    fn key(&self, inference: &Inference, request: &ModelInferRequest) -> Option<String> {
+        let header = |name: &str| self.metadata.get(name).and_then(|value| value.to_str().ok());
+        let sequence = request.parameters.get("sequence_id").and_then(sequence);
+        let caller = self.who.as_ref().and_then(identity);
+        let bearings = Bearings { header: Some(&header), sequence: sequence.as_deref(), caller };
+        inference.key(&request.model_name, &bearings)
+    }
+}
+
+/// Triton's id for requests that belong together; 0 and an empty one are none.
+fn sequence(parameter: &InferParameter) -> Option<String> {
+    match parameter.parameter_choice.as_ref()? {
+        ParameterChoice::StringParam(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        _ => whole(parameter).filter(|&number| number > 0).map(|number| number.to_string()),
+    }
+}
+
+async fn infer(asking: &Asking, mut request: ModelInferRequest) -> Result<ModelInferResponse, Status> {
+    let Asking { inference, regions, most, .. } = asking;
+    let most = *most;
+    let key = asking.call.key(inference, &request);
+    let (outputs, places) = wanted(&mut request)?;
     let version = version(inference, &request.model_name, &request.model_version)?;
     let priority = request.parameters.get("priority").and_then(whole).unwrap_or(0);
     let timeout = request.parameters.get("timeout").and_then(whole).filter(|&micros| micros > 0);
     let deadline = timeout.map_or(most, |micros| Duration::from_micros(micros).min(most));
-    let inputs = inputs(&mut request)?;
+    let told = matches!(
+        request.parameters.get("forebay_steps").and_then(|p| p.parameter_choice.as_ref()),
+        Some(ParameterChoice::BoolParam(true))
+    );
+    let (mut inputs, in_regions) = inputs(&mut request)?;
+    if !in_regions.is_empty() {
+        inputs.extend(regions.read(asking.owner()?, in_regions).await.map_err(|error| of_region(&error))?);
+    }
     let question = Question { model: request.model_name, version, inputs, outputs, deadline, priority };
-    let inferred = inference.infer(question).await.map_err(|error| of_inference(&error))?;
+    let inferred = inference.infer_for(question, key.as_deref()).await.map_err(|error| of_inference(&error))?;
     let text = |text: String| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
     let mut parameters = HashMap::from([("forebay_engine".to_owned(), text(inferred.engine))]);
     if let Some(reason) = &inferred.fallback {
         parameters.insert("forebay_fallback".to_owned(), text(reason.to_string()));
+    }
+    let place = |at: usize| places.get(at).and_then(Option::as_ref);
+    let placed = inferred.outputs.iter().enumerate().filter_map(|(at, output)| {
+        let (name, elements) = (output.name.clone(), output.tensor.bytes().clone());
+        Some(ToRegion { name, elements, place: place(at)?.clone() })
+    });
+    let placed: Vec<_> = placed.collect();
+    if !placed.is_empty() {
+        regions.write(asking.owner()?, placed).await.map_err(|error| of_region(&error))?;
+    }
+    // One for each output, so that clients find those of the others by their number.
+    let raw = |(at, output): (usize, &NamedTensor)| match place(at) {
+        None => output.tensor.bytes().clone(),
+        Some(_) => Bytes::new(),
+    };
+    if told && !inferred.steps.is_empty() {
+        // A parameter is a plain value: the steps as JSON.
+        let steps = serde_json::to_string(&inferred.steps).unwrap_or_default();
+        parameters.insert("forebay_steps".to_owned(), text(steps));
     }
     Ok(ModelInferResponse {
         model_name: inferred.model,
         model_version: inferred.version.to_string(),
         id: request.id,
         parameters,
-        outputs: inferred.outputs.iter().map(describe).collect(),
-        raw_output_contents: inferred.outputs.iter().map(|output| output.tensor.bytes().clone()).collect(),
+        outputs: inferred.outputs.iter().enumerate().map(|(at, output)| describe(output, place(at))).collect(),
+        raw_output_contents: inferred.outputs.iter().enumerate().map(raw).collect(),
     })
 }
 
 /// One request of a stream: its failure is an answer, and the stream goes on.
-async fn infer_in_stream(
-    inference: &Inference,
-    request: ModelInferRequest,
-    most: Duration,
-) -> ModelStreamInferResponse {
+async fn infer_in_stream(asking: &Asking, request: ModelInferRequest) -> ModelStreamInferResponse {
     let (id, model_name) = (request.id.clone(), request.model_name.clone());
     let wants_final = matches!(
         request.parameters.get("triton_enable_empty_final_response").and_then(|p| p.parameter_choice.as_ref()),
         Some(ParameterChoice::BoolParam(true))
     );
-    let (error_message, mut response) = match infer(inference, request, most).await {
+    let (error_message, mut response) = match infer(asking, request).await {
         Ok(response) => (String::new(), response),
         Err(status) => {
             (status.message().to_owned(), ModelInferResponse { id, model_name, ..ModelInferResponse::default() })
@@ -130,19 +214,48 @@ fn grpc_timeout<T>(request: &Request<T>) -> Option<Duration> {
     }
 }
 
+fn caller<T>(request: &Request<T>) -> Result<&Principal, Status> {
+    request.extensions().get().ok_or_else(|| Status::unauthenticated("this call needs to know who is calling"))
+}
+
+fn owner<T>(request: &Request<T>) -> Result<Owner, Status> {
+    caller(request).map(Owner::of)
+}
+
 fn may_manage<T>(request: &Request<T>) -> Result<(), Status> {
-    let who = request.extensions().get::<Principal>();
-    if who.is_some_and(Principal::may_manage_models) {
+    let who = caller(request)?;
+    if who.may_manage_models() {
         return Ok(());
     }
-    let name = who.map_or("nobody", Principal::name);
     Err(Status::permission_denied(format!(
-        "{name} may not load or unload models; give this identity `manage_models = true` in [[access.identity]]"
+        "{} may not load or unload models or change the log; give this identity `manage_models = true` in [[access.identity]]",
+        who.name()
     )))
 }
 
-fn no_shared_memory() -> Status {
-    Status::unimplemented("tensors in shared memory are not supported; send them with the request")
+/// What a request to load says of how the model is served.
+fn load_config(request: &wire::RepositoryModelLoadRequest) -> Result<LoadConfig, RepositoryError> {
+    use wire::model_repository_parameter::ParameterChoice as Choice;
+    let model = || request.model_name.clone();
+    let mut asked = LoadConfig::default();
+    for (parameter, value) in &request.parameters {
+        let problem = match (parameter.as_str(), &value.parameter_choice) {
+            (file, _) if file.starts_with("file:") => {
+                return Err(RepositoryError::Files { model: model(), file: parameter.clone() });
+            }
+            ("config", Some(Choice::StringParam(text))) => match LoadConfig::parse(text) {
+                Ok(read) => {
+                    asked = read;
+                    continue;
+                }
+                Err(problem) => problem,
+            },
+            ("config", _) => "parameter \"config\" is a model configuration as a JSON text".to_owned(),
+            _ => format!("parameter {parameter:?} cannot be given with a request"),
+        };
+        return Err(RepositoryError::Configuration { model: model(), problem });
+    }
+    Ok(asked)
 }
 
 #[tonic::async_trait]
@@ -168,7 +281,7 @@ impl GrpcInferenceService for Oip {
         Ok(Response::new(wire::ServerMetadataResponse {
             name: self.server_name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: extensions(&self.parts.regions).into_iter().map(str::to_owned).collect(),
         }))
     }
 
@@ -212,7 +325,7 @@ impl GrpcInferenceService for Oip {
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
         // A little earlier than the client gives up, so that it hears why.
         let most = grpc_timeout(&request).map_or(self.timeout, |asked| asked.mul_f64(0.95).min(self.timeout));
-        infer(&self.parts.inference, request.into_inner(), most).await.map(Response::new)
+        infer(&self.asking(&request, most), request.into_inner()).await.map(Response::new)
     }
 
     type ModelStreamInferStream = Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
@@ -222,12 +335,12 @@ impl GrpcInferenceService for Oip {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let place = request.extensions().get::<Place>().cloned();
-        let (inference, most) = (Arc::clone(&self.parts.inference), self.timeout);
+        let asking = self.asking(&request, self.timeout);
         let answers = request.into_inner().map(move |request| {
-            let (inference, place) = (Arc::clone(&inference), place.clone());
+            let (asking, place) = (asking.clone(), place.clone());
             async move {
                 let _place = place;
-                Ok(infer_in_stream(&inference, request?, most).await)
+                Ok(infer_in_stream(&asking, request?).await)
             }
         });
         Ok(Response::new(Box::pin(answers.buffered(STREAM_AHEAD))))
@@ -265,13 +378,8 @@ impl GrpcInferenceService for Oip {
     ) -> Answer<wire::RepositoryModelLoadResponse> {
         may_manage(&request)?;
         let request = request.into_inner();
-        // A configuration or files that came with the request would be a model that nobody signed.
-        if let Some(parameter) = request.parameters.keys().next() {
-            return Err(bad(format!(
-                "parameter {parameter:?} cannot be given with a request; a model's manifest and files lie in the models folder"
-            )));
-        }
-        self.parts.repository.load(&request.model_name).await.map_err(|error| of_repository(&error))?;
+        let asked = load_config(&request).map_err(|error| of_repository(&error))?;
+        self.parts.repository.load_as(&request.model_name, asked).await.map_err(|error| of_repository(&error))?;
         Ok(Response::new(wire::RepositoryModelLoadResponse {}))
     }
 
@@ -280,7 +388,11 @@ impl GrpcInferenceService for Oip {
         request: Request<wire::RepositoryModelUnloadRequest>,
     ) -> Answer<wire::RepositoryModelUnloadResponse> {
         may_manage(&request)?;
-        let model = request.into_inner().model_name;
+        let wire::RepositoryModelUnloadRequest { model_name: model, parameters, .. } = request.into_inner();
+        // No model was loaded because of another one, so there is none to go with it.
+        if let Some(parameter) = parameters.keys().find(|parameter| *parameter != "unload_dependents") {
+            return Err(bad(format!("parameter {parameter:?} cannot be given; `unload_dependents` is true or false")));
+        }
         self.parts.repository.unload(&model).await.map_err(|error| of_repository(&error))?;
         Ok(Response::new(wire::RepositoryModelUnloadResponse {}))
     }
@@ -289,16 +401,40 @@ impl GrpcInferenceService for Oip {
         &self,
         request: Request<wire::SystemSharedMemoryStatusRequest>,
     ) -> Answer<wire::SystemSharedMemoryStatusResponse> {
-        if request.into_inner().name.is_empty() {
-            return Ok(Response::new(wire::SystemSharedMemoryStatusResponse::default()));
-        }
-        Err(no_shared_memory())
+        use wire::system_shared_memory_status_response::RegionStatus;
+        let owner = owner(&request)?;
+        let name = request.into_inner().name;
+        let name = Some(name.as_str()).filter(|name| !name.is_empty());
+        let regions = self.parts.regions.status(&owner, name).map_err(|error| of_region(&error))?;
+        let status = |region: RegionView| {
+            let RegionView { name, key, offset, bytes } = region;
+            (name.clone(), RegionStatus { name, key, offset, byte_size: bytes })
+        };
+        let regions = regions.into_iter().map(status).collect();
+        Ok(Response::new(wire::SystemSharedMemoryStatusResponse { regions }))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        request: Request<wire::SystemSharedMemoryRegisterRequest>,
+    ) -> Answer<wire::SystemSharedMemoryRegisterResponse> {
+        let owner = owner(&request)?;
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
+        let peer = peer.ok_or_else(|| Status::internal("this connection has no address"))?;
+        let forwarded = is_forwarded(&request.metadata().clone().into_headers());
+        let wire::SystemSharedMemoryRegisterRequest { name, key, offset, byte_size } = request.into_inner();
+        let asked = RegionView { name, key, offset, bytes: byte_size };
+        self.parts.regions.register(&owner, peer, forwarded, asked).map_err(|error| of_region(&error))?;
+        Ok(Response::new(wire::SystemSharedMemoryRegisterResponse {}))
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _: Request<wire::SystemSharedMemoryUnregisterRequest>,
+        request: Request<wire::SystemSharedMemoryUnregisterRequest>,
     ) -> Answer<wire::SystemSharedMemoryUnregisterResponse> {
+        let owner = owner(&request)?;
+        let name = request.into_inner().name;
+        self.parts.regions.unregister(&owner, Some(name.as_str()).filter(|name| !name.is_empty()));
         Ok(Response::new(wire::SystemSharedMemoryUnregisterResponse {}))
     }
 
@@ -306,10 +442,19 @@ impl GrpcInferenceService for Oip {
         &self,
         request: Request<wire::CudaSharedMemoryStatusRequest>,
     ) -> Answer<wire::CudaSharedMemoryStatusResponse> {
-        if request.into_inner().name.is_empty() {
+        let name = request.into_inner().name;
+        if name.is_empty() {
             return Ok(Response::new(wire::CudaSharedMemoryStatusResponse::default()));
         }
-        Err(no_shared_memory())
+        Err(Status::not_found(format!("Unable to find cuda shared memory region: {name:?}")))
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        request: Request<wire::CudaSharedMemoryRegisterRequest>,
+    ) -> Answer<wire::CudaSharedMemoryRegisterResponse> {
+        let name = request.into_inner().name;
+        Err(bad(format!("failed to register CUDA shared memory region: {name:?}, GPUs not supported")))
     }
 
     async fn cuda_shared_memory_unregister(
@@ -318,78 +463,51 @@ impl GrpcInferenceService for Oip {
     ) -> Answer<wire::CudaSharedMemoryUnregisterResponse> {
         Ok(Response::new(wire::CudaSharedMemoryUnregisterResponse {}))
     }
-}
 
-/// Triton's configuration of a model. The batch is a dimension like the others: `max_batch_size` is 0.
-fn configuration(model: ModelMetadata) -> wire::ModelConfig {
-    let kind = |datatype: Datatype| match datatype {
-        Datatype::Bool => wire::DataType::TypeBool,
-        Datatype::Uint8 => wire::DataType::TypeUint8,
-        Datatype::Uint16 => wire::DataType::TypeUint16,
-        Datatype::Uint32 => wire::DataType::TypeUint32,
-        Datatype::Uint64 => wire::DataType::TypeUint64,
-        Datatype::Int8 => wire::DataType::TypeInt8,
-        Datatype::Int16 => wire::DataType::TypeInt16,
-        Datatype::Int32 => wire::DataType::TypeInt32,
-        Datatype::Int64 => wire::DataType::TypeInt64,
-        Datatype::Fp16 => wire::DataType::TypeFp16,
-        Datatype::Fp32 => wire::DataType::TypeFp32,
-        Datatype::Fp64 => wire::DataType::TypeFp64,
-        Datatype::Bytes => wire::DataType::TypeString,
-    };
-    let input = |tensor: TensorMetadata| wire::ModelInput {
-        name: tensor.name,
-        data_type: kind(tensor.datatype).into(),
-        dims: tensor.shape,
-    };
-    let output = |tensor: TensorMetadata| wire::ModelOutput {
-        name: tensor.name,
-        data_type: kind(tensor.datatype).into(),
-        dims: tensor.shape,
-    };
-    wire::ModelConfig {
-        name: model.name,
-        platform: model.platform,
-        max_batch_size: 0,
-        input: model.inputs.into_iter().map(input).collect(),
-        output: model.outputs.into_iter().map(output).collect(),
-        default_model_filename: model.file,
-        backend: model.engine,
-        dynamic_batching: model.batching.map(|batching| wire::ModelDynamicBatching {
-            preferred_batch_size: vec![i32::try_from(batching.rows_max).unwrap_or(i32::MAX)],
-            max_queue_delay_microseconds: batching.delay_us,
-        }),
-    }
-}
-
-/// Waiting counts as `queue`; decoding and encoding tensors happen outside of the model and are not counted with it.
-fn figures(served: &Served) -> wire::ModelStatistics {
-    let counts = &served.counts;
-    let spent = |spent: Spent| Some(wire::StatisticDuration { count: spent.count, ns: spent.ns });
-    let none = Spent { count: counts.success.count, ns: 0 };
-    let batch = |(&rows, &each): (&u64, &Spent)| {
-        let none = Spent { count: each.count, ns: 0 };
-        wire::InferBatchStatistics {
-            batch_size: rows,
-            compute_input: spent(none),
-            compute_infer: spent(each),
-            compute_output: spent(none),
+    async fn trace_setting(&self, request: Request<wire::TraceSettingRequest>) -> Answer<wire::TraceSettingResponse> {
+        if !request.get_ref().settings.is_empty() {
+            may_manage(&request)?;
         }
-    };
-    wire::ModelStatistics {
-        name: served.model.clone(),
-        version: served.version.to_string(),
-        last_inference: u64::try_from(counts.last_ms).unwrap_or(0),
-        inference_count: counts.inferences,
-        execution_count: counts.executions,
-        inference_stats: Some(wire::InferStatistics {
-            success: spent(counts.success),
-            fail: spent(counts.fail),
-            queue: spent(counts.queue),
-            compute_input: spent(none),
-            compute_infer: spent(counts.compute),
-            compute_output: spent(none),
-        }),
-        batch_stats: counts.batches.iter().map(batch).collect(),
+        let wire::TraceSettingRequest { settings, model_name } = request.into_inner();
+        if !model_name.is_empty() {
+            self.parts.inference.metadata(&model_name, None).map_err(|error| of_inference(&error))?;
+        }
+        settings.iter().try_for_each(|(name, values)| check_trace(name, &values.value)).map_err(bad)?;
+        let setting = |(name, value): (&str, &str)| {
+            let value = wire::trace_setting_response::SettingValue { value: vec![value.to_owned()] };
+            (name.to_owned(), value)
+        };
+        Ok(Response::new(wire::TraceSettingResponse { settings: TRACE.into_iter().map(setting).collect() }))
+    }
+
+    async fn log_settings(&self, request: Request<wire::LogSettingsRequest>) -> Answer<wire::LogSettingsResponse> {
+        use wire::log_settings_request::setting_value::ParameterChoice as Given;
+        use wire::log_settings_response::{SettingValue, setting_value::ParameterChoice as Told};
+        let logging = &self.parts.logging;
+        if !request.get_ref().settings.is_empty() {
+            may_manage(&request)?;
+            let who = caller(&request)?.name().to_owned();
+            let settings = request.into_inner().settings.into_iter().map(|(name, value)| {
+                let value = match value.parameter_choice {
+                    Some(Given::BoolParam(truth)) => Value::Truth(truth),
+                    Some(Given::Uint32Param(number)) => Value::Number(number.into()),
+                    Some(Given::StringParam(text)) => Value::Text(text),
+                    None => return Err(bad(format!("log setting {name} has no value"))),
+                };
+                Ok((name, value))
+            });
+            let settings = settings.collect::<Result<Vec<_>, _>>()?;
+            change_log(logging, &who, &settings).map_err(bad)?;
+        }
+        let setting = |(name, value): (&str, Value)| {
+            let choice = match value {
+                Value::Truth(truth) => Told::BoolParam(truth),
+                Value::Number(number) => Told::Uint32Param(u32::try_from(number).unwrap_or(u32::MAX)),
+                Value::Text(text) => Told::StringParam(text),
+            };
+            (name.to_owned(), SettingValue { parameter_choice: Some(choice) })
+        };
+        let settings = log_settings(logging).into_iter().map(setting).collect();
+        Ok(Response::new(wire::LogSettingsResponse { settings }))
     }
 }

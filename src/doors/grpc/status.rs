@@ -2,6 +2,7 @@
 
 use tonic::Status;
 
+use crate::doors::shared_memory::RegionError;
 use crate::flows::inference::InferError;
 use crate::flows::repository::RepositoryError;
 
@@ -28,8 +29,25 @@ pub(super) fn of_repository(error: &RepositoryError) -> Status {
         RepositoryError::Unknown { .. } | RepositoryError::NotThere(_) | RepositoryError::NoSuch(_) => {
             Status::not_found(message)
         }
-        RepositoryError::Refused { .. } | RepositoryError::Alias(_) => Status::invalid_argument(message),
+        RepositoryError::Refused { .. }
+        | RepositoryError::Configuration { .. }
+        | RepositoryError::Alias(_)
+        | RepositoryError::Traffic(_) => Status::invalid_argument(message),
+        // It is the caller's mistake; Triton calls it internal, and its clients' programs look for that.
+        RepositoryError::Files { .. } => Status::internal(message),
         RepositoryError::InUse { .. } => Status::failed_precondition(message),
         RepositoryError::Disk(_) | RepositoryError::Closing => Status::unavailable(message),
+    }
+}
+
+pub(super) fn of_region(error: &RegionError) -> Status {
+    let message = error.to_string();
+    match error {
+        RegionError::Off => Status::unimplemented(message),
+        RegionError::Forbidden(_) => Status::permission_denied(message),
+        RegionError::Unknown(_) => Status::not_found(message),
+        RegionError::Full(_) => Status::resource_exhausted(message),
+        RegionError::Wrong(_) => Status::invalid_argument(message),
+        RegionError::Changed(_) => Status::failed_precondition(message),
     }
 }

@@ -1,10 +1,11 @@
-//! Bodies of requests, read up to a bound.
+//! Bodies of requests, unfolded where they are compressed, read up to a bound.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
+use super::encoding;
 use super::problem::Problem;
 
 /// The whole body, up to a bound.
@@ -12,8 +13,25 @@ pub(super) async fn read_body(body: Body, headers: &HeaderMap, max_bytes: usize)
     read_split(body, headers, max_bytes, usize::MAX).await.map(|(whole, _)| whole)
 }
 
-/// The first `head_bytes`, and the rest in memory of its own: tensors in it begin where their elements may be read in place.
+/// The first `head_bytes` as they are after unfolding, and the rest in memory of its own: tensors in it begin where their
+/// elements may be read in place.
 pub(super) async fn read_split(
+    body: Body,
+    headers: &HeaderMap,
+    max_bytes: usize,
+    head_bytes: usize,
+) -> Result<(Bytes, Bytes), Problem> {
+    let Some(encoding) = encoding::of_request(headers)? else {
+        return read_plain(body, headers, max_bytes, head_bytes).await;
+    };
+    let (folded, _) = read_plain(body, headers, max_bytes, usize::MAX).await?;
+    let unfolding = move || encoding::unfold(encoding, &folded, max_bytes, head_bytes);
+    let closing = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "closing", "the gateway is stopping").retry_after(5);
+    // A few bytes may unfold into many: never on a thread that serves others meanwhile.
+    tokio::task::spawn_blocking(unfolding).await.map_err(|_| closing())?
+}
+
+async fn read_plain(
     body: Body,
     headers: &HeaderMap,
     max_bytes: usize,

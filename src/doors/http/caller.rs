@@ -20,7 +20,7 @@ pub(super) async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match principal(&door.parts.access, ends.peer, request.headers()) {
+    match principal(&door.parts.access, ends.peer, ends.certificate.as_deref(), request.headers()) {
         Some(principal) => {
             request.extensions_mut().insert(principal);
             next.run(request).await

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use crate::doors::tls;
+
 /// `[http]` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +35,10 @@ pub struct Config {
     pub keep_alive_ms: u64,
     /// At shutdown requests in progress get so long before their connections are cut.
     pub drain_timeout_ms: u64,
+    /// Answers to inference of so many bytes and more are compressed for clients that take gzip or deflate; 0 never.
+    pub compress_from_bytes: usize,
+    /// `[http.tls]`; without it the door speaks plainly.
+    pub tls: Option<tls::Config>,
 }
 
 impl Default for Config {
@@ -50,6 +56,8 @@ impl Default for Config {
             write_timeout_ms: 30_000,
             keep_alive_ms: 15_000,
             drain_timeout_ms: 5_000,
+            compress_from_bytes: 1024,
+            tls: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use prometheus_client::registry::Registry;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio_rustls::TlsAcceptor;
 
 use super::config::Config;
 use super::metrics::Metrics;
@@ -11,8 +12,10 @@ use super::problem::Problem;
 use super::pulse::Pulse;
 use crate::access::{Access, Principal};
 use crate::base::Clock;
+use crate::doors::shared_memory::Regions;
 use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
+use crate::flows::logging::Logging;
 use crate::flows::predict::Predict;
 use crate::flows::query::{Query, StreamView};
 use crate::flows::raw::Raw;
@@ -34,6 +37,12 @@ pub struct Parts {
     pub repository: Arc<Repository>,
     /// Knows callers.
     pub access: Arc<Access>,
+    /// Tensors in memory that callers share.
+    pub regions: Arc<Regions>,
+    /// How much the log says.
+    pub logging: Arc<Logging>,
+    /// [`acceptor`](super::acceptor); None where the door speaks plainly.
+    pub tls: Option<TlsAcceptor>,
     /// Everything on `/metrics`, the door's own metrics included.
     pub registry: Arc<Mutex<Registry>>,
     /// This door's metrics.
@@ -62,6 +71,11 @@ impl Door {
         let requests = Semaphore::new(config.requests_max);
         let watchers = Arc::new(Semaphore::new(config.watchers_max));
         Self { config, parts, pulse, requests, watchers, topics: OnceCell::new() }
+    }
+
+    /// Whether clients shake hands first.
+    pub fn speaks_tls(&self) -> bool {
+        self.parts.tls.is_some()
     }
 
     /// Names of the streams that `who` may read: those whose topic it may subscribe to.

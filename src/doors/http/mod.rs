@@ -16,6 +16,7 @@ mod body;
 mod caller;
 mod config;
 mod door;
+mod encoding;
 mod events;
 mod guard;
 mod health;
@@ -31,10 +32,11 @@ mod send;
 mod server;
 mod stall;
 mod streams;
+mod traffic;
 
 pub use config::Config;
 pub use door::{Door, Parts};
 pub use metrics::Metrics;
 #[cfg(feature = "grpc")]
-pub(in crate::doors) use oip::EXTENSIONS;
-pub use server::{Error, bind, serve};
+pub(in crate::doors) use oip::extensions;
+pub use server::{Error, acceptor, bind, serve};

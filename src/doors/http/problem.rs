@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::doors::shared_memory::RegionError;
 use crate::flows::inference::InferError;
 use crate::flows::intake::IngestError;
 use crate::flows::predict::PredictError;
@@ -154,6 +155,10 @@ impl From<RepositoryError> for Problem {
                 Self::new(StatusCode::NOT_FOUND, "no_model", message)
                     .hint("POST /v2/repository/index lists what is there")
             }
+            RepositoryError::Configuration { .. } => Self::new(StatusCode::BAD_REQUEST, "bad_configuration", message)
+                .hint("GET /v2/models/{model}/config has what may come back; nothing has changed"),
+            RepositoryError::Files { .. } => Self::new(StatusCode::BAD_REQUEST, "files", message)
+                .hint("put them into the models folder, with a manifest that has their digests, and load it"),
             RepositoryError::Refused { .. } => Self::new(StatusCode::BAD_REQUEST, "refused", message)
                 .hint("what served before serves on; `forebay check` says what is wrong with a model"),
             RepositoryError::InUse { .. } => Self::new(StatusCode::CONFLICT, "in_use", message)
@@ -162,9 +167,12 @@ impl From<RepositoryError> for Problem {
                 .hint("GET /api/v1/models lists models and aliases"),
             RepositoryError::Alias(_) => Self::new(StatusCode::BAD_REQUEST, "bad_alias", message)
                 .hint("an alias is a name for a version that can answer"),
+            RepositoryError::Traffic(_) => Self::new(StatusCode::BAD_REQUEST, "bad_traffic", message).hint(
+                "send weights for aliases or versions that can answer: {\"split\": {\"prod\": 90, \"canary\": 10}}",
+            ),
             RepositoryError::Disk(_) => {
-                tracing::error!(error = message, "an alias was not kept");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk", "the alias could not be kept")
+                tracing::error!(error = message, "an alias or a model's traffic was not kept");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk", "it could not be kept")
                     .hint("the log says why; nothing has changed")
             }
             RepositoryError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "closing", message).retry_after(5),
@@ -190,6 +198,20 @@ impl From<InferError> for Problem {
             InferError::Deadline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message).retry_after(1),
             InferError::Failed { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "inference", message),
         }
+    }
+}
+
+impl From<RegionError> for Problem {
+    fn from(error: RegionError) -> Self {
+        let message = error.to_string();
+        let status = match error {
+            RegionError::Off | RegionError::Forbidden(_) => StatusCode::FORBIDDEN,
+            RegionError::Unknown(_) => StatusCode::NOT_FOUND,
+            RegionError::Full(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            RegionError::Wrong(_) => StatusCode::BAD_REQUEST,
+            RegionError::Changed(_) => StatusCode::CONFLICT,
+        };
+        Self::new(status, "shared_memory", message)
     }
 }
 

@@ -11,8 +11,10 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,7 +22,9 @@ use super::config::Config;
 use super::door::Door;
 use super::pulse;
 use super::stall::StallGuard;
-use super::{aliases, caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams};
+use super::{aliases, caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams, traffic};
+use crate::base::Clock;
+use crate::doors::tls;
 
 /// Head of a request in bytes, and the buffer that hyper reads into. Far over any honest client's.
 const HEAD_MAX_BYTES: usize = 32 * 1024;
@@ -46,6 +50,15 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// What `[http.tls]` names cannot be used.
+    #[error("failed to use [http.tls]")]
+    Tls(#[from] tls::Error),
+}
+
+/// Reads the files of `[http.tls]`, if there is such a section.
+pub fn acceptor(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<TlsAcceptor>, Error> {
+    let acceptor = |config| tls::acceptor(config, &[b"http/1.1"], clock);
+    Ok(config.tls.as_ref().map(acceptor).transpose()?)
 }
 
 /// Takes the port.
@@ -58,10 +71,12 @@ pub async fn bind(config: &Config) -> Result<TcpListener, Error> {
 }
 
 /// Both ends of a connection, kept with each request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Ends {
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
+    /// What the client has shown, verified.
+    pub(super) certificate: Option<Arc<[u8]>>,
 }
 
 /// Serves until `stop`, then stops accepting, ends event streams, lets requests finish within
@@ -122,19 +137,40 @@ async fn connection(
 ) {
     let _ = socket.set_nodelay(true);
     let Ok(local) = socket.local_addr() else { return };
-    let ends = Ends { peer, local };
+    let mut ends = Ends { peer, local, certificate: None };
+    let socket = StallGuard::new(socket, Duration::from_millis(door.config.write_timeout_ms));
+    let Some(acceptor) = &door.parts.tls else {
+        return Box::pin(converse(socket, ends, routes, &door, stop, cut)).await;
+    };
+    let patience = Duration::from_millis(door.config.header_timeout_ms);
+    let shaken = tokio::select! {
+        () = stop.cancelled() => return,
+        shaken = tokio::time::timeout(patience, acceptor.accept(socket)) => shaken,
+    };
+    // A client that talks nonsense, or too slowly, ends its own connection, which is no news.
+    let Ok(Ok(stream)) = shaken else { return };
+    ends.certificate = tls::client_certificate(&stream);
+    Box::pin(converse(stream, ends, routes, &door, stop, cut)).await;
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    ends: Ends,
+    routes: Router,
+    door: &Door,
+    stop: CancellationToken,
+    cut: CancellationToken,
+) {
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ends);
+        request.extensions_mut().insert(ends.clone());
         routes.call(request)
     });
-    let patience = Duration::from_millis(door.config.write_timeout_ms);
-    let io = TokioIo::new(StallGuard::new(socket, patience));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(door.config.header_timeout_ms))
         .max_buf_size(HEAD_MAX_BYTES);
-    let serving = http.serve_connection(io, service);
+    let serving = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let mut draining = false;
     loop {
@@ -161,6 +197,7 @@ fn routes(door: &Arc<Door>, stop: &CancellationToken) -> Router {
         .merge(oip::private_routes())
         .merge(predict::routes())
         .merge(aliases::routes())
+        .merge(traffic::routes())
         .merge(health::private_routes())
         .route_layer(known);
     Router::new()

@@ -1,7 +1,8 @@
 //! Why the door cannot open.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+
+use crate::doors::tls;
 
 /// What can fail while the listeners are set up.
 #[derive(Debug, thiserror::Error)]
@@ -32,30 +33,12 @@ pub enum Error {
         /// Which setting.
         setting: &'static str,
     },
-    /// A PEM file cannot be read.
-    #[error("failed to read {what} from {}", path.display())]
-    Pem {
-        /// What it should hold.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: rustls_pki_types::pem::Error,
-    },
-    /// A PEM file holds none.
-    #[error("failed to find {what} in {}", path.display())]
-    Empty {
-        /// What it should hold.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-    },
-    /// Certificate, key and authorities do not make a TLS server.
+    /// Its files do not make a TLS server.
     #[error("failed to set up TLS on {address}")]
     Tls {
         /// Which listener.
         address: SocketAddr,
-        /// What rustls said.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// Which of them, and why.
+        source: tls::Error,
     },
 }

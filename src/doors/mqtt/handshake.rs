@@ -24,7 +24,7 @@ const CONNECT_BYTES: usize = 64 * 1024;
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// The leaf of a verified client certificate.
-    pub(super) certificate: Option<Vec<u8>>,
+    pub(super) certificate: Option<Arc<[u8]>>,
 }
 
 /// Why there is no connection. Logged at debug level: strangers must not fill the log.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,15 +13,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::{Config, Kind};
+use super::config::{Config, Kind, Listener};
 use super::connection::Stream;
 use super::error::Error;
 use super::handshake::{self, Failure, Peer};
 use super::metrics::Metrics;
-use super::{holder, tls, websocket};
+use super::{holder, websocket};
 use crate::access::Access;
 use crate::base::Clock;
 use crate::broker::Broker;
+use crate::doors::tls;
 
 /// What every connection needs.
 pub(super) struct Shared {
@@ -62,7 +64,7 @@ impl Door {
     ) -> Result<Self, Error> {
         let mut bound = Vec::new();
         for listener in &config.listener {
-            let tls = if listener.kind.has_tls() { Some(tls::acceptor(listener, &clock)?) } else { None };
+            let tls = if listener.kind.has_tls() { Some(acceptor(listener, &clock)?) } else { None };
             let wanted = listener.address;
             let socket = TcpListener::bind(wanted).await.map_err(|source| match source.kind() {
                 io::ErrorKind::AddrInUse => Error::Taken { address: wanted, holder: holder::describe(wanted.port()) },
@@ -99,6 +101,18 @@ impl Door {
         let drain = Duration::from_millis(shared.config.drain_ms);
         let _ = tokio::time::timeout(drain, tasks.wait()).await;
     }
+}
+
+fn acceptor(listener: &Listener, clock: &Arc<dyn Clock>) -> Result<TlsAcceptor, Error> {
+    let address = listener.address;
+    let given = |setting, file: &Option<PathBuf>| file.clone().ok_or(Error::Missing { address, setting });
+    let config = tls::Config {
+        certificate: given("certificate", &listener.certificate)?,
+        key: given("key", &listener.key)?,
+        client_ca: listener.client_ca.clone(),
+        require_client_certificate: listener.require_client_certificate,
+    };
+    tls::acceptor(&config, &[], clock).map_err(|source| Error::Tls { address, source })
 }
 
 async fn accept_all(
@@ -170,8 +184,7 @@ async fn welcome(
         None => Box::new(socket),
         Some(acceptor) => {
             let stream = acceptor.accept(socket).await?;
-            let chain = stream.get_ref().1.peer_certificates();
-            certificate = chain.and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
+            certificate = tls::client_certificate(&stream);
             if kind == Kind::Wss {
                 Box::new(websocket::accept(stream, frame_bytes).await.map_err(broken)?)
             } else {

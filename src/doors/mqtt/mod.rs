@@ -18,7 +18,6 @@ mod listen;
 mod metrics;
 mod outbound;
 mod reasons;
-mod tls;
 mod websocket;
 
 pub use config::{Config, Kind, Listener};

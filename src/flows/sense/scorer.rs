@@ -24,6 +24,12 @@ pub(super) struct Score {
 /// Why a stream's model cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum ScorerError {
+    /// A pipeline is for apps.
+    #[error("model {model} is a pipeline, which does not score streams: name one of its models")]
+    Pipeline {
+        /// `name/version`.
+        model: String,
+    },
     /// The model takes several inputs, or none.
     #[error("model {model} takes {inputs} inputs; a stream feeds exactly one")]
     Inputs {
@@ -86,6 +92,8 @@ impl Scorer {
     ) -> Result<Self, ScorerError> {
         let about = &loaded.manifest.model;
         let model = format!("{}/{}", about.name, about.version);
+        // A reading waits for nothing but its own model's turn.
+        let Some(handle) = loaded.handle.handle() else { return Err(ScorerError::Pipeline { model }) };
         let [input] = loaded.manifest.inputs.as_slice() else {
             return Err(ScorerError::Inputs { model, inputs: loaded.manifest.inputs.len() });
         };
@@ -99,7 +107,7 @@ impl Scorer {
         let normaliser = Normaliser::new(&normalisation(&loaded.manifest), shape)
             .map_err(|source| ScorerError::Normalise { model: model.clone(), source })?;
         Ok(Self {
-            handle: loaded.handle.for_sensors(),
+            handle: handle.for_sensors(),
             normaliser,
             input: input.name.as_str().into(),
             config: config.clone(),

@@ -1,16 +1,18 @@
-//! Open Inference Protocol v2 over HTTP, with Triton's extensions: binary tensors, raw bodies, classification, model
-//! configuration, statistics and the model repository.
+//! Open Inference Protocol v2 over HTTP, with Triton's extensions: binary tensors, raw bodies, tensors in shared memory,
+//! classification, model configuration, statistics, the model repository, and the log's settings.
 
 mod answer;
 mod elements;
 mod models;
+mod regions;
 mod request;
+mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,19 +21,37 @@ use serde_json::json;
 
 use super::body::read_split;
 use super::door::Door;
+use super::encoding;
 use super::health::status;
 use super::problem::Problem;
+use crate::access::Principal;
+use crate::doors::http::traffic;
+use crate::doors::shared_memory::{Owner, Regions, ToRegion};
 use crate::flows::inference::Question;
 pub(in crate::doors::http) use models::may_manage;
 
 use answer::answer;
+pub(in crate::doors::http) use answer::header_text;
 use request::InferRequest;
 
 /// Bytes of JSON in a body that has binary data behind them; 0: the body is one tensor's elements.
 const BINARY: &str = "inference-header-content-length";
 /// What the server says it can do beyond the protocol, in Triton's words.
-pub(in crate::doors) const EXTENSIONS: [&str; 5] =
-    ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"];
+pub(in crate::doors) fn extensions(regions: &Regions) -> Vec<&'static str> {
+    let mut extensions = vec![
+        "binary_tensor_data",
+        "classification",
+        "logging",
+        "model_configuration",
+        "model_repository",
+        "model_repository(unload_dependents)",
+        "statistics",
+    ];
+    if regions.are_on() {
+        extensions.push("system_shared_memory");
+    }
+    extensions
+}
 
 /// For probes, which have no key.
 pub(super) fn open_routes() -> Router<Arc<Door>> {
@@ -43,6 +63,8 @@ pub(super) fn private_routes() -> Router<Arc<Door>> {
         .route("/v2/models/{model}/infer", post(infer))
         .route("/v2/models/{model}/versions/{version}/infer", post(version_infer))
         .merge(models::routes())
+        .merge(regions::routes())
+        .merge(settings::routes())
 }
 
 type Whole = State<Arc<Door>>;
@@ -63,7 +85,8 @@ impl IntoResponse for OipProblem {
 }
 
 async fn server(State(door): Whole) -> Response {
-    Json(json!({ "name": door.config.server_name, "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS }))
+    let extensions = extensions(&door.parts.regions);
+    Json(json!({ "name": door.config.server_name, "version": env!("CARGO_PKG_VERSION"), "extensions": extensions }))
         .into_response()
 }
 
@@ -79,25 +102,28 @@ async fn ready(State(door): Whole) -> Response {
 
 async fn infer(
     State(door): Whole,
+    Extension(who): Extension<Principal>,
     Path(model): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, OipProblem> {
-    run(&door, model, None, &headers, body).await
+    run(&door, &who, model, None, &headers, body).await
 }
 
 async fn version_infer(
     State(door): Whole,
+    Extension(who): Extension<Principal>,
     Path((model, version)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, OipProblem> {
     let version = door.parts.inference.version(&model, &version)?;
-    run(&door, model, Some(version), &headers, body).await
+    run(&door, &who, model, Some(version), &headers, body).await
 }
 
 async fn run(
     door: &Door,
+    who: &Principal,
     model: String,
     version: Option<u32>,
     headers: &HeaderMap,
@@ -119,13 +145,28 @@ async fn run(
             InferRequest::parse(&json, binary)?
         }
     };
-    let InferRequest { id, inputs, outputs, form, timeout, priority } = request;
+    let InferRequest { id, mut inputs, in_regions, outputs, form, timeout, priority, sequence } = request;
+    let regions = &door.parts.regions;
+    if !in_regions.is_empty() {
+        inputs.extend(regions.read(&Owner::of(who), in_regions).await?);
+    }
     // The engine gives up a little earlier than the door, so that its own word on it reaches the caller.
     let most = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
     let deadline = timeout.map_or(most, |timeout| timeout.min(most));
+    let key = traffic::key(&door.parts.inference, &model, headers, sequence.as_deref(), who);
     let question = Question { model, version, inputs, outputs, deadline, priority };
-    let inferred = door.parts.inference.infer(question).await?;
-    Ok(answer(&inferred, id.as_deref(), &form))
+    let inferred = door.parts.inference.infer_for(question, key.as_deref()).await?;
+    let placed = inferred.outputs.iter().enumerate().filter_map(|(at, output)| {
+        let (name, elements) = (output.name.clone(), output.tensor.bytes().clone());
+        Some(ToRegion { name, elements, place: form.place(at)?.clone() })
+    });
+    let placed: Vec<_> = placed.collect();
+    if !placed.is_empty() {
+        regions.write(&Owner::of(who), placed).await?;
+    }
+    let least = Some(door.config.compress_from_bytes).filter(|&least| least > 0);
+    let encoding = least.and_then(|least| Some((encoding::of_answer(headers)?, least)));
+    Ok(answer(&inferred, id.as_deref(), &form, encoding).await)
 }
 
 /// How many bytes of the body are JSON, where the request says so; and whether it is an inference request at all.

@@ -9,17 +9,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{OipProblem, Whole};
 use crate::access::Principal;
-use crate::base::Datatype;
 use crate::doors::http::body::read_body;
 use crate::doors::http::door::Door;
 use crate::doors::http::health::status;
 use crate::doors::http::problem::Problem;
-use crate::flows::inference::{DynamicBatching, InferError, ModelMetadata, Served, TensorMetadata};
+use crate::flows::inference::{Composing, DynamicBatching, InferError, ModelMetadata, Served, TensorMetadata};
+use crate::flows::repository::RepositoryError;
 use crate::flows::tally::Spent;
+use crate::flows::{LoadConfig, data_type, dims};
 
 pub(super) fn routes() -> Router<Arc<Door>> {
     Router::new()
@@ -58,12 +59,13 @@ async fn version_ready(State(door): Whole, Path((model, version)): Path<(String,
 }
 
 fn readiness(door: &Door, model: &str, version: Option<u32>) -> Answer {
-    let serving = match door.parts.inference.metadata(model, version) {
-        Ok(_) => true,
-        Err(InferError::NotServing { .. }) => false,
-        Err(_) => return Err(no_model(model, version).into()),
-    };
-    Ok((status(serving), Json(json!({ "name": model, "ready": serving }))).into_response())
+    match door.parts.inference.metadata(model, version) {
+        Ok(_) => Ok((status(true), Json(json!({ "name": model, "ready": true }))).into_response()),
+        Err(InferError::NotServing { reason }) => {
+            Ok((status(false), Json(json!({ "name": model, "ready": false, "reason": reason }))).into_response())
+        }
+        Err(_) => Err(no_model(model, version).into()),
+    }
 }
 
 fn no_model(model: &str, version: Option<u32>) -> Problem {
@@ -95,21 +97,19 @@ async fn version_config(State(door): Whole, Path((model, version)): Path<(String
     Ok(Json(configuration(&door.parts.inference.metadata(&model, Some(version))?)).into_response())
 }
 
-/// Triton's configuration of a model. The batch is a dimension like the others: `max_batch_size` is 0.
+/// Triton's configuration of a model. The batch is a dimension like the others and `max_batch_size` 0, unless the model
+/// was loaded with another.
 fn configuration(model: &ModelMetadata) -> Value {
-    let kind = |datatype: Datatype| match datatype {
-        Datatype::Bytes => "TYPE_STRING".to_owned(),
-        other => format!("TYPE_{other}"),
-    };
+    let rows_max = model.request_rows_max;
     let tensors = |tensors: &[TensorMetadata]| -> Vec<_> {
-        let tensor = |t: &TensorMetadata| json!({ "name": t.name, "data_type": kind(t.datatype), "dims": t.shape });
+        let tensor = |t: &TensorMetadata| json!({ "name": t.name, "data_type": data_type(t.datatype), "dims": dims(&t.shape, rows_max) });
         tensors.iter().map(tensor).collect()
     };
     let mut config = json!({
         "name": model.name,
         "platform": model.platform,
         "backend": model.engine,
-        "max_batch_size": 0,
+        "max_batch_size": rows_max,
         "input": tensors(&model.inputs),
         "output": tensors(&model.outputs),
         "default_model_filename": model.file,
@@ -118,7 +118,23 @@ fn configuration(model: &ModelMetadata) -> Value {
         config["dynamic_batching"] =
             json!({ "preferred_batch_size": [rows_max], "max_queue_delay_microseconds": delay_us });
     }
+    if !model.composing.is_empty() {
+        config["ensemble_scheduling"] = json!({ "step": model.composing.iter().map(composing).collect::<Vec<_>>() });
+    }
     config
+}
+
+/// A step as Triton's ensembles write it; steps without a model have no word there.
+fn composing(step: &Composing) -> Value {
+    let map = |pairs: &[(String, String)]| {
+        Value::Object(pairs.iter().map(|(name, tensor)| (name.clone(), tensor.as_str().into())).collect())
+    };
+    json!({
+        "model_name": step.model,
+        "model_version": step.version.map_or(-1, i64::from),
+        "input_map": map(&step.inputs),
+        "output_map": map(&step.outputs),
+    })
 }
 
 async fn statistics(State(door): Whole, Path(model): Path<String>) -> Answer {
@@ -147,7 +163,7 @@ fn figures(served: &Served) -> Value {
         let none = Spent { count: spent.count, ns: 0 };
         json!({ "batch_size": rows, "compute_input": none, "compute_infer": spent, "compute_output": none })
     };
-    json!({
+    let mut figures = json!({
         "name": served.model,
         "version": served.version.to_string(),
         "last_inference": counts.last_ms,
@@ -162,7 +178,11 @@ fn figures(served: &Served) -> Value {
             "compute_output": none,
         },
         "batch_stats": counts.batches.iter().map(batch).collect::<Vec<_>>(),
-    })
+    });
+    if !served.steps.is_empty() {
+        figures["pipeline_steps"] = json!(served.steps);
+    }
+    figures
 }
 
 #[derive(Default, Deserialize)]
@@ -207,13 +227,36 @@ async fn load(
 ) -> Answer {
     may_manage(&who)?;
     let body = read_body(body, &headers, door.config.body_max_bytes).await?;
-    no_parameters(&body)?;
-    door.parts.repository.load(&model).await?;
+    let mut asked = LoadConfig::default();
+    for (parameter, value) in parameters(&body)? {
+        if parameter.starts_with("file:") {
+            return Err(RepositoryError::Files { model, file: parameter }.into());
+        }
+        let Some(text) = value.as_str().filter(|_| parameter == "config") else {
+            return Err(unknown_parameter(&parameter, "`config` is a model configuration as a JSON text"));
+        };
+        let configuration = |problem| RepositoryError::Configuration { model: model.clone(), problem };
+        asked = LoadConfig::parse(text).map_err(configuration)?;
+    }
+    door.parts.repository.load_as(&model, asked).await?;
     Ok(Json(json!({})).into_response())
 }
 
-async fn unload(State(door): Whole, Extension(who): Extension<Principal>, Path(model): Path<String>) -> Answer {
+async fn unload(
+    State(door): Whole,
+    Extension(who): Extension<Principal>,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     may_manage(&who)?;
+    let body = read_body(body, &headers, door.config.body_max_bytes).await?;
+    for (parameter, value) in parameters(&body)? {
+        // No model was loaded because of another one, so there is none to go with it.
+        if parameter != "unload_dependents" || !value.is_boolean() {
+            return Err(unknown_parameter(&parameter, "`unload_dependents` is true or false"));
+        }
+    }
     door.parts.repository.unload(&model).await?;
     Ok(Json(json!({})).into_response())
 }
@@ -226,23 +269,28 @@ pub(in crate::doors::http) fn may_manage(who: &Principal) -> Result<(), Problem>
         .hint("give this identity `manage_models = true` in [[access.identity]]"))
 }
 
-/// A configuration or files that came with the request would be a model that nobody signed.
-fn no_parameters(body: &[u8]) -> Result<(), Problem> {
+fn unknown_parameter(parameter: &str, hint: &str) -> OipProblem {
+    let message = format!("parameter {parameter:?} cannot be given like that");
+    Problem::new(StatusCode::BAD_REQUEST, "bad_request", message).hint(hint).into()
+}
+
+/// The parameters of a request to load or unload, which Triton's clients send without saying that they are JSON.
+fn parameters(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     let bad = |message: String| Problem::new(StatusCode::BAD_REQUEST, "bad_request", message);
     if body.is_empty() {
-        return Ok(());
+        return Ok(Map::new());
     }
-    let asked: Value = serde_json::from_slice(body).map_err(|error| bad(format!("not a load request: {error}")))?;
-    let Some(members) = asked.as_object() else {
-        return Err(bad("not a load request: expected an object, or no body".to_owned()));
+    let asked: Value =
+        serde_json::from_slice(body).map_err(|error| bad(format!("not a request of a model: {error}")))?;
+    let Value::Object(mut members) = asked else {
+        return Err(bad("not a request of a model: expected an object, or no body".to_owned()));
     };
-    if let Some(member) = members.keys().find(|key| *key != "parameters") {
-        return Err(bad(format!("not a load request: unknown field `{member}`")));
+    let parameters = members.remove("parameters").unwrap_or_else(|| json!({}));
+    if let Some(member) = members.keys().next() {
+        return Err(bad(format!("not a request of a model: unknown field `{member}`")));
     }
-    let given = members.get("parameters").and_then(Value::as_object).and_then(|parameters| parameters.keys().next());
-    match given {
-        None => Ok(()),
-        Some(parameter) => Err(bad(format!("parameter {parameter:?} cannot be given with a request"))
-            .hint("a model's manifest and files lie in the models folder")),
+    match parameters {
+        Value::Object(parameters) => Ok(parameters),
+        other => Err(bad(format!("parameters are an object, given {other}"))),
     }
 }

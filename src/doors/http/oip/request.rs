@@ -1,4 +1,4 @@
-//! An inference request over HTTP: JSON, with tensors' elements in it or as binary data behind it.
+//! An inference request over HTTP: JSON, with tensors' elements in it, as binary data behind it, or in shared memory.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::elements;
 use crate::base::{Datatype, Tensor, shape_of};
 use crate::doors::http::problem::Problem;
+use crate::doors::shared_memory::{InRegion, Place};
 use crate::flows::inference::{NamedTensor, TensorMetadata, Wanted};
 
 const TENSORS_MAX: usize = 64;
@@ -56,12 +57,35 @@ struct RequestParameters {
     /// 1 is computed first, 9 last.
     #[serde(default)]
     priority: u64,
+    /// Tell what each step of a pipeline did.
+    #[serde(default)]
+    forebay_steps: bool,
+    /// Requests that belong together go to the same version; 0 and an empty one are none.
+    sequence_id: Option<SequenceId>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected `sequence_id` to be a whole number or a text")]
+enum SequenceId {
+    Number(u64),
+    Text(String),
+}
+
+impl SequenceId {
+    fn key(self) -> Option<String> {
+        match self {
+            Self::Number(number) => Some(number).filter(|&number| number > 0).map(|number| number.to_string()),
+            Self::Text(text) => Some(text).filter(|text| !text.is_empty()),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
 struct InputParameters {
     binary_data_size: Option<u64>,
     shared_memory_region: Option<String>,
+    shared_memory_offset: Option<u64>,
+    shared_memory_byte_size: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -69,6 +93,8 @@ struct OutputParameters {
     binary_data: Option<bool>,
     classification: Option<usize>,
     shared_memory_region: Option<String>,
+    shared_memory_offset: Option<u64>,
+    shared_memory_byte_size: Option<u64>,
 }
 
 /// How outputs are written.
@@ -78,12 +104,21 @@ pub(super) struct Form {
     binary: bool,
     /// For those that do, by their place among the wanted ones.
     each: Vec<Option<bool>>,
+    /// Regions that outputs go into, the same way.
+    places: Vec<Option<Place>>,
+    /// With what each step of a pipeline did.
+    pub(super) tells_steps: bool,
 }
 
 impl Form {
     /// Whether the output at this place is binary data.
     pub(super) fn is_binary(&self, at: usize) -> bool {
-        self.each.get(at).copied().flatten().unwrap_or(self.binary)
+        self.place(at).is_none() && self.each.get(at).copied().flatten().unwrap_or(self.binary)
+    }
+
+    /// The region that the output at this place goes into, if it does.
+    pub(super) fn place(&self, at: usize) -> Option<&Place> {
+        self.places.get(at)?.as_ref()
     }
 }
 
@@ -92,11 +127,14 @@ impl Form {
 pub(super) struct InferRequest {
     pub(super) id: Option<String>,
     pub(super) inputs: Vec<NamedTensor>,
+    /// Further ones, which are still to be read.
+    pub(super) in_regions: Vec<InRegion>,
     /// None: all of them.
     pub(super) outputs: Vec<Wanted>,
     pub(super) form: Form,
     pub(super) timeout: Option<Duration>,
     pub(super) priority: u64,
+    pub(super) sequence: Option<String>,
 }
 
 impl InferRequest {
@@ -107,7 +145,13 @@ impl InferRequest {
         if raw.inputs.is_empty() || raw.inputs.len() > TENSORS_MAX || raw.outputs.len() > TENSORS_MAX {
             return Err(bad(format!("1 to {TENSORS_MAX} inputs and at most {TENSORS_MAX} outputs, please")));
         }
-        let inputs = raw.inputs.into_iter().map(|input| read_tensor(input, &mut binary)).collect::<Result<_, _>>()?;
+        let (mut inputs, mut in_regions) = (Vec::with_capacity(raw.inputs.len()), Vec::new());
+        for input in raw.inputs {
+            match read_tensor(input, &mut binary)? {
+                Read::Here(tensor) => inputs.push(tensor),
+                Read::InRegion(input) => in_regions.push(input),
+            }
+        }
         if !binary.is_empty() {
             return Err(bad(format!("{} bytes of binary data belong to no input", binary.len()))
                 .hint("`binary_data_size` of the inputs must add up to what follows the JSON"));
@@ -115,10 +159,14 @@ impl InferRequest {
         let form = Form {
             binary: raw.parameters.binary_data_output,
             each: raw.outputs.iter().map(|output| output.parameters.binary_data).collect(),
+            places: raw.outputs.iter().map(place_of).collect::<Result<_, _>>()?,
+            tells_steps: raw.parameters.forebay_steps,
         };
-        let outputs = raw.outputs.into_iter().map(wanted).collect::<Result<_, _>>()?;
+        let outputs = raw.outputs.into_iter().map(wanted).collect();
         let timeout = raw.parameters.timeout.filter(|&micros| micros > 0).map(Duration::from_micros);
-        Ok(Self { id: raw.id, inputs, outputs, form, timeout, priority: raw.parameters.priority })
+        let sequence = raw.parameters.sequence_id.and_then(SequenceId::key);
+        let priority = raw.parameters.priority;
+        Ok(Self { id: raw.id, inputs, in_regions, outputs, form, timeout, priority, sequence })
     }
 
     /// A body that is nothing but the one input's elements, as the header's value 0 announces: the shape is the model's,
@@ -130,8 +178,9 @@ impl InferRequest {
         };
         let tensor = raw_tensor(input, body).map_err(|what| bad(format!("input {:?}: {what}", input.name)))?;
         let inputs = vec![NamedTensor { name: input.name.clone(), tensor }];
-        let form = Form { binary: true, each: Vec::new() };
-        Ok(Self { id: None, inputs, outputs: Vec::new(), form, timeout: None, priority: 0 })
+        let form = Form { binary: true, ..Form::default() };
+        let (in_regions, outputs) = (Vec::new(), Vec::new());
+        Ok(Self { id: None, inputs, in_regions, outputs, form, timeout: None, priority: 0, sequence: None })
     }
 }
 
@@ -139,25 +188,44 @@ fn bad(message: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad_request", message)
 }
 
-fn no_shared_memory(what: &str, name: &str) -> Problem {
-    bad(format!("{what} {name:?}: tensors in shared memory are not supported"))
-        .hint("send them with the request, as binary data")
-}
-
-fn wanted(output: RawOutput) -> Result<Wanted, Problem> {
-    if output.parameters.shared_memory_region.is_some() {
-        return Err(no_shared_memory("output", &output.name));
-    }
+fn wanted(output: RawOutput) -> Wanted {
     let classes = output.parameters.classification.filter(|&classes| classes > 0);
-    Ok(Wanted { name: output.name, classes })
+    Wanted { name: output.name, classes }
 }
 
-fn read_tensor(raw: RawTensor<'_>, binary: &mut Bytes) -> Result<NamedTensor, Problem> {
+/// A region with its bytes; without an offset, from its beginning.
+fn place(region: Option<String>, offset: Option<u64>, bytes: Option<u64>) -> Result<Option<Place>, String> {
+    match (region, bytes) {
+        (Some(region), Some(bytes)) => Ok(Some(Place { region, offset: offset.unwrap_or(0), bytes })),
+        (Some(region), None) => Err(format!("it lies in region {region:?} without `shared_memory_byte_size`")),
+        (None, _) => Ok(None),
+    }
+}
+
+fn place_of(output: &RawOutput) -> Result<Option<Place>, Problem> {
+    let wrong = |what: &str| bad(format!("output {:?}: {what}", output.name));
+    let OutputParameters { shared_memory_region, shared_memory_offset, shared_memory_byte_size, .. } =
+        &output.parameters;
+    let place = place(shared_memory_region.clone(), *shared_memory_offset, *shared_memory_byte_size);
+    let place = place.map_err(|what| wrong(&what))?;
+    if place.is_some() && output.parameters.classification.is_some_and(|classes| classes > 0) {
+        return Err(wrong("it cannot have both `shared_memory_region` and `classification`"));
+    }
+    if place.is_some() && output.parameters.binary_data == Some(true) {
+        return Err(wrong("it cannot have both `shared_memory_region` and `binary_data`"));
+    }
+    Ok(place)
+}
+
+/// An input, or where it is.
+enum Read {
+    Here(NamedTensor),
+    InRegion(InRegion),
+}
+
+fn read_tensor(raw: RawTensor<'_>, binary: &mut Bytes) -> Result<Read, Problem> {
     let RawTensor { name, shape, datatype, data, parameters } = raw;
     let wrong = |what: String| bad(format!("input {name:?}: {what}"));
-    if parameters.shared_memory_region.is_some() {
-        return Err(no_shared_memory("input", &name));
-    }
     let datatype = Datatype::named(&datatype).ok_or_else(|| {
         let words = Datatype::ALL.map(Datatype::as_str).join(", ");
         wrong(format!("no datatype {datatype:?}")).hint(format!("it is one of {words}"))
@@ -166,7 +234,15 @@ fn read_tensor(raw: RawTensor<'_>, binary: &mut Bytes) -> Result<NamedTensor, Pr
         return Err(wrong(format!("over {DIMENSIONS_MAX} dimensions")));
     }
     let shape = shape_of(&shape).map_err(|error| wrong(error.to_string()))?;
-    let tensor = match (parameters.binary_data_size, data) {
+    let InputParameters { binary_data_size, shared_memory_region, shared_memory_offset, shared_memory_byte_size } =
+        parameters;
+    if let Some(place) = place(shared_memory_region, shared_memory_offset, shared_memory_byte_size).map_err(wrong)? {
+        if data.is_some() || binary_data_size.is_some() {
+            return Err(wrong("it lies in a region and is in the request as well".to_owned()));
+        }
+        return Ok(Read::InRegion(InRegion { name, datatype, shape, place }));
+    }
+    let tensor = match (binary_data_size, data) {
         (Some(_), Some(_)) => return Err(wrong("it has both `data` and `binary_data_size`".to_owned())),
         (None, None) => {
             return Err(wrong("it has no `data`".to_owned()).hint("or say `binary_data_size` in its parameters"));
@@ -181,7 +257,7 @@ fn read_tensor(raw: RawTensor<'_>, binary: &mut Bytes) -> Result<NamedTensor, Pr
         (None, Some(data)) => elements::read(datatype, &shape, data),
     };
     let tensor = tensor.map_err(wrong)?;
-    Ok(NamedTensor { name, tensor })
+    Ok(Read::Here(NamedTensor { name, tensor }))
 }
 
 fn raw_tensor(input: &TensorMetadata, body: Bytes) -> Result<Tensor, String> {
@@ -263,7 +339,17 @@ mod tests {
             (
                 r#""shape":[1],"datatype":"FP32","parameters":{"shared_memory_region":"r"}"#,
                 "",
-                "input \"x\": tensors in shared memory are not supported",
+                "input \"x\": it lies in region \"r\" without `shared_memory_byte_size`",
+            ),
+            (
+                r#""shape":[1],"datatype":"FP32","data":[1],"parameters":{"shared_memory_region":"r","shared_memory_byte_size":4}"#,
+                "",
+                "input \"x\": it lies in a region and is in the request as well",
+            ),
+            (
+                r#""shape":[1],"datatype":"FP32","parameters":{"shared_memory_region":"r","shared_memory_byte_size":-4}"#,
+                "",
+                "invalid value: integer `-4`",
             ),
             (r#""shape":[1],"datatype":"FP32","data":[1]}],"inputs":[{"name":"x""#, "", "duplicate field `inputs`"),
         ] {
@@ -271,6 +357,30 @@ mod tests {
             assert!(error.contains(says), "{rest}: {error}");
         }
         assert!(parse(r#"{"inputs":[]}"#, b"").is_err());
+    }
+
+    #[test]
+    fn tensors_in_regions_are_found_by_name_and_outputs_go_there_alone() {
+        let request = |parameters: &str| {
+            let json = format!(
+                r#"{{"inputs":[
+                {{"name":"a","shape":[2],"datatype":"INT16","data":[1,2]}},
+                {{"name":"b","shape":[2],"datatype":"FP32","parameters":{{"shared_memory_region":"r","shared_memory_byte_size":8,"shared_memory_offset":16}}}}],
+                "outputs":[{{"name":"y","parameters":{{"shared_memory_region":"s","shared_memory_byte_size":8{parameters}}}}},{{"name":"z"}}],
+                "parameters":{{"binary_data_output":true}}}}"#
+            );
+            parse(&json, b"")
+        };
+        let asked = request("").unwrap();
+        assert_eq!((asked.inputs.len(), asked.in_regions.len()), (1, 1));
+        assert_eq!(asked.in_regions[0].place, Place { region: "r".to_owned(), offset: 16, bytes: 8 });
+        assert_eq!(asked.form.place(0), Some(&Place { region: "s".to_owned(), offset: 0, bytes: 8 }));
+        assert!(!asked.form.is_binary(0) && asked.form.is_binary(1) && asked.form.place(1).is_none());
+        assert!(
+            request(r#","classification":2"#).unwrap_err().contains("both `shared_memory_region` and `classification`")
+        );
+        assert!(request(r#","binary_data":true"#).unwrap_err().contains("and `binary_data`"));
+        assert!(request(r#","binary_data":false,"classification":0"#).is_ok());
     }
 
     #[test]
@@ -287,5 +397,21 @@ mod tests {
         assert!(raw(&[port(Datatype::Uint8, &[-1, 4])], b"abc").unwrap_err().contains("has 4 bytes, given 3"));
         assert!(raw(&[port(Datatype::Uint8, &[3, -1])], b"abc").unwrap_err().contains("does not tell"));
         assert!(raw(&[port(Datatype::Uint8, &[3]), port(Datatype::Uint8, &[3])], b"abc").is_err());
+    }
+
+    #[test]
+    fn a_sequence_is_a_number_or_a_text_and_0_is_none() {
+        let sequence = |id: &str| {
+            let json = format!(
+                r#"{{"inputs":[{{"name":"a","shape":[1],"datatype":"FP32","data":[1]}}],"parameters":{{"sequence_id":{id}}}}}"#
+            );
+            parse(&json, b"").map(|request| request.sequence)
+        };
+        assert_eq!(sequence("7"), Ok(Some("7".to_owned())));
+        assert_eq!(sequence("\"seven\""), Ok(Some("seven".to_owned())));
+        assert_eq!((sequence("0"), sequence("\"\""), sequence("null")), (Ok(None), Ok(None), Ok(None)));
+        for wrong in ["-1", "1.5", "[]", "true"] {
+            assert!(sequence(wrong).unwrap_err().contains("sequence_id"), "{wrong}");
+        }
     }
 }

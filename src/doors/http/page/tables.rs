@@ -101,6 +101,12 @@ pub(super) fn models(models: &[ModelView]) -> Markup {
                             @else { span.severity.alarm { "not serving" } }
                         }
                         @if let Some(problem) = &model.problem { p.reason { (problem) } }
+                        @if let Some(breaker) = &model.breaker && breaker.state != "closed" {
+                            p.reason {
+                                "its breaker is " (breaker.state.replace('_', "-")) ": " (breaker.reason.as_deref().unwrap_or("it failed"))
+                                "; other versions are asked"
+                            }
+                        }
                         @if let Some(delegate) = &model.delegate && delegate.state != "serving" {
                             p.reason {
                                 "its delegate is " (delegate.state) ": " (delegate.reason.as_deref().unwrap_or("not yet loaded")) "; "

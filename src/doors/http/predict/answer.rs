@@ -4,6 +4,8 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::doors::http::oip::header_text;
+use crate::flows::pipeline_tally::StepReport;
 use crate::flows::predict::{Lap, Predicted, Prediction};
 
 #[derive(serde::Serialize)]
@@ -23,6 +25,9 @@ struct Timing<'a> {
     total_us: u64,
     waited_us: u64,
     steps: &'a [Lap],
+    /// What each step of a pipeline did.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pipeline: &'a [StepReport],
 }
 
 /// One instance's outputs by name.
@@ -43,13 +48,22 @@ impl Serialize for One<'_> {
 }
 
 pub(super) fn answer(predicted: &Predicted) -> Response {
-    Json(Body {
+    let mut response = Json(Body {
         model_name: &predicted.model,
         model_version: predicted.version.to_string(),
         engine: &predicted.engine,
         fallback: predicted.fallback.as_deref(),
         predictions: predicted.predictions.iter().map(One).collect(),
-        timing: Timing { total_us: predicted.total_us, waited_us: predicted.waited_us, steps: &predicted.laps },
+        timing: Timing {
+            total_us: predicted.total_us,
+            waited_us: predicted.waited_us,
+            steps: &predicted.laps,
+            pipeline: &predicted.pipeline,
+        },
     })
-    .into_response()
+    .into_response();
+    if let Some(fallback) = predicted.fallback.as_deref().and_then(header_text) {
+        response.headers_mut().insert("x-forebay-fallback", fallback);
+    }
+    response
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
@@ -18,6 +18,8 @@ use axum::routing::post;
 use super::body::read_body;
 use super::door::Door;
 use super::problem::Problem;
+use super::traffic;
+use crate::access::Principal;
 use content::Form;
 
 /// Larger bodies are taken apart on a thread of their own.
@@ -33,32 +35,53 @@ pub(super) fn routes() -> Router<Arc<Door>> {
 type Whole = State<Arc<Door>>;
 type Answer = Result<Response, Problem>;
 
-async fn predict(State(door): Whole, Path(model): Path<String>, headers: HeaderMap, body: Body) -> Answer {
-    run(&door, &model, None, &headers, body).await
+async fn predict(
+    State(door): Whole,
+    Extension(who): Extension<Principal>,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    run(&door, &model, None, &who, &headers, body).await
 }
 
 async fn version_predict(
     State(door): Whole,
+    Extension(who): Extension<Principal>,
     Path((model, version)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
     let version = door.parts.predict.version(&model, &version)?;
-    run(&door, &model, Some(version), &headers, body).await
+    run(&door, &model, Some(version), &who, &headers, body).await
 }
 
-async fn predict_verb(State(door): Whole, Path(model): Path<String>, headers: HeaderMap, body: Body) -> Answer {
+async fn predict_verb(
+    State(door): Whole,
+    Extension(who): Extension<Principal>,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     match model.strip_suffix(":predict") {
-        Some(model) => run(&door, model, None, &headers, body).await,
+        Some(model) => run(&door, model, None, &who, &headers, body).await,
         None => Err(Problem::new(StatusCode::NOT_FOUND, "no_such_path", format!("nothing to do with {model:?}"))
             .hint("POST /v1/models/{model}/predict asks a model")),
     }
 }
 
-async fn run(door: &Door, model: &str, version: Option<u32>, headers: &HeaderMap, body: Body) -> Answer {
+async fn run(
+    door: &Door,
+    model: &str,
+    version: Option<u32>,
+    who: &Principal,
+    headers: &HeaderMap,
+    body: Body,
+) -> Answer {
     // The story gives up a little earlier than the door, so that its own word on it reaches the caller.
     let deadline = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
-    let asked = door.parts.predict.ask(model, version, deadline).await?;
+    let key = traffic::key(&door.parts.inference, model, headers, None, who);
+    let asked = door.parts.predict.ask_for(model, version, key.as_deref(), deadline).await?;
     // Before the body is read: what cannot be is not sent.
     let form = Form::of(headers, asked.sources())?;
     let body = read_body(body, headers, door.config.body_max_bytes).await?;
