@@ -5,7 +5,14 @@
 //! own with its files in the temporary folder (TMPDIR chooses the disk). Peers take turns with us, medians are printed.
 //! Times on a busy machine mean little; ratios within one run, bytes and CPU do.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, missing_docs, reason = "a bench")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a bench"
+)]
 
 mod acks;
 mod bytes;

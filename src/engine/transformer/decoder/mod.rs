@@ -1,0 +1,11 @@
+//! Decoders of texts out of GGUF: the Llama family with quantised weights.
+
+mod blocks;
+mod cache;
+mod gguf;
+mod matrix;
+mod network;
+mod session;
+mod settings;
+
+pub(super) use session::{load, memory_bytes, offered};
