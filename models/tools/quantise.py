@@ -91,6 +91,8 @@ def main(given=None):
             part = min(args.calibrate, max(1, len(table) // 4)) if FORMS[args.form].calibrates or args.compare else 0
             calibration = {name: values[chance[:part]] for name, values in rows.items()}
             judged = numpy.sort(chance[part:])
+        if len(judged) == 0:
+            raise Trouble(f"{args.data} has {len(table)} row, which cannot calibrate and judge: give more, or --calibration FILE")
         calibration = {name: values[: args.calibrate] for name, values in calibration.items()}
         rows = {name: values[judged] for name, values in rows.items()}
         labels = None if args.no_labels else table.labels[judged]

@@ -59,13 +59,13 @@ class Target:
         target.description = args.description or about.get("description", "")
         target.task = about.get("task") or (args.task or "")
         target.root = pathlib.Path(args.out) / target.name
+        if args.version is not None and args.version < (2 if args.keep_float else 1):
+            raise Trouble("--version counts from 1, and from 2 with --keep-float, which is the version before")
         there = [int(path.name) for path in target.root.glob("*") if path.name.isdigit()] if target.root.is_dir() else []
         newest = max(there, default=0)
         target.float_version = (args.version or newest + 2) - 1 if args.keep_float else None
         target.version = args.version or newest + (2 if args.keep_float else 1)
         for version in filter(lambda version: version is not None, [target.float_version, target.version]):
-            if version < 1:
-                raise Trouble("--version counts from 1, and from 2 with --keep-float, which is the version before")
             if version in there and not args.replace:
                 raise Trouble(f"{target.folder(version)} is there already: --replace overwrites it, --version names another")
         return target

@@ -200,5 +200,5 @@ fn devices_of_the_configuration_are_measured_beside_the_engines() {
     let (code, answer) = as_json(&["simple", "--config", config.to_str().unwrap()]);
     let refused = engine(&answer, "onnxruntime-cpu")["refused"].as_str().unwrap_or_default().to_owned();
     assert!(code == Some(0) && refused.contains("sample 1"), "a device that is wrong is refused as it loads: {answer}");
-    assert_eq!(answer["use"], "tract");
+    assert!(["tract", "classical"].map(Value::from).contains(&answer["use"]), "{answer}");
 }
