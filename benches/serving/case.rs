@@ -157,14 +157,14 @@ fn message(model: &str, inputs: &[NamedTensor]) -> Vec<u8> {
 
 /// A field of Protocol Buffers that has a length.
 fn field(into: &mut Vec<u8>, tag: usize, bytes: &[u8]) {
-    number(into, tag << 3 | 2);
+    number(into, (tag << 3) | 2);
     number(into, bytes.len());
     into.extend_from_slice(bytes);
 }
 
 fn number(into: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
-        into.push((value & 0x7f) as u8 | 0x80);
+        into.push(((value & 0x7f) as u8) | 0x80);
         value >>= 7;
     }
     into.push(value as u8);

@@ -158,6 +158,15 @@ pub(crate) fn session(python: &Path, runtime: &str, folder: &Path) -> Option<Con
     Some(Contender { name: format!("{runtime} {version}"), way: Way::Told(told, answers, process), group })
 }
 
+impl Drop for Contender {
+    fn drop(&mut self) {
+        if let Way::Told(_, _, process) = &mut self.way {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
 impl Contender {
     /// One turn of about `seconds`, at least three requests. None if it does not compute this model.
     pub(crate) fn turn(&mut self, case: &Case, seconds: f64) -> Option<Turn> {

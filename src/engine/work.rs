@@ -133,13 +133,9 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
-    use super::super::config::Config;
-    use super::super::handle::Handle;
-    use super::super::pool::Pool;
-    use super::super::session::{Engine, Session};
-    use super::super::spec::{LoadSpec, TensorSpec};
     use super::*;
     use crate::base::{Datatype, ManualClock, Name, Tensor};
+    use crate::engine::{Config, Engine, Handle, LoadSpec, Pool, Session, TensorSpec};
 
     /// Answers 1 on a thread of the pool and 0 on any other.
     struct Where {
