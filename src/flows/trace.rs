@@ -151,7 +151,7 @@ impl Inner {
         }
         let scope = self.models.get_mut(model).unwrap_or(&mut self.all);
         scope.seen += 1;
-        let takes = scope.seen % u64::from(rate) == 0;
+        let takes = scope.seen.is_multiple_of(u64::from(rate));
         scope.taken = scope.taken.saturating_add(u32::from(takes));
         takes
     }

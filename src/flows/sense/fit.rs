@@ -113,7 +113,7 @@ mod tests {
         let fit = |inputs: &[Port], outputs: &[Port]| {
             fit("press/1", inputs, outputs, &wanted, 4).map(|(_, shape)| shape).map_err(|error| error.to_string())
         };
-        assert_eq!(fit(&[x.clone()], &[score.clone()]), Ok(vec![1, 4]));
+        assert_eq!(fit(std::slice::from_ref(&x), std::slice::from_ref(&score)), Ok(vec![1, 4]));
         for (inputs, outputs, says) in [
             (vec![], vec![score.clone()], "model press/1 takes 0 inputs (); a stream feeds exactly one"),
             (vec![x.clone(), port("mask", Datatype::Bool, &[1])], vec![score.clone()], "takes 2 inputs (x, mask)"),
