@@ -118,7 +118,8 @@ fn a_decoder_gives_the_last_tokens_scores_where_one_is_declared() {
     let answer = pool.load(&last).unwrap().infer_blocking(inputs(&case), None).unwrap();
     let all = numbers(&case["outputs"]["logits"]);
     let given = answer.tensors[0].tensor.as_slice::<f32>().unwrap();
-    assert!(given.iter().zip(&all[all.len() - 30..]).all(|(a, b)| (a - b).abs() < 2e-5));
+    // The last token's row is multiplied alone: in whole numbers of 16 bits, of scores up to 4.
+    assert!(given.iter().zip(&all[all.len() - 30..]).all(|(a, b)| (a - b).abs() < 5e-4));
     let handle = pool.load(&last).unwrap();
     let ask = |ids: Vec<i64>| {
         let ids = NamedTensor::new("input_ids", Tensor::new([1, ids.len()], ids).unwrap());

@@ -1,6 +1,7 @@
 //! Transformers out of the files that they are published in: encoders of texts in safetensors, decoders in GGUF.
 //!
-//! The networks are written here, over the products of the crate `gemm`; nothing is traced, compiled or read from a graph. A
+//! The networks are written here, over the products of the crate `gemm` and, where weights are quantised and a token comes
+//! alone, over products in whole numbers of our own; nothing is traced, compiled or read from a graph. A
 //! file's header, its `config.json` and every tensor's name, type and shape are checked against each other before anything is
 //! computed. Weights stay in the file's bytes where they can: 32-bit floats and all quantised ones are never copied.
 //!

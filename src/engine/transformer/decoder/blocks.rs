@@ -32,7 +32,7 @@ macro_rules! each {
 }
 
 /// Elements of a block of the `_K` formats.
-const WIDE: usize = 256;
+pub(super) const WIDE: usize = 256;
 
 impl Blocks {
     /// By the number that a file has for it.
@@ -143,14 +143,20 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     }
 }
 
+/// Of the halves that have all their digits.
+const SMALLEST: f32 = 1.0 / 16_384.0;
+
 /// A half as a whole float, here and not behind a call: there is one for every few numbers.
 #[inline(always)]
-fn half(bytes: &[u8], at: usize) -> f32 {
-    let bits = u32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
-    let (sign, rest) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
-    // Moved into its place it is too small by the difference of the two exponents' zeros.
-    let size = f32::from_bits(rest) * f32::from_bits((127 + 127 - 15) << 23);
-    f32::from_bits(sign | if rest >= 0x7c00 << 13 { rest | 0x7f80_0000 } else { size.to_bits() })
+pub(super) fn half(bytes: &[u8], at: usize) -> f32 {
+    let half = i16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    let bits = (i32::from(half) << 13).cast_unsigned() & 0x8fff_e000;
+    match bits & 0x0f80_0000 {
+        // Of the smallest ones the processor would make much ado, were they multiplied into their place.
+        0 => (f32::from_bits((bits & 0x7fff_ffff) + (113 << 23)) - SMALLEST).copysign(f32::from_bits(bits)),
+        0x0f80_0000 => f32::from_bits(bits | 0x7f80_0000),
+        _ => f32::from_bits(bits + (112 << 23)),
+    }
 }
 
 /// Sixteen bytes: the lower halves are the first elements, the upper ones the second.
@@ -178,16 +184,17 @@ fn fives(scale: f32, more: f32, bytes: &[u8], out: &mut [f32; 32]) {
     }
 }
 
-/// Scale and minimum number `at` of eight, six bits each, packed into twelve bytes.
+/// Scales and minima of eight times 32 elements, six bits each, packed into twelve bytes.
 #[inline(always)]
-fn scale_and_least(packed: &[u8], at: usize) -> (f32, f32) {
-    let (scale, least) = if at < 4 {
-        (packed[at] & 63, packed[at + 4] & 63)
-    } else {
-        let both = packed[at + 4];
-        ((both & 15) | ((packed[at - 4] >> 6) << 4), (both >> 4) | ((packed[at] >> 6) << 4))
+pub(super) fn scales_and_leasts(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
+    // Four bytes in each word; the upper two bits of the first eight bytes belong to the last four of either.
+    let word = |at: usize| u32::from_le_bytes([packed[at], packed[at + 1], packed[at + 2], packed[at + 3]]);
+    let (first, second, third) = (word(0), word(4), word(8));
+    let six = |low: u32, upper: u32| {
+        let last = (low & 0x0f0f_0f0f) | ((upper >> 2) & 0x3030_3030);
+        u64::from(upper & 0x3f3f_3f3f) | u64::from(last) << 32
     };
-    (f32::from(scale), f32::from(least))
+    (six(third, first).to_le_bytes(), six(third >> 4, second).to_le_bytes())
 }
 
 #[inline(always)]
@@ -221,10 +228,11 @@ fn q3_k(block: &[u8; 110], out: &mut [f32; WIDE]) {
 
 #[inline(always)]
 fn q4_k(block: &[u8; 144], out: &mut [f32; WIDE]) {
-    let (scale, least, packed, quants) = (half(block, 0), half(block, 2), &block[4..16], &block[16..]);
+    let (scale, least, quants) = (half(block, 0), half(block, 2), &block[16..]);
+    let (scales, leasts) = scales_and_leasts(block[4..16].try_into().expect("twelve bytes are twelve"));
     for (at, (out, quants)) in out.as_chunks_mut::<64>().0.iter_mut().zip(quants.as_chunks::<32>().0).enumerate() {
-        let ((s0, l0), (s1, l1)) = (scale_and_least(packed, 2 * at), scale_and_least(packed, 2 * at + 1));
-        let (by0, less0, by1, less1) = (scale * s0, least * l0, scale * s1, least * l1);
+        let [by0, by1] = [scales[2 * at], scales[2 * at + 1]].map(|six| scale * f32::from(six));
+        let [less0, less1] = [leasts[2 * at], leasts[2 * at + 1]].map(|six| least * f32::from(six));
         let (first, second) = out.split_at_mut(32);
         for ((first, second), &q) in first.iter_mut().zip(second).zip(quants) {
             *first = by0 * f32::from(q & 15) - less0;
@@ -235,11 +243,12 @@ fn q4_k(block: &[u8; 144], out: &mut [f32; WIDE]) {
 
 #[inline(always)]
 fn q5_k(block: &[u8; 176], out: &mut [f32; WIDE]) {
-    let (scale, least, packed) = (half(block, 0), half(block, 2), &block[4..16]);
+    let (scale, least) = (half(block, 0), half(block, 2));
+    let (scales, leasts) = scales_and_leasts(block[4..16].try_into().expect("twelve bytes are twelve"));
     let (high, quants) = (&block[16..48], &block[48..]);
     for (at, (out, quants)) in out.as_chunks_mut::<64>().0.iter_mut().zip(quants.as_chunks::<32>().0).enumerate() {
-        let ((s0, l0), (s1, l1)) = (scale_and_least(packed, 2 * at), scale_and_least(packed, 2 * at + 1));
-        let (by0, less0, by1, less1) = (scale * s0, least * l0, scale * s1, least * l1);
+        let [by0, by1] = [scales[2 * at], scales[2 * at + 1]].map(|six| scale * f32::from(six));
+        let [less0, less1] = [leasts[2 * at], leasts[2 * at + 1]].map(|six| least * f32::from(six));
         let (first, second) = out.split_at_mut(32);
         for (((first, second), &q), &high) in first.iter_mut().zip(second).zip(quants).zip(high) {
             let fifth = high >> (2 * at);
@@ -291,5 +300,13 @@ mod tests {
         }
         assert_eq!(cases.len(), 12, "and 32-bit floats, which are themselves");
         assert!(Blocks::of(16).unwrap_err().contains("type 16"));
+    }
+
+    #[test]
+    fn every_half_becomes_the_float_that_it_is() {
+        for bits in 0..=u16::MAX {
+            let (given, expected) = (half(&bits.to_le_bytes(), 0), half::f16::from_bits(bits).to_f32());
+            assert!(given.to_bits() == expected.to_bits() || given.is_nan() && expected.is_nan(), "{bits:x}: {given}");
+        }
     }
 }

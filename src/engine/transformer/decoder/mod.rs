@@ -3,9 +3,11 @@
 mod blocks;
 mod cache;
 mod gguf;
+mod lanes;
 mod matrix;
 mod network;
 mod session;
 mod settings;
+mod whole;
 
 pub(super) use session::{load, memory_bytes, offered};

@@ -229,7 +229,8 @@ mod tests {
                     let scores = decoder.read(&tokens[at..at + part], &mut cache, Scores::Last).unwrap();
                     at += part;
                     let expected = &whole[(at - 1) * 30..at * 30];
-                    let same = scores.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4);
+                    // Tokens that come alone are multiplied in whole numbers of 16 bits.
+                    let same = scores.iter().zip(expected).all(|(a, b)| (a - b).abs() < 2e-3);
                     assert!(same && scores.len() == 30, "{at}: {scores:?} {expected:?}");
                 }
                 assert_eq!((cache.tokens(), cache.room()), (13, 0));
