@@ -66,7 +66,8 @@ impl Subject {
     /// A version's folder, a model's with versions in it, or one with a model file alone.
     fn of_folder(folder: &Path, version: Option<u32>) -> Result<Self> {
         if folder.join("manifest.toml").is_file() {
-            return Self::of_model(&version_at(folder)?);
+            let model = version_at(folder)?;
+            return Self::of_model(&model);
         }
         let entries = std::fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))?;
         let paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
@@ -80,7 +81,8 @@ impl Subject {
             if let Some(absent) = version.filter(|&version| version != wanted) {
                 bail!("{} has no version {absent}", folder.display());
             }
-            return Self::of_model(&version_at(&folder.join(wanted.to_string()))?);
+            let model = version_at(&folder.join(wanted.to_string()))?;
+            return Self::of_model(&model);
         }
         let is_model = |path: &&PathBuf| {
             path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| MODEL_FILES.contains(&ending))
