@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-/// musl's own allocator costs half as much CPU again per request.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: forebay::app::Allocator = forebay::app::Allocator;
 
 /// Runs before the first allocation, whose arena would otherwise sit on huge pages already.
 #[used]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::allocator;
 use super::commands::{self, note};
 use super::config::Overrides;
 use super::demo;
@@ -478,6 +479,7 @@ pub(super) struct ModelsArgs {
 #[allow(clippy::disallowed_methods, reason = "the environment is read here and nowhere below")]
 pub fn main() -> ExitCode {
     memory::give_back_freed_memory();
+    allocator::refuse_the_impossible();
     let cli = Cli::parse();
     match dispatch(cli.command) {
         Ok(code) => code,

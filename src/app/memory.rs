@@ -11,9 +11,6 @@ use tokio_util::sync::CancellationToken;
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 const LAST_LOOK: Duration = Duration::from_secs(600);
 
-/// Memory that is reserved counts like memory that is used, and the allocator reserves ahead.
-const LEAST_DATA_BYTES: u64 = 4 << 30;
-
 /// Asks the kernel not to back this process with 2 MiB pages: an allocator that touches a few KiB of each arena would
 /// otherwise hold tens of MB. Call it before the first allocation; it allocates nothing itself.
 #[allow(unsafe_code, reason = "prctl has no safe wrapper")]
@@ -36,20 +33,6 @@ pub(crate) fn give_back_freed_memory() {
         // SAFETY: takes plain numbers; not safe beside another thread that sets options, and there is none.
         unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) };
     }
-}
-
-/// Lets this program have no more data than this machine has memory, for a command that tries models of strangers: the allocator
-/// reserves any size and the kernel ends the program, or another one, while it is filled. An allocation that fails is a
-/// panic that whoever loads a model catches. Programs that are started inherit it: not for one that starts a driver.
-pub(crate) fn bound_allocations() {
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    let most = system.total_memory().max(LEAST_DATA_BYTES);
-    let before = rustix::process::getrlimit(rustix::process::Resource::Data);
-    let current = before.current.map_or(most, |current| current.min(most));
-    let limit = rustix::process::Rlimit { current: Some(current), maximum: before.maximum };
-    // Where it cannot be set, things are as they were.
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Data, limit);
 }
 
 /// Gives back what the first connections, models and requests touched once, and later what is seldom used. The kernel maps

@@ -1,5 +1,6 @@
 //! The roof: configuration, build, run and drain, the command line.
 
+mod allocator;
 mod cli;
 mod commands;
 pub mod config;
@@ -13,5 +14,6 @@ pub mod replay;
 mod resources;
 mod stop;
 
+pub use allocator::Allocator;
 pub use cli::main;
 pub use memory::refuse_huge_pages;

@@ -78,7 +78,7 @@ fn an_engine_that_lacks_an_operator_says_which() {
     assert!(engine(&answer, "tract")["refused"].as_str().is_some_and(|reason| !reason.is_empty()), "{answer}");
 }
 
-/// The program's own allocator would reserve it, and the kernel would end whoever it likes while it is filled.
+/// mimalloc alone would reserve it, and the kernel would end whoever it likes while it is filled.
 #[test]
 fn a_model_that_wants_more_memory_than_there_can_be_is_refused_by_everybody() {
     let (code, answer, _) = bench(&[&repository("tests/fixtures/hostile/four-terabytes.onnx")]);

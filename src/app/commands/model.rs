@@ -8,7 +8,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{inspect, note, say};
-use crate::app::memory::bound_allocations;
 use crate::base::{Digest, Name, SystemClock};
 use crate::catalog::{Catalog, Config, Model, Port};
 use crate::engine::{self, Fit, LoadSpec, Outline, Pool};
@@ -155,7 +154,6 @@ pub(crate) fn show(folder: &Path, name: &str, version: Option<u32>) -> Result<Ex
 
 /// What the engines of this build make of a model file, or of a version folder with its manifest and golden samples.
 pub(crate) fn inspect(path: &Path) -> Result<ExitCode> {
-    bound_allocations();
     if path.is_dir() { inspect_version(path) } else { inspect_file(path) }
 }
 

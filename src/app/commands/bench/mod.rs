@@ -15,7 +15,6 @@ use rand::rngs::StdRng;
 use super::{progress, progress_done, say};
 use crate::app::cli::BenchArgs;
 use crate::app::config::{Loaded, Overrides, nearest};
-use crate::app::memory::bound_allocations;
 use crate::base::{Clock, SystemClock};
 use crate::catalog::parse_npy;
 use crate::engine::bench::{FreeDimension, Rows, Trial, fit_of};
@@ -46,9 +45,6 @@ pub(crate) fn run(args: &BenchArgs, overrides: &Overrides) -> Result<ExitCode> {
     let (spec, clock): (&LoadSpec, Arc<dyn Clock>) = (&subject.spec, Arc::new(SystemClock::new()));
     let home = Home(std::env::temp_dir().join(format!("forebay-bench-{}", std::process::id())));
     let devices = loaded.as_ref().and_then(|loaded| loaded.config.delegate.as_ref());
-    if devices.is_none() {
-        bound_allocations();
-    }
     let entries = entries(args, spec, devices, &home, &clock)?;
 
     let sizes = args.shape.iter().cloned().collect();
