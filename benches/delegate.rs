@@ -38,6 +38,7 @@ fn spec(name: &str, bytes: Vec<u8>) -> LoadSpec {
         bytes: Arc::from(bytes),
         samples: Vec::new(),
         allow_non_finite: false,
+        files: Default::default(),
     }
 }
 

@@ -35,6 +35,7 @@ fn spec(bytes: Vec<u8>) -> LoadSpec {
         bytes: Arc::from(bytes),
         samples: Vec::new(),
         allow_non_finite: false,
+        files: Default::default(),
     }
 }
 

@@ -79,6 +79,7 @@ fn load(folder: &Path, model: &str) -> (Arc<dyn Session>, &'static str) {
         bytes: Arc::from(bytes),
         samples: Vec::new(),
         allow_non_finite: false,
+        files: Default::default(),
     };
     let fits = built_in().into_iter().filter_map(|engine| Some((engine.suits(&spec).ok()?, engine)));
     let (_, engine) = fits.min_by_key(|(fit, _)| *fit).unwrap();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -81,13 +82,15 @@ pub struct Model {
 
 impl Model {
     /// The model file's bytes, whose digest is the manifest's. Reads the disk: not for an async thread.
-    pub fn read(&self) -> Result<Vec<u8>, Error> {
-        let (file, _) = open_regular(&self.file, self.bytes_max)?;
-        let mut bytes = Vec::new();
-        // The file may have grown since it was opened.
-        file.take(self.bytes_max)
-            .read_to_end(&mut bytes)
-            .map_err(|source| Error::Read { path: self.file.clone(), source })?;
+    pub fn read(&self) -> Result<Arc<[u8]>, Error> {
+        let (mut file, size) = open_regular(&self.file, self.bytes_max)?;
+        let failed = |source| Error::Read { path: self.file.clone(), source };
+        let size = usize::try_from(size).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+        // Read to where it stays: a large model would be in memory twice for a while. What it has grown since is no part of
+        // it, what it has shrunk is missed.
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, size).collect();
+        let place = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
+        file.read_exact(place).map_err(failed)?;
         agree(&self.file, self.manifest.model.sha256, Digest::of(&bytes))?;
         Ok(bytes)
     }

@@ -362,7 +362,7 @@ mod tests {
         assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
         let versions = |name: &str| catalog.versions(name).iter().map(|m| m.manifest.model.version).collect::<Vec<_>>();
         assert_eq!((versions("press"), versions("drill")), (vec![1, 2], vec![1]));
-        assert_eq!(catalog.model("press", None).unwrap().read().unwrap(), b"two");
+        assert_eq!(catalog.model("press", None).unwrap().read().unwrap()[..], *b"two");
         let press = Catalog::scan_model(&made.config(), "press");
         assert_eq!((press.versions("press").len(), press.versions("drill").len()), (2, 0));
         assert_eq!(Catalog::scan_model(&made.config(), "layout").models().count(), 0);
@@ -391,7 +391,7 @@ mod tests {
         made.put("press/1/manifest.toml", manifest("press", 1, b"folder").as_bytes());
         made.put("press/1/model.onnx", b"folder");
         let catalog = made.scan();
-        assert_eq!(catalog.model("press", None).unwrap().read().unwrap(), b"folder");
+        assert_eq!(catalog.model("press", None).unwrap().read().unwrap()[..], *b"folder");
         assert_eq!(catalog.problems().len(), 2);
         assert!(catalog.problems()[0].to_string().contains("press version 1 is there already"));
     }

@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(catalog.model("press", Some(2)).unwrap().manifest.model.version, 2);
         assert!(catalog.model("press", Some(3)).is_none());
         assert!(catalog.model("drill", None).is_none());
-        assert_eq!(catalog.model("press", None).unwrap().read().unwrap(), b"weights");
+        assert_eq!(catalog.model("press", None).unwrap().read().unwrap()[..], *b"weights");
     }
 
     #[test]

@@ -146,5 +146,9 @@ fn of(others: &str) -> String {
 
 /// What to do about a format that an engine outside this build reads.
 fn hint(format: &str) -> &'static str {
-    if format == "onnx" && cfg!(not(feature = "tract")) { "; build with --features tract" } else { "" }
+    match format {
+        "onnx" if cfg!(not(feature = "tract")) => "; build with --features tract",
+        "safetensors" | "gguf" if cfg!(not(feature = "transformer")) => "; build with --features transformer",
+        _ => "",
+    }
 }

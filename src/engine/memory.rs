@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::error::Error;
+use super::session::Engine;
 use super::spec::LoadSpec;
 
 /// What a session holds beside its weights, whatever the model.
@@ -38,8 +39,10 @@ pub(super) struct Room {
 }
 
 /// A model's file is held twice for a while at least: as it was read, and in the form that computes.
-pub(super) fn estimate_bytes(file_bytes: u64) -> u64 {
-    file_bytes.saturating_mul(2).saturating_add(BESIDE_BYTES)
+pub(super) fn estimate_bytes(file_bytes: u64, format: &str) -> u64 {
+    // Weights that stay as they are read, and whose engine says the rest.
+    let times = if format == "gguf" { 1 } else { 2 };
+    file_bytes.saturating_mul(times).saturating_add(BESIDE_BYTES)
 }
 
 impl Memory {
@@ -107,9 +110,11 @@ impl Drop for Room {
     }
 }
 
-/// What a model needs: as declared, or by its file.
-pub(super) fn needs_bytes(spec: &LoadSpec, declared: Option<u64>) -> u64 {
-    declared.unwrap_or_else(|| estimate_bytes(spec.bytes.len() as u64))
+/// What a model needs: as declared, as the engine says that reads it, or by its file.
+pub(super) fn needs_bytes(spec: &LoadSpec, declared: Option<u64>, engines: &[Arc<dyn Engine>]) -> u64 {
+    let mut readers = engines.iter().filter(|engine| engine.reads(&spec.format));
+    let said = || readers.find_map(|engine| engine.memory_bytes(spec));
+    declared.or_else(said).unwrap_or_else(|| estimate_bytes(spec.bytes.len() as u64, &spec.format))
 }
 
 #[cfg(test)]

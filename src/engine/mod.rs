@@ -35,11 +35,14 @@ mod pool;
 mod queue;
 mod serving;
 mod session;
+mod signature;
 mod spec;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tract")]
 mod tract;
+#[cfg(feature = "transformer")]
+mod transformer;
 mod work;
 
 pub use back_off::{BackOff, Level, Readings, judge};
@@ -53,6 +56,9 @@ pub use onnx::{Dimension, Error as OnnxError, Outline, Port, Signature};
 pub use pool::{Condition, Pool};
 pub use serving::{Batching, Serving, Terms, When};
 pub use session::{Engine, Fit, Session, built_in};
+pub use signature::{files_beside, signature};
 pub use spec::{LoadSpec, NamedTensor, Sample, TensorSpec};
 #[cfg(feature = "tract")]
 pub use tract::Tract;
+#[cfg(feature = "transformer")]
+pub use transformer::Transformer;

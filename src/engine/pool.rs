@@ -133,9 +133,9 @@ impl Pool {
     /// the pool's threads.
     pub fn load_as(&self, spec: &LoadSpec, serving: &Serving) -> Result<Handle, Error> {
         let _loading = self.shared.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted = self
-            .may_load(&spec.title())
-            .and_then(|()| self.shared.memory.reserve(&spec.title(), needs_bytes(spec, serving.memory_bytes)));
+        let admitted = self.may_load(&spec.title()).and_then(|()| {
+            self.shared.memory.reserve(&spec.title(), needs_bytes(spec, serving.memory_bytes, &self.engines))
+        });
         let room = admitted.inspect_err(|error| self.shared.metrics.failed(error))?;
         let mut model = self.load_first(spec)?;
         self.prepare(&mut model, spec, serving, room);
@@ -143,9 +143,9 @@ impl Pool {
     }
 
     /// Whether a model with a file of this size would have room now; asked before the file is read.
-    pub fn has_room(&self, title: &str, file_bytes: u64, serving: &Serving) -> Result<(), Error> {
+    pub fn has_room(&self, title: &str, format: &str, file_bytes: u64, serving: &Serving) -> Result<(), Error> {
         self.may_load(title)?;
-        let bytes = serving.memory_bytes.unwrap_or_else(|| estimate_bytes(file_bytes));
+        let bytes = serving.memory_bytes.unwrap_or_else(|| estimate_bytes(file_bytes, format));
         self.shared.memory.check(title, bytes)
     }
 
@@ -389,6 +389,7 @@ mod tests {
             outputs: vec![port("y", &[-1, 1])],
             samples: Vec::new(),
             allow_non_finite: false,
+            files: Default::default(),
         }
     }
 

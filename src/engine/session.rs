@@ -41,6 +41,11 @@ pub trait Engine: Send + Sync {
         false
     }
 
+    /// Bytes that the model needs when it is loaded, where its file says more than its size does. None leaves it to the size.
+    fn memory_bytes(&self, _spec: &LoadSpec) -> Option<u64> {
+        None
+    }
+
     /// Loads a model and checks it against its declaration. Takes as long as the model needs; called on the loader's
     /// thread, never on the pool's. May panic on a hostile file: the caller catches it.
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error>;
@@ -76,5 +81,7 @@ pub fn built_in() -> Vec<Arc<dyn Engine>> {
         Arc::new(super::classical::Classical),
         #[cfg(feature = "tract")]
         Arc::new(super::tract::Tract),
+        #[cfg(feature = "transformer")]
+        Arc::new(super::transformer::Transformer),
     ]
 }

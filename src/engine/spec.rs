@@ -1,5 +1,6 @@
 //! What is loaded, in this room's own words, and whether a request fits it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::error::Error;
@@ -52,13 +53,15 @@ pub struct LoadSpec {
     pub name: Name,
     /// Its version, for messages.
     pub version: u32,
-    /// `onnx`, or another word that an engine reads.
+    /// `onnx`, `safetensors`, `gguf`, or another word that an engine reads.
     pub format: String,
     /// The engine that must take it; None lets the model's operators choose.
     pub engine: Option<String>,
     /// The model file's bytes, whose digest somebody has checked.
     pub bytes: Arc<[u8]>,
-    /// Every input that the model has.
+    /// Files beside it by their names, those of [`files_beside`](super::files_beside) that there are.
+    pub files: BTreeMap<String, Arc<[u8]>>,
+    /// Every input that the model has, but those that it can do without.
     pub inputs: Vec<TensorSpec>,
     /// The outputs to compute, all or some of the model's.
     pub outputs: Vec<TensorSpec>,

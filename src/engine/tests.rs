@@ -124,6 +124,7 @@ fn spec(name: &str) -> LoadSpec {
         outputs: vec![port("y", &[-1, 1])],
         samples: Vec::new(),
         allow_non_finite: false,
+        files: Default::default(),
     }
 }
 
@@ -379,7 +380,7 @@ fn a_model_without_room_is_refused_until_another_is_gone() {
     let press = pool.load_as(&spec("press"), &needs(70)).unwrap();
     let error = pool.load_as(&spec("drill"), &needs(40)).unwrap_err();
     assert!(error.to_string().contains("drill/1: it needs 40 bytes, 70 of 100 are in use (press/1 70)"), "{error}");
-    assert!(pool.has_room("drill/1", 1 << 30, &needs(40)).is_err());
+    assert!(pool.has_room("drill/1", "onnx", 1 << 30, &needs(40)).is_err());
     let sensors = press.for_sensors();
     drop(press);
     assert!(pool.load_as(&spec("drill"), &needs(40)).is_err(), "a stream has it still");

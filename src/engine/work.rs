@@ -190,6 +190,7 @@ mod tests {
             outputs: vec![port("y")],
             samples: Vec::new(),
             allow_non_finite: false,
+            files: Default::default(),
         };
         let handle = pool.load(&spec).unwrap();
         (pool, handle)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::Tensor;
 use crate::catalog::{self, GoldenValue, Labels, Manifest, Model, Port};
-use crate::engine::{LoadSpec, NamedTensor, Outline, Sample, TensorSpec};
+use crate::engine::{self, LoadSpec, NamedTensor, Sample, TensorSpec};
 use crate::transform::{self, Plan};
 
 /// Why a model cannot even be given to an engine.
@@ -48,9 +48,8 @@ pub enum PlanError {
 
 /// What the engine needs to load `model`. Reads its files and checks their digests: not for an async thread.
 pub fn load_spec(model: &Model) -> Result<LoadSpec, LoadSpecError> {
-    let about = &model.manifest.model;
-    let bytes = model.read()?;
-    let manifest = with_signature(&model.manifest, &bytes)?;
+    let bare = without_ports(model)?;
+    let manifest = with_signature(&model.manifest, &bare)?;
     let spec = |port: &Port| TensorSpec {
         name: port.name.as_str().into(),
         datatype: port.datatype,
@@ -69,14 +68,29 @@ pub fn load_spec(model: &Model) -> Result<LoadSpec, LoadSpecError> {
         })
     });
     Ok(LoadSpec {
+        samples: samples.collect::<Result<_, LoadSpecError>>()?,
+        inputs: manifest.inputs.iter().map(spec).collect(),
+        outputs: manifest.outputs.iter().map(spec).collect(),
+        ..bare
+    })
+}
+
+/// The model with its files, and nothing yet of what it takes and gives.
+fn without_ports(model: &Model) -> Result<LoadSpec, LoadSpecError> {
+    let about = &model.manifest.model;
+    let beside = engine::files_beside(&about.format).iter();
+    let files = beside.filter_map(|&name| Some((name, model.read_file(name)?)));
+    let files = files.map(|(name, bytes)| Ok((name.to_owned(), Arc::from(bytes?))));
+    Ok(LoadSpec {
         name: about.name.clone(),
         version: about.version,
         format: about.format.clone(),
         engine: about.engine.clone(),
-        samples: samples.collect::<Result<_, LoadSpecError>>()?,
-        inputs: manifest.inputs.iter().map(spec).collect(),
-        outputs: manifest.outputs.iter().map(spec).collect(),
-        bytes: Arc::from(bytes),
+        bytes: model.read()?,
+        files: files.collect::<Result<_, catalog::Error>>()?,
+        samples: Vec::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
         allow_non_finite: false,
     })
 }
@@ -107,8 +121,7 @@ pub fn plan_of(model: &Model) -> Result<Option<Plan>, PlanError> {
     if manifest.predict.is_none() || !(manifest.inputs.is_empty() || manifest.outputs.is_empty()) {
         return plan(model, manifest);
     }
-    let bytes = model.read().map_err(LoadSpecError::from)?;
-    plan(model, &with_signature(manifest, &bytes)?)
+    plan(model, &with_signature(manifest, &without_ports(model)?)?)
 }
 
 /// The same by a manifest that has all inputs and outputs.
@@ -129,19 +142,14 @@ pub(super) fn plan(model: &Model, manifest: &Manifest) -> Result<Option<Plan>, P
 }
 
 /// The manifest with the inputs and outputs that it leaves to the model file.
-fn with_signature(manifest: &Manifest, bytes: &[u8]) -> Result<Manifest, LoadSpecError> {
+fn with_signature(manifest: &Manifest, bare: &LoadSpec) -> Result<Manifest, LoadSpecError> {
     let mut manifest = manifest.clone();
     let what = match (manifest.inputs.is_empty(), manifest.outputs.is_empty()) {
         (false, false) => return Ok(manifest),
         (true, _) => "inputs",
         (false, true) => "outputs",
     };
-    let failed = |reason| LoadSpecError::Signature { what, reason };
-    if manifest.model.format != "onnx" {
-        return Err(failed(format!("format {} says nothing of them", manifest.model.format)));
-    }
-    let outline = Outline::of(bytes).map_err(|error| failed(error.to_string()))?;
-    let signature = outline.signature().map_err(failed)?;
+    let signature = engine::signature(bare).map_err(|reason| LoadSpecError::Signature { what, reason })?;
     fill(&mut manifest, &signature.inputs, &signature.outputs);
     Ok(manifest)
 }

@@ -115,7 +115,7 @@ impl From<engine::Error> for Refusal {
 /// Loads one version, or says why not. Takes as long as the model needs: not for an async thread.
 fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refusal> {
     let how = serving(&slot.how);
-    pool.has_room(&slot.title(), model.size_bytes, &how)?;
+    pool.has_room(&slot.title(), &model.manifest.model.format, model.size_bytes, &how)?;
     let spec = load_spec(model).map_err(|error| Refusal { reason: chain(&error), no_room: false, may_pass: false })?;
     let mut manifest = model.manifest.clone();
     fill(&mut manifest, &spec.inputs, &spec.outputs);

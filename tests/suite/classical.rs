@@ -41,6 +41,7 @@ pub(crate) fn spec_of(bytes: &[u8]) -> LoadSpec {
         outputs: outline.outputs.iter().map(freed).collect(),
         samples: Vec::new(),
         allow_non_finite: true,
+        files: Default::default(),
     }
 }
 

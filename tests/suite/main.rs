@@ -101,6 +101,8 @@ mod traffic_http;
 // Its cases are pictures, sounds and texts together.
 #[cfg(all(feature = "image", feature = "text"))]
 mod transform;
+#[cfg(all(feature = "transformer", feature = "text"))]
+mod transformer;
 mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;

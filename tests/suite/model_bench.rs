@@ -178,7 +178,7 @@ fn what_cannot_be_measured_says_why_and_what_would_be_right() {
         (&["dense", "--models", &fixtures, "--batch", "0"], "0 is not in 1..=1024"),
         (&["dense", "--models", &fixtures, "--samples", "nowhere.npy"], "failed to read nowhere.npy"),
         (&[&torn], "failed to read"),
-        (&[&empty], "holds neither manifest.toml, nor versions, nor a .onnx file"),
+        (&[&empty], "holds neither manifest.toml, nor versions, nor a model file"),
     ];
     for (arguments, expected) in cases {
         let (code, answer, complaints) = bench(arguments);

@@ -46,6 +46,7 @@ fn by_hand(bytes: &[u8]) -> LoadSpec {
         outputs: vec![port("y")],
         samples: Vec::new(),
         allow_non_finite: false,
+        files: Default::default(),
     }
 }
 

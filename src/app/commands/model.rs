@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::{note, say};
+use super::{inspect, note, say};
 use crate::base::{Digest, Name, SystemClock};
 use crate::catalog::{Catalog, Config, Model, Port};
 use crate::engine::{self, Fit, LoadSpec, Outline, Pool};
@@ -181,6 +181,7 @@ fn inspect_version(folder: &Path) -> Result<ExitCode> {
     }
     let mut engines: Vec<_> = engine::built_in()
         .into_iter()
+        .filter(|engine| engine.reads(&spec.format))
         .map(|engine| {
             let chosen = match &spec.engine {
                 Some(wanted) if *wanted != engine.name() => Err(format!("the manifest wants {wanted}")),
@@ -216,6 +217,9 @@ fn inspect_version(folder: &Path) -> Result<ExitCode> {
 /// The signature and operators of a file, and what each engine of this build says to it, as a manifest to begin with.
 fn inspect_file(file: &Path) -> Result<ExitCode> {
     let bytes = std::fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+    if let Some(format) = inspect::format_of(file, &bytes) {
+        return inspect::print(file, bytes, format);
+    }
     let outline = Outline::of(&bytes).with_context(|| format!("failed to read {}", file.display()))?;
     let (digest, plain) = (Digest::of(&bytes), file.file_name().unwrap_or_default().to_string_lossy().into_owned());
     let versions = outline.opsets.iter().map(|(domain, version)| match domain.as_str() {
@@ -236,6 +240,7 @@ fn inspect_file(file: &Path) -> Result<ExitCode> {
         outputs: Vec::new(),
         samples: Vec::new(),
         allow_non_finite: false,
+        files: Default::default(),
     };
     let mut is_taken = false;
     for engine in engine::built_in().iter().filter(|engine| engine.reads(&spec.format)) {

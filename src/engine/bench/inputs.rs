@@ -236,6 +236,7 @@ mod tests {
             outputs: Vec::new(),
             samples: Vec::new(),
             allow_non_finite: false,
+            files: Default::default(),
         }
     }
 

@@ -346,6 +346,7 @@ mod tests {
             outputs: vec![port("y", &[-1, 1])],
             samples: expected.map(sample).into_iter().collect(),
             allow_non_finite: false,
+            files: Default::default(),
         }
     }
 

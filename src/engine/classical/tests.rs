@@ -22,6 +22,7 @@ fn spec(nodes: Vec<Message>) -> LoadSpec {
         outputs: vec![port("y", &[-1, 1])],
         samples: Vec::new(),
         allow_non_finite: true,
+        files: Default::default(),
     }
 }
 

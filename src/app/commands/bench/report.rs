@@ -449,6 +449,7 @@ mod tests {
             outputs: vec![port("y", &[-1, 1])],
             samples: vec![sample],
             allow_non_finite: false,
+            files: Default::default(),
         }
     }
 

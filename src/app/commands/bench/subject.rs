@@ -6,11 +6,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::app::cli::BenchArgs;
+use crate::app::commands::inspect;
 use crate::app::commands::model::{missing, version_at};
 use crate::base::Name;
 use crate::catalog::{self, Catalog, Model};
-use crate::engine::{LoadSpec, Outline};
+use crate::engine::{self, LoadSpec, Outline};
 use crate::flows::{graph_of, load_spec};
+
+/// How files end that are a model.
+const MODEL_FILES: [&str; 3] = ["onnx", "safetensors", "gguf"];
 
 /// What is measured.
 pub(super) struct Subject {
@@ -80,12 +84,17 @@ impl Subject {
             let model = version_at(&folder.join(wanted.to_string()))?;
             return Self::of_model(&model);
         }
-        let files: Vec<_> =
-            paths.iter().filter(|path| path.extension().is_some_and(|ending| ending == "onnx")).collect();
+        let is_model = |path: &&PathBuf| {
+            path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| MODEL_FILES.contains(&ending))
+        };
+        let files: Vec<_> = paths.iter().filter(is_model).collect();
         match files.as_slice() {
             [only] => Self::of_file(only),
-            [] => bail!("{} holds neither manifest.toml, nor versions, nor a .onnx file", folder.display()),
-            several => bail!("{} holds {} .onnx files: name one of them", folder.display(), several.len()),
+            [] => bail!(
+                "{} holds neither manifest.toml, nor versions, nor a model file (.onnx, .safetensors, .gguf)",
+                folder.display()
+            ),
+            several => bail!("{} holds {} model files: name one of them", folder.display(), several.len()),
         }
     }
 
@@ -93,6 +102,13 @@ impl Subject {
     fn of_file(file: &Path) -> Result<Self> {
         let failed = || format!("failed to read {}", file.display());
         let bytes = std::fs::read(file).with_context(failed)?;
+        if let Some(format) = inspect::format_of(file, &bytes) {
+            let mut spec = inspect::spec_of(file, bytes, format)?;
+            let signature =
+                engine::signature(&spec).map_err(|reason| anyhow!("failed to read {}: {reason}", file.display()))?;
+            (spec.inputs, spec.outputs) = (signature.inputs, signature.outputs);
+            return Ok(Self { spec, outline: None, manifest: None });
+        }
         let outline = Outline::of(&bytes).with_context(failed)?;
         let signature = outline
             .signature()
@@ -111,6 +127,7 @@ impl Subject {
             inputs: signature.inputs,
             outputs,
             samples: Vec::new(),
+            files: Default::default(),
             allow_non_finite: false,
         };
         Ok(Self { spec, outline: Some(outline), manifest: None })

@@ -23,6 +23,7 @@ fn loaded(node: Message, inputs: &[(&str, Tensor)], output: (Datatype, usize)) -
         outputs: vec![spec("y", output.0, output.1)],
         samples: Vec::new(),
         allow_non_finite: true,
+        files: Default::default(),
     };
     assert_eq!(Classical.suits(&spec), Ok(Fit::Able));
     Classical.load(&spec).map_err(|error| error.to_string())

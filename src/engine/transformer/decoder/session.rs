@@ -1,0 +1,89 @@
+//! A decoder as the pool runs it: a text's tokens in, scores of the next one out. Every request is a text of its own.
+
+use std::sync::Arc;
+
+use super::cache::Cache;
+use super::gguf::Gguf;
+use super::network::{Decoder, Scores};
+use super::settings::Settings;
+use crate::base::Datatype;
+use crate::engine::error::Error;
+use crate::engine::session::Session;
+use crate::engine::spec::{LoadSpec, NamedTensor};
+use crate::engine::transformer::NAME;
+use crate::engine::transformer::ports::{Offer, Offers, indices, named};
+
+/// Of one request's cache.
+const CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Beside weights and cache: a few hundred tokens' states, and a panel of weights as floats.
+const BESIDE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// The most tokens of a request.
+fn tokens_max(settings: &Settings) -> usize {
+    settings.context.min(CACHE_BYTES_MAX / Cache::token_bytes(settings.layers, settings.key_width()).max(1))
+}
+
+/// What a file takes and gives.
+pub(in crate::engine::transformer) fn offered(file: &[u8]) -> Result<Offers, String> {
+    Ok(offers(&Settings::of(&Gguf::read(file)?)?))
+}
+
+/// What a loaded model needs: the file's bytes, which stay as they are, and one request's cache.
+pub(in crate::engine::transformer) fn memory_bytes(file: &[u8]) -> Option<u64> {
+    let settings = Settings::of(&Gguf::read(file).ok()?).ok()?;
+    let cache = tokens_max(&settings).saturating_mul(Cache::token_bytes(settings.layers, settings.key_width()));
+    Some((file.len() as u64).saturating_add(cache as u64).saturating_add(BESIDE_BYTES))
+}
+
+fn offers(settings: &Settings) -> Offers {
+    let vocabulary = i64::try_from(settings.vocabulary).unwrap_or(i64::MAX);
+    Offers {
+        inputs: vec![Offer::new("input_ids", Datatype::Int64, &[1, -1], true)],
+        outputs: vec![Offer::new("logits", Datatype::Fp32, &[1, -1, vocabulary], true)],
+    }
+}
+
+/// Loads it; the weights stay in the file's bytes.
+pub(in crate::engine::transformer) fn load(spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {
+    let failed = |reason: String| Error::Load { model: spec.title(), engine: NAME, reason };
+    let gguf = Gguf::read(&spec.bytes).map_err(failed)?;
+    let decoder = Decoder::load(&spec.bytes, &gguf).map_err(failed)?;
+    offers(&decoder.settings).agree(spec)?;
+    // The declared shape says whose scores are wanted.
+    let outputs = spec.outputs.iter().map(|output| {
+        let scores = if output.shape.get(1) == Some(&1) { Scores::Last } else { Scores::All };
+        (Arc::clone(&output.name), scores)
+    });
+    let session =
+        Text { model: spec.title(), outputs: outputs.collect(), tokens_max: tokens_max(&decoder.settings), decoder };
+    Ok(Box::new(session))
+}
+
+struct Text {
+    model: String,
+    decoder: Decoder,
+    outputs: Vec<(Arc<str>, Scores)>,
+    tokens_max: usize,
+}
+
+impl Session for Text {
+    fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
+        self.compute(inputs).map_err(|reason| Error::Run { model: self.model.clone(), engine: NAME, reason })
+    }
+}
+
+impl Text {
+    fn compute(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, String> {
+        let vocabulary = self.decoder.settings.vocabulary;
+        let tokens = indices(inputs, "input_ids", vocabulary)?.unwrap_or_default();
+        if tokens.is_empty() || tokens.len() > self.tokens_max {
+            return Err(format!("input_ids has {} tokens, expected 1 to {}", tokens.len(), self.tokens_max));
+        }
+        let answer = |(name, scores): &(Arc<str>, Scores)| {
+            let mut cache = self.decoder.cache(tokens.len());
+            let values = self.decoder.read(&tokens, &mut cache, *scores)?;
+            named(name, &[1, values.len() / vocabulary, vocabulary], values)
+        };
+        self.outputs.iter().map(answer).collect()
+    }
+}
