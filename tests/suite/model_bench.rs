@@ -164,7 +164,7 @@ fn what_cannot_be_measured_says_why_and_what_would_be_right() {
         (&["digits/7", "--models", &models], "no model `digits` version 7 in"),
         (
             &["digits", "--models", &models, "--engines", "trakt"],
-            "no engine `trakt` here: there is classical, tract; did you mean `tract`?",
+            "no engine `trakt` here: there is classical, tract, transformer; did you mean `tract`?",
         ),
         (&["digits", "--models", &models, "--engines", "onnxruntime-cpu"], "name it with --config"),
         (
