@@ -478,7 +478,7 @@ pub(super) struct ModelsArgs {
 /// Reads the arguments, does what they say, and gives the exit code.
 #[allow(clippy::disallowed_methods, reason = "the environment is read here and nowhere below")]
 pub fn main() -> ExitCode {
-    memory::give_back_freed_memory();
+    memory::give_back_freed_memory_at_once();
     allocator::refuse_the_impossible();
     let cli = Cli::parse();
     match dispatch(cli.command) {

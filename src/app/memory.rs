@@ -23,26 +23,48 @@ pub fn refuse_huge_pages() {
 /// bindings do not name.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// Gives free memory back at once. By default mimalloc looks at it a second later, when somebody allocates, which on a quiet
-/// box is never: 2 to 4 MB of the demonstration's gateway, and no CPU that the broker's bench could show.
-/// Call it while there is one thread. Who sets the library's own variable wants something else and gets it.
+/// Long enough that a model's next run finds the memory of the last one: given back at once, it costs a request with a
+/// network a fifth to a half more time in page faults.
+const KEEP_MS: std::ffi::c_long = 10;
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// While the program starts, free memory is given back at once: what models need to load must not come on top of what the
+/// store needed to open. By default mimalloc looks at it a second later, when somebody allocates, which on a quiet box is never.
+pub(crate) fn give_back_freed_memory_at_once() {
+    keep_freed_memory(0);
+}
+
+/// Who sets the library's own variable wants something else and gets it.
 #[allow(unsafe_code, reason = "the library's options have no safe wrapper")]
 #[allow(clippy::disallowed_methods, reason = "the environment is read here and nowhere below")]
-pub(crate) fn give_back_freed_memory() {
+fn keep_freed_memory(milliseconds: std::ffi::c_long) {
     if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
-        // SAFETY: takes plain numbers; not safe beside another thread that sets options, and there is none.
-        unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) };
+        // SAFETY: takes plain numbers. Two threads must not set options at once: the first call is made while there is one
+        // thread, the other by the one task that keeps the process small. Others only read the number, old or new.
+        unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, milliseconds) };
     }
+}
+
+/// Gives free memory back that has been kept for its time: nobody else looks at it while nothing is allocated.
+#[allow(unsafe_code, reason = "the library's call has no safe wrapper")]
+fn tidy() {
+    // SAFETY: any thread may ask for that at any time.
+    unsafe { libmimalloc_sys::mi_collect(false) };
 }
 
 /// Gives back what the first connections, models and requests touched once, and later what is seldom used. The kernel maps
 /// sixteen pages around each that is touched, so that after a while most of the code is resident and a third of it is used.
 /// What is used comes back in some hundred page faults that read nothing from the disk: a millisecond.
 pub(crate) async fn stay_small(stop: CancellationToken) {
-    let mut pause = FIRST_LOOK;
-    while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
-        give_back_unused_code();
-        pause = (pause * 2).min(LAST_LOOK);
+    let (mut pause, mut passed) = (FIRST_LOOK, Duration::ZERO);
+    while tokio::time::timeout(TIDY_EVERY, stop.cancelled()).await.is_err() {
+        tidy();
+        passed += TIDY_EVERY;
+        if passed >= pause {
+            keep_freed_memory(KEEP_MS);
+            give_back_unused_code();
+            (pause, passed) = ((pause * 2).min(LAST_LOOK), Duration::ZERO);
+        }
     }
 }
 
