@@ -56,6 +56,8 @@ bench: tools-bench ## the numbers in the README, side by side with mosquitto
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo bench --locked --features delegate-host --bench delegate
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) FOREBAY_PEERS=$(abspath $(TOOLS))/peers \
 		cargo bench --locked --features delegate-host --bench serving
+	ONE_CORE=1 FOREBAY_PYTHON=$(abspath $(PYTHON)) FOREBAY_PEERS=$(abspath $(TOOLS))/peers \
+		cargo bench --locked --features delegate-host --bench serving
 
 doc: ## API documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

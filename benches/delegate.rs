@@ -29,16 +29,9 @@ fn spec(name: &str, bytes: Vec<u8>) -> LoadSpec {
         shape: port.shape().unwrap_or_default(),
     };
     LoadSpec {
-        name: Name::new(&name.replace([' ', ','], "-")).unwrap(),
-        version: 1,
-        format: "onnx".to_owned(),
-        engine: None,
         inputs: outline.inputs.iter().map(port).collect(),
         outputs: outline.outputs.iter().map(port).collect(),
-        bytes: Arc::from(bytes),
-        samples: Vec::new(),
-        allow_non_finite: false,
-        files: Default::default(),
+        ..LoadSpec::new(Name::new(&name.replace([' ', ','], "-")).unwrap(), 1, "onnx", bytes)
     }
 }
 

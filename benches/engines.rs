@@ -26,16 +26,9 @@ fn spec(bytes: Vec<u8>) -> LoadSpec {
         shape: port.shape().unwrap_or_default(),
     };
     LoadSpec {
-        name: Name::new("bench").unwrap(),
-        version: 1,
-        format: "onnx".to_owned(),
-        engine: None,
         inputs: outline.inputs.iter().map(port).collect(),
         outputs: outline.outputs.iter().map(port).collect(),
-        bytes: Arc::from(bytes),
-        samples: Vec::new(),
-        allow_non_finite: false,
-        files: Default::default(),
+        ..LoadSpec::new(Name::new("bench").unwrap(), 1, "onnx", bytes)
     }
 }
 

@@ -70,16 +70,9 @@ fn load(folder: &Path, model: &str) -> (Arc<dyn Session>, &'static str) {
         shape: port.shape().unwrap_or_default(),
     };
     let spec = LoadSpec {
-        name: Name::new(model).unwrap(),
-        version: 1,
-        format: "onnx".to_owned(),
-        engine: None,
         inputs: outline.inputs.iter().map(port).collect(),
         outputs: outline.outputs.iter().map(port).collect(),
-        bytes: Arc::from(bytes),
-        samples: Vec::new(),
-        allow_non_finite: false,
-        files: Default::default(),
+        ..LoadSpec::new(Name::new(model).unwrap(), 1, "onnx", bytes)
     };
     let fits = built_in().into_iter().filter_map(|engine| Some((engine.suits(&spec).ok()?, engine)));
     let (_, engine) = fits.min_by_key(|(fit, _)| *fit).unwrap();

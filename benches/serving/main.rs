@@ -5,6 +5,7 @@
 //! out. Everybody takes turns, ROUNDS (5) of SLICE_MS (200), and medians of the rounds are printed.
 //! FOREBAY_BEFORE is another build of the gateway to compare with. CPU time is what the
 //! kernel counted for the server's threads, so that a busy machine changes it little; the times to an answer it does.
+//! With ONE_CORE=1 everybody shares one core: where cores are virtual, waking a sleeping one costs more than a request.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a bench")]
 
@@ -101,6 +102,12 @@ fn setting(name: &str, otherwise: u32) -> u32 {
 }
 
 fn main() {
+    if setting("ONE_CORE", 0) > 0 {
+        let mut first = rustix::thread::CpuSet::new();
+        first.set(0);
+        // Programs that are started from here inherit it.
+        rustix::thread::sched_setaffinity(None, &first).unwrap();
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let made = tempfile::tempdir().unwrap();
     let kept = std::env::var_os("FOREBAY_SERVING_MODELS");

@@ -117,7 +117,7 @@ pub(super) async fn run(config: Config, logs: Logs, stop: CancellationToken) -> 
     let vitals = Vitals { writer: store.writer(), broker: broker.clone(), pool: Arc::clone(&pool) };
     tasks.spawn(notify::feed_watchdog(vitals, link_end.clone()));
     tasks.spawn(salvage.run(link_end.clone()));
-    tasks.spawn(memory::stay_small(link_end.clone()));
+    tasks.spawn(memory::stay_small(pool.metrics().clone(), link_end.clone()));
     if let Some(sync) = sync {
         tasks.spawn(sync.run(link_end.clone()));
     }

@@ -1,5 +1,7 @@
 //! How long inferences wait and take, how many wait now, and what fails.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -41,6 +43,7 @@ pub struct Metrics {
     pub(super) level: Gauge,
     queue_wait: Histogram,
     inference: Histogram,
+    computed_ns: Arc<AtomicU64>,
     errors: Family<Labels, Counter>,
     fallbacks: Family<OfModel, Counter>,
     passed_over: Family<PassedOver, Counter>,
@@ -61,6 +64,7 @@ impl Default for Metrics {
             level: Gauge::default(),
             queue_wait: buckets(),
             inference: buckets(),
+            computed_ns: Arc::default(),
             errors: Family::default(),
             fallbacks: Family::default(),
             passed_over: Family::default(),
@@ -99,6 +103,13 @@ impl Metrics {
 
     pub(super) fn computed(&self, took: Duration) {
         self.inference.observe(took.as_secs_f64());
+        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.computed_ns.fetch_add(took_ns, Ordering::Relaxed);
+    }
+
+    /// Time that models have computed since the start.
+    pub fn computed_time(&self) -> Duration {
+        Duration::from_nanos(self.computed_ns.load(Ordering::Relaxed))
     }
 
     pub(super) fn fell_back(&self, model: &str) {

@@ -380,16 +380,9 @@ mod tests {
             shape: shape.to_vec(),
         };
         LoadSpec {
-            name: Name::new("press").unwrap(),
-            version: 1,
-            format: "onnx".to_owned(),
-            engine: None,
-            bytes: Arc::from(&b"weights"[..]),
             inputs: vec![port("x", &[-1, 2])],
             outputs: vec![port("y", &[-1, 1])],
-            samples: Vec::new(),
-            allow_non_finite: false,
-            files: Default::default(),
+            ..LoadSpec::new(Name::new("press").unwrap(), 1, "onnx", &b"weights"[..])
         }
     }
 

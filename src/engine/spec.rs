@@ -72,6 +72,22 @@ pub struct LoadSpec {
 }
 
 impl LoadSpec {
+    /// A model of which nothing is declared yet: no inputs, outputs, samples and files beside it, and any engine.
+    pub fn new(name: Name, version: u32, format: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self {
+            name,
+            version,
+            format: format.to_owned(),
+            engine: None,
+            bytes: bytes.into(),
+            files: BTreeMap::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            samples: Vec::new(),
+            allow_non_finite: false,
+        }
+    }
+
     /// `name/version`, as messages say it.
     pub fn title(&self) -> String {
         format!("{}/{}", self.name, self.version)

@@ -115,16 +115,9 @@ fn spec(name: &str) -> LoadSpec {
     let port =
         |name: &str, shape: &[i64]| TensorSpec { name: name.into(), datatype: Datatype::Fp32, shape: shape.to_vec() };
     LoadSpec {
-        name: Name::new(name).unwrap(),
-        version: 1,
-        format: "onnx".to_owned(),
-        engine: None,
-        bytes: Arc::from(&b"weights"[..]),
         inputs: vec![port("x", &[-1, -1])],
         outputs: vec![port("y", &[-1, 1])],
-        samples: Vec::new(),
-        allow_non_finite: false,
-        files: Default::default(),
+        ..LoadSpec::new(Name::new(name).unwrap(), 1, "onnx", &b"weights"[..])
     }
 }
 

@@ -181,16 +181,9 @@ mod tests {
         let pool = Pool::start(&Config { threads: 1, ..Config::default() }, vec![Arc::new(engine)], clock).unwrap();
         let port = |name: &str| TensorSpec { name: name.into(), datatype: Datatype::Fp32, shape: vec![-1] };
         let spec = LoadSpec {
-            name: Name::new("press").unwrap(),
-            version: 1,
-            format: "onnx".to_owned(),
-            engine: None,
-            bytes: Arc::from([]),
             inputs: vec![port("x")],
             outputs: vec![port("y")],
-            samples: Vec::new(),
-            allow_non_finite: false,
-            files: Default::default(),
+            ..LoadSpec::new(Name::new("press").unwrap(), 1, "onnx", [])
         };
         let handle = pool.load(&spec).unwrap();
         (pool, handle)

@@ -31,17 +31,12 @@ pub(crate) fn spec_of(bytes: &[u8]) -> LoadSpec {
     // What exporters say of an output's shape is often wrong; its rank is not.
     let freed = |port: &engine::Port| TensorSpec { shape: spec(port).shape.iter().map(|_| -1).collect(), ..spec(port) };
     LoadSpec {
-        name: Name::new("case").unwrap(),
-        version: 1,
-        format: "onnx".to_owned(),
         // Also for those without an operator of ai.onnx.ml, which it leaves to others unless it is asked.
         engine: Some("classical".to_owned()),
-        bytes: Arc::from(bytes),
         inputs: outline.inputs.iter().map(spec).collect(),
         outputs: outline.outputs.iter().map(freed).collect(),
-        samples: Vec::new(),
         allow_non_finite: true,
-        files: Default::default(),
+        ..LoadSpec::new(Name::new("case").unwrap(), 1, "onnx", bytes)
     }
 }
 

@@ -37,16 +37,9 @@ fn tensor(name: &str, shape: &[usize], data: &[f32]) -> NamedTensor {
 fn by_hand(bytes: &[u8]) -> LoadSpec {
     let port = |name: &str| TensorSpec { name: name.into(), datatype: Datatype::Fp32, shape: vec![1, 2] };
     LoadSpec {
-        name: Name::new("hostile").unwrap(),
-        version: 1,
-        format: "onnx".to_owned(),
-        engine: None,
-        bytes: Arc::from(bytes),
         inputs: vec![port("x")],
         outputs: vec![port("y")],
-        samples: Vec::new(),
-        allow_non_finite: false,
-        files: Default::default(),
+        ..LoadSpec::new(Name::new("hostile").unwrap(), 1, "onnx", bytes)
     }
 }
 

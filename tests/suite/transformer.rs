@@ -42,16 +42,10 @@ fn spec(name: &str, case: &Value) -> LoadSpec {
         case[kind].as_object().unwrap().iter().map(port).collect()
     };
     LoadSpec {
-        name: Name::new(name).unwrap(),
-        version: 1,
-        format: format.to_owned(),
-        engine: None,
-        bytes: read(&format!("model.{format}")).unwrap(),
         files: files.collect(),
         inputs: ports("inputs", Datatype::Int64),
         outputs: ports("outputs", Datatype::Fp32),
-        samples: Vec::new(),
-        allow_non_finite: false,
+        ..LoadSpec::new(Name::new(name).unwrap(), 1, format, read(&format!("model.{format}")).unwrap())
     }
 }
 

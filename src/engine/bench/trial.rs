@@ -337,16 +337,10 @@ mod tests {
             relative_tolerance: 0.0,
         };
         LoadSpec {
-            name: Name::new("press").unwrap(),
-            version: 1,
-            format: "onnx".to_owned(),
-            engine: None,
-            bytes: Arc::from(&b"weights"[..]),
             inputs: vec![port("x", &[-1, 2])],
             outputs: vec![port("y", &[-1, 1])],
             samples: expected.map(sample).into_iter().collect(),
-            allow_non_finite: false,
-            files: Default::default(),
+            ..LoadSpec::new(Name::new("press").unwrap(), 1, "onnx", &b"weights"[..])
         }
     }
 

@@ -13,16 +13,10 @@ fn spec(nodes: Vec<Message>) -> LoadSpec {
         |name: &str, shape: &[i64]| TensorSpec { name: name.into(), datatype: Datatype::Fp32, shape: shape.to_vec() };
     let bytes = model(nodes, vec![value("x", Datatype::Fp32, &[-1, -1])], vec![value("y", Datatype::Fp32, &[-1, 1])]);
     LoadSpec {
-        name: Name::new("hostile").unwrap(),
-        version: 1,
-        format: "onnx".to_owned(),
-        engine: None,
-        bytes: Arc::from(bytes),
         inputs: vec![port("x", &[-1, -1])],
         outputs: vec![port("y", &[-1, 1])],
-        samples: Vec::new(),
         allow_non_finite: true,
-        files: Default::default(),
+        ..LoadSpec::new(Name::new("hostile").unwrap(), 1, "onnx", bytes)
     }
 }
 

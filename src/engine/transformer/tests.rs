@@ -51,16 +51,10 @@ fn file(shapes: &[(String, Vec<usize>)]) -> Arc<[u8]> {
 
 fn spec(bytes: Arc<[u8]>) -> LoadSpec {
     let mut spec = LoadSpec {
-        name: Name::new("texts").unwrap(),
-        version: 1,
-        format: "safetensors".to_owned(),
-        engine: None,
-        bytes,
         files: BTreeMap::from([("config.json".to_owned(), Arc::from(tiny().to_string().into_bytes()))]),
         inputs: Vec::new(),
         outputs: Vec::new(),
-        samples: Vec::new(),
-        allow_non_finite: false,
+        ..LoadSpec::new(Name::new("texts").unwrap(), 1, "safetensors", bytes)
     };
     if let Ok(signature) = signature(&spec) {
         (spec.inputs, spec.outputs) = (signature.inputs, signature.outputs);

@@ -96,12 +96,20 @@ impl<'a> Cursor<'a> {
         self.take(b']')
     }
 
+    #[inline]
     fn decimal(&mut self) -> Option<Decimal<'a>> {
         let start = self.at;
         let negative = self.peek()? == b'-';
         self.at += usize::from(negative);
         let (mut mantissa, first) = (0, self.at);
-        self.digits(&mut mantissa);
+        match self.bytes.get(first..first + 2) {
+            // What most numbers of models begin with.
+            Some(&[digit @ b'0'..=b'9', b'.']) => {
+                mantissa = u64::from(digit - b'0');
+                self.at += 1;
+            }
+            _ => self.digits(&mut mantissa),
+        }
         let whole_digits = self.at - first;
         let has_leading_zero = whole_digits > 1 && self.bytes[first] == b'0';
         if whole_digits == 0 || has_leading_zero {
@@ -117,11 +125,11 @@ impl<'a> Cursor<'a> {
                 return None;
             }
             (exponent, is_whole) = (-i32::try_from(after).ok()?, false);
+            digits = whole_digits + after;
             // Zeros in front are no digits of the mantissa.
-            digits = match self.bytes[first] {
-                b'0' => significant(&self.bytes[point..self.at]),
-                _ => whole_digits + after,
-            };
+            if digits > DIGITS_MAX && self.bytes[first] == b'0' {
+                digits = significant(&self.bytes[point..self.at]);
+            }
         }
         if let Some(b'e' | b'E') = self.peek() {
             self.at += 1;
@@ -141,24 +149,30 @@ impl<'a> Cursor<'a> {
             let power = i32::try_from(power).ok()?;
             (exponent, is_whole) = (if below { exponent - power } else { exponent + power }, false);
         }
-        // 19 digits always fit into 64 bits.
         Some(Decimal {
             negative,
             mantissa,
             exponent,
             is_whole,
-            is_exact: digits <= 19,
+            is_exact: digits <= DIGITS_MAX,
             text: &self.bytes[start..self.at],
         })
     }
 
     /// As many digits as there are, behind those that `value` has; what does not fit is lost, which their number tells.
+    #[inline]
     fn digits(&mut self, value: &mut u64) {
-        while let Some(eight) = self.bytes.get(self.at..self.at + 8).and_then(|eight| <[u8; 8]>::try_from(eight).ok())
-            && let Some(read) = eight_digits(u64::from_le_bytes(eight))
-        {
-            *value = value.wrapping_mul(100_000_000).wrapping_add(read);
-            self.at += 8;
+        while let Some(eight) = self.bytes.get(self.at..self.at + 8).and_then(|eight| <[u8; 8]>::try_from(eight).ok()) {
+            let (read, count) = leading_digits(u64::from_le_bytes(eight));
+            // Apart, so that a processor that expects eight goes on before it has counted.
+            if count == 8 {
+                *value = value.wrapping_mul(100_000_000).wrapping_add(read);
+                self.at += 8;
+                continue;
+            }
+            *value = value.wrapping_mul(TENS[count]).wrapping_add(read);
+            self.at += count;
+            return;
         }
         while let Some(digit @ b'0'..=b'9') = self.peek() {
             *value = value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
@@ -167,24 +181,30 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// So many digits always fit into 64 bits.
+const DIGITS_MAX: usize = 19;
+
+const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+
 fn significant(digits: &[u8]) -> usize {
     digits.len() - digits.iter().take_while(|&&digit| digit == b'0').count()
 }
 
-/// Eight characters at once, the first in the lowest byte, if each is a digit.
-fn eight_digits(text: u64) -> Option<u64> {
+/// The digits at the beginning of eight characters, the first in the lowest byte: their value and their number. All at
+/// once, because how many digits a number has is what a processor guesses wrong.
+fn leading_digits(text: u64) -> (u64, usize) {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
-    // A digit has a high half of 3, and still has it with 6 added.
-    let halves =
-        (text & 0xf0f0_f0f0_f0f0_f0f0) | ((text.wrapping_add(0x0606_0606_0606_0606) & 0xf0f0_f0f0_f0f0_f0f0) >> 4);
-    if halves != 0x3333_3333_3333_3333 {
-        return None;
-    }
+    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    // A digit has a high half of 3, and still has it with 6 added. What is carried out of a character spoils only those
+    // behind it, and it is no digit itself.
+    let halves = (text & HIGH) | ((text.wrapping_add(0x0606_0606_0606_0606) & HIGH) >> 4);
+    let count = (halves ^ 0x3333_3333_3333_3333).trailing_zeros() / 8;
+    // Zeros come before the first digit: eight of them where there is none, which a shift by 64 would not make.
+    let ones = text.wrapping_sub(ZEROS).checked_shl(64 - 8 * count).unwrap_or(0);
     // Neighbours become pairs, pairs fours, fours the eight.
-    let ones = text - ZEROS;
     let pairs = (ones.wrapping_mul(10).wrapping_add(ones >> 8)) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs.wrapping_mul(100).wrapping_add(pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    Some((fours.wrapping_mul(10_000).wrapping_add(fours >> 32)) & 0xffff_ffff)
+    ((fours.wrapping_mul(10_000).wrapping_add(fours >> 32)) & 0xffff_ffff, count as usize)
 }
 
 /// Powers of ten that a 64-bit float has exactly.
@@ -193,12 +213,26 @@ const POWERS: [f64; 23] = [
     1e21, 1e22,
 ];
 
+/// 10^-22 to 10^22.
+const FACTORS: [f64; 45] = [
+    1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17, 1e-16, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6,
+    1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
 impl Decimal<'_> {
     /// The nearest 64-bit float or one of its next neighbours, if that is one operation.
     fn close(&self) -> Option<f64> {
         let power = POWERS.get(usize::try_from(self.exponent.unsigned_abs()).ok()?).filter(|_| self.is_exact)?;
         let mantissa = self.mantissa as f64;
         Some(if self.exponent < 0 { mantissa / power } else { mantissa * power })
+    }
+
+    /// One of the four 64-bit floats around it, fast: the power of ten is a factor, which is rounded below 1.
+    #[inline]
+    fn near(&self) -> Option<f64> {
+        let at = usize::try_from(self.exponent + 22).ok()?;
+        FACTORS.get(at).filter(|_| self.is_exact).map(|factor| self.mantissa as f64 * factor)
     }
 
     /// The nearest 64-bit float.
@@ -239,17 +273,18 @@ macro_rules! whole {
 whole!(u8, u16, u32, u64, i8, i16, i32, i64);
 
 impl Number for f32 {
+    #[inline]
     fn of(decimal: &Decimal<'_>) -> Option<Self> {
         /// The bits of a 64-bit float that a 32-bit one has no room for, and the middle of what they can be.
         const LOST: u64 = (1 << 29) - 1;
         const HALFWAY: u64 = 1 << 28;
         if decimal.mantissa > 0
-            && let Some(close) = decimal.close()
-            && (f64::from(Self::MIN_POSITIVE)..1e38).contains(&close)
-            // Two roundings put it at most two neighbours off. Neighbours round to the same, unless halfway is among them.
-            && (close.to_bits() & LOST).abs_diff(HALFWAY) > 4
+            && let Some(near) = decimal.near()
+            && (f64::from(Self::MIN_POSITIVE)..1e38).contains(&near)
+            // Three roundings put it at most three neighbours off. Neighbours round to the same, unless halfway is among them.
+            && (near.to_bits() & LOST).abs_diff(HALFWAY) > 4
         {
-            return Some(if decimal.negative { -close as Self } else { close as Self });
+            return Some(if decimal.negative { -near as Self } else { near as Self });
         }
         Some(decimal.nearest()? as Self).filter(|number| number.is_finite())
     }

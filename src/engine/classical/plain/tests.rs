@@ -1,6 +1,5 @@
 //! Hostile numbers in attributes and inputs. That sound ones compute what they should is for `tests/suite/conformance.rs`.
 
-use std::sync::Arc;
 
 use crate::base::{Datatype, Name, Tensor};
 use crate::engine::classical::Classical;
@@ -14,16 +13,15 @@ fn loaded(node: Message, inputs: &[(&str, Tensor)], output: (Datatype, usize)) -
     let spec = |name: &str, datatype, rank| TensorSpec { name: name.into(), datatype, shape: free(rank) };
     let ports = inputs.iter().map(|(name, x)| value(name, x.datatype(), &free(x.shape().len()))).collect();
     let spec = LoadSpec {
-        name: Name::new("hostile").unwrap(),
-        version: 1,
-        format: "onnx".to_owned(),
-        engine: None,
-        bytes: Arc::from(model(vec![node], ports, vec![value("y", output.0, &free(output.1))])),
         inputs: inputs.iter().map(|(name, x)| spec(name, x.datatype(), x.shape().len())).collect(),
         outputs: vec![spec("y", output.0, output.1)],
-        samples: Vec::new(),
         allow_non_finite: true,
-        files: Default::default(),
+        ..LoadSpec::new(
+            Name::new("hostile").unwrap(),
+            1,
+            "onnx",
+            model(vec![node], ports, vec![value("y", output.0, &free(output.1))]),
+        )
     };
     assert_eq!(Classical.suits(&spec), Ok(Fit::Able));
     Classical.load(&spec).map_err(|error| error.to_string())
