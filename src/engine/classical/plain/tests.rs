@@ -1,6 +1,5 @@
 //! Hostile numbers in attributes and inputs. That sound ones compute what they should is for `tests/suite/conformance.rs`.
 
-
 use crate::base::{Datatype, Name, Tensor};
 use crate::engine::classical::Classical;
 use crate::engine::onnx::fixture::{Given, Message, model, plain_node, value};
