@@ -6,7 +6,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use forebay::base::{Datatype, Name, Tensor};
 use forebay::engine::{Classical, Engine, LoadSpec, NamedTensor, Outline, Port, TensorSpec};

@@ -25,12 +25,14 @@ pub fn refuse_huge_pages() {
 /// bindings do not name.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// Long enough that a model's next run finds the memory of the last one: given back at once, it costs a request with a
-/// network a fifth to a half more time in page faults.
-const KEEP_MS: std::ffi::c_long = 10;
+/// Long enough that a layer of a model finds the memory of the one before, and its next run that of the last: given back at
+/// once, it costs a request with a network a fifth to a half more time in page faults.
+const KEEP_MS: std::ffi::c_long = 100;
 const LOOK_AT_MODELS_EVERY: Duration = Duration::from_secs(1);
 /// Models that computed so long since the last look are at work. Below, a box saves a megabyte and loses next to no time.
 const AT_WORK: Duration = Duration::from_millis(20);
+/// And are so until they rested for so many looks.
+const LOOKS_AT_REST: u32 = 10;
 
 /// Gives free memory back at once. By default mimalloc looks at it a second later, when somebody allocates, which on a quiet
 /// box is never: 2 to 4 MB of the demonstration's gateway. Call it while there is one thread.
@@ -62,17 +64,21 @@ fn tidy() {
 /// Freed memory is kept a little while models are at work, of which `models` tells.
 pub(crate) async fn stay_small(models: engine::Metrics, stop: CancellationToken) {
     let (mut pause, mut passed) = (FIRST_LOOK, Duration::ZERO);
-    let (mut computed, mut were_at_work) = (models.computed_time(), false);
+    let (mut computed, mut looks_left) = (models.computed_time(), 0);
     while tokio::time::timeout(LOOK_AT_MODELS_EVERY, stop.cancelled()).await.is_err() {
         let before = std::mem::replace(&mut computed, models.computed_time());
-        let are_at_work = computed.saturating_sub(before) >= AT_WORK;
-        if are_at_work != were_at_work {
-            keep_freed_memory(if are_at_work { KEEP_MS } else { 0 });
-        }
-        if were_at_work {
+        if computed.saturating_sub(before) >= AT_WORK {
+            if looks_left == 0 {
+                keep_freed_memory(KEEP_MS);
+            }
+            looks_left = LOOKS_AT_REST;
+        } else if looks_left > 0 {
+            looks_left -= 1;
+            if looks_left == 0 {
+                keep_freed_memory(0);
+            }
             tidy();
         }
-        were_at_work = are_at_work;
         passed += LOOK_AT_MODELS_EVERY;
         if passed >= pause {
             give_back_unused_code();

@@ -222,7 +222,8 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_afterwards_everything_is() {
                     life.put(row, &say).await.unwrap_err();
                 }
                 assert_eq!(*kept.lock().unwrap(), 10, "{fault:?}");
-                assert!(matches!(&*health.borrow_and_update(), Health::Failing { restart_heals: false, .. }));
+                let told = health.borrow_and_update().clone();
+                assert!(matches!(told, Health::Failing { restart_heals: false, .. }), "{fault:?}: {told:?}");
             }
             watch.faults.withdraw();
             health.wait_for(|health| *health == Health::Good).await.unwrap();
