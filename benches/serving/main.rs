@@ -238,7 +238,9 @@ fn times(cases: &[Case], contenders: &[Contender], measured: &All) {
             match measured.get(&(case.title(), at)) {
                 Some(found) => {
                     let (p50, cpu) = (median(found.p50_us.clone()), median(found.cpu_us.clone()));
-                    print!(" {p50:.0} ({:.0}), {cpu:.0} |", found.p99_us());
+                    // Of workers outside the server's group nothing was counted.
+                    let cpu = if cpu > 0.0 { format!("{cpu:.0}") } else { "?".to_owned() };
+                    print!(" {p50:.0} ({:.0}), {cpu} |", found.p99_us());
                 }
                 None => print!(" - |"),
             }

@@ -30,9 +30,32 @@ pub(crate) struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let group = rustix::process::Pid::from_child(&self.process);
+        // BentoML's workers leave the group.
+        let family = descendants(self.process.id());
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        for pid in family.into_iter().filter_map(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
         let _ = self.process.wait();
     }
+}
+
+/// Processes that a process has started, and those that they have.
+fn descendants(root: u32) -> Vec<u32> {
+    let numbers = std::fs::read_dir("/proc").unwrap().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // Behind the name, which may have anything in it: state, parent.
+    let parent = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    let pairs: Vec<(u32, u32)> = numbers.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let (mut family, mut at) = (vec![root], 0);
+    while let Some(&elder) = family.get(at) {
+        family.extend(pairs.iter().filter(|(_, parent)| *parent == elder).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    family.split_off(1)
 }
 
 impl Server {

@@ -309,8 +309,9 @@ fn look(connection: &Connection, frozen: Frozen, streams: &[i64], most: usize, k
         // More came together than is kept.
         readings.drain(..readings.len().saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX)));
         let mut replaces = small.map(|head| head.no);
-        // What the small block has counts twice here, so a little more than `kept` may stay.
-        let forget = block::needless(connection, stream_no, kept.saturating_sub(readings.len() as u64))?;
+        // The small block is among the blocks and among these readings: it counts once.
+        let fresh = (readings.len() as u64).saturating_sub(small.map_or(0, |head| head.count));
+        let forget = block::needless(connection, stream_no, kept.saturating_sub(fresh))?;
         let mut rest = readings.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(fitting(rest, most));

@@ -247,6 +247,24 @@ async fn run(steps: Vec<Step>, old: u64) {
     assert!(accounted <= bench.history.bytes());
 }
 
+#[test]
+fn a_small_block_that_is_made_anew_counts_once_among_what_is_kept() {
+    let append = |stream, readings, each_alone| Step::Append { stream, readings, each_alone };
+    let steps = vec![
+        append(0, 15, false),
+        append(1, 77, false),
+        append(0, 90, false),
+        append(0, 94, true),
+        append(0, 98, false),
+        // Leaves a block of 11 behind two of 50.
+        Step::Keep(4),
+        append(0, 26, false),
+        append(1, 1, false),
+        append(1, 1, false),
+    ];
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
