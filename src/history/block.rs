@@ -233,9 +233,11 @@ pub(super) fn remove(tx: &Tx<'_>, no: i64) -> Result<Gone, Error> {
     remove_where(tx, "no = ?1 AND ?2 IS NULL", (no, None))
 }
 
-/// Deletes the stream's blocks that hold nothing after `last`.
+/// Deletes the stream's blocks that hold nothing after `last`, and what an older release's table has up to there.
 pub(super) fn remove_until(tx: &Tx<'_>, stream_no: i64, last: u64) -> Result<Gone, Error> {
-    forget_where(tx, "stream_no = ?1 AND last <= ?2", (stream_no, Some(last.cast_signed())))
+    let range = (stream_no, Some(last.cast_signed()));
+    tx.execute("DELETE FROM history_reading WHERE stream_no = ?1 AND seq <= ?2", range)?;
+    remove_where(tx, "stream_no = ?1 AND last <= ?2", range)
 }
 
 /// Deletes the oldest blocks, of whatever stream, until at least `need` bytes are free or `most` blocks are gone.

@@ -306,12 +306,18 @@ fn look(connection: &Connection, frozen: Frozen, streams: &[i64], most: usize, k
             let before = block::readings(connection, head.no)?;
             readings.splice(0..0, before);
         }
-        // More came together than is kept.
-        readings.drain(..readings.len().saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX)));
         let mut replaces = small.map(|head| head.no);
-        // The small block is among the blocks and among these readings: it counts once.
-        let fresh = (readings.len() as u64).saturating_sub(small.map_or(0, |head| head.count));
-        let forget = block::needless(connection, stream_no, kept.saturating_sub(fresh))?;
+        // More came together than is kept: what is before it goes, wherever it lies.
+        let surplus = readings.len().saturating_sub(usize::try_from(kept).unwrap_or(usize::MAX));
+        readings.drain(..surplus);
+        let forget = match readings.first() {
+            Some(first) if surplus > 0 => first.seq - 1,
+            _ => {
+                // The small block is among the blocks and among these readings: it counts once.
+                let fresh = (readings.len() as u64).saturating_sub(small.map_or(0, |head| head.count));
+                block::needless(connection, stream_no, kept.saturating_sub(fresh))?
+            }
+        };
         let mut rest = readings.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(fitting(rest, most));

@@ -265,6 +265,14 @@ fn a_small_block_that_is_made_anew_counts_once_among_what_is_kept() {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps, 0));
 }
 
+#[test]
+fn what_came_together_and_is_more_than_is_kept_leaves_no_hole_before_it() {
+    let append = |readings| Step::Append { stream: 0, readings, each_alone: false };
+    // 252 of one stream in one table, over 100 that an older release kept.
+    let steps = vec![append(280), append(1), Step::Keep(5)];
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps, 100));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
