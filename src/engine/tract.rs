@@ -70,12 +70,9 @@ impl Engine for Tract {
         let by_row = spec.inputs.iter().chain(&spec.outputs).all(|tensor| {
             tensor.shape.first() == Some(&-1) && tensor.shape.iter().filter(|&&dim| dim == -1).count() == 1
         });
-        // Convolutions are chosen for sizes that are known: those of MobileNetV2 take five times as long for a row where the
-        // number of rows is open.
-        let better_by_row = by_row && outline.as_ref().is_some_and(has_convolutions);
         // A file that knows one row only may fail or panic here; it still serves, row by row.
         let any = || caught(&spec.title(), || plan(&model, spec, Free::Any).map_err(|error| failed(error.to_string())));
-        let any = if is_free && !better_by_row { any().ok() } else { None };
+        let any = if is_free { any().ok() } else { None };
         let session = TractSession {
             model: spec.title(),
             outputs: spec.outputs.iter().map(|output| Arc::clone(&output.name)).collect(),
@@ -86,10 +83,6 @@ impl Engine for Tract {
         };
         Ok(Box::new(session))
     }
-}
-
-fn has_convolutions(outline: &Outline) -> bool {
-    outline.operators.keys().any(|title| title.rsplit('.').next().is_some_and(|name| name.contains("Conv")))
 }
 
 /// What becomes of free dimensions in a plan.
@@ -234,8 +227,7 @@ impl TractSession {
         self.outputs.iter().zip(outputs).map(named).collect()
     }
 
-    /// For a file that knows one row only, or is faster so: each row for itself, if the declaration says that rows are all that
-    /// is free.
+    /// For a file that knows one row only: each row for itself, if the declaration says that rows are all that is free.
     fn compute_rows(&self, inputs: &[NamedTensor]) -> TractResult<Vec<NamedTensor>> {
         let rows = inputs.first().and_then(|input| input.tensor.shape().first()).copied().unwrap_or(1);
         ensure!(
