@@ -11,6 +11,9 @@
 //! not loaded, a panic in a model is that request's error, and numbers that are not finite are refused on both sides
 //! unless the model is declared to deal in them. A box in need gets less service ([`judge`]).
 //!
+//! A decoder of texts is also read on where it stopped: [`Handle::sequences`]. Each read takes a place among the pool's threads on its
+//! caller's, behind sensors and in turn with requests.
+//!
 //! Never here: manifests, folders, thresholds, sockets. A running inference cannot be interrupted;
 //! [`Pool::longest_running`] tells a watchdog. A model of a [`delegate`] is computed by a program of its own, which can.
 //!
@@ -33,6 +36,7 @@ mod onnx;
 mod pace;
 mod pool;
 mod queue;
+mod sequence;
 mod serving;
 mod session;
 mod signature;
@@ -54,8 +58,9 @@ pub use handle::{Handle, Outputs, PassedOver, Run, Why};
 pub use metrics::Metrics;
 pub use onnx::{Dimension, Error as OnnxError, Outline, Port, Signature};
 pub use pool::{Condition, Pool};
+pub use sequence::{Sequence, Sequences};
 pub use serving::{Batching, Serving, Terms, When};
-pub use session::{Engine, Fit, Session, built_in};
+pub use session::{Decoder, Engine, Fit, Reading, Session, built_in};
 pub use signature::{files_beside, signature};
 pub use spec::{LoadSpec, NamedTensor, Sample, TensorSpec};
 #[cfg(feature = "tract")]

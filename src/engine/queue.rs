@@ -167,6 +167,11 @@ struct State {
     limit: usize,
     /// Loads that wait for a thread's place.
     loads: usize,
+    /// Sequences that wait for a place to read on, and how many of them go before the next request.
+    turns: usize,
+    turns_due: usize,
+    /// Jobs came, or a place became free, and no thread has looked at both yet.
+    unseen: bool,
     /// Levels over this one are refused, and why.
     refused: Option<(usize, Arc<str>)>,
     closed: bool,
@@ -191,8 +196,11 @@ pub(super) struct Permit<'a> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.queue.lock().busy -= self.permits;
-        self.queue.freed.notify_one();
+        let mut state = self.queue.lock();
+        state.busy -= self.permits;
+        state.unseen = state.waits();
+        drop(state);
+        self.queue.freed.notify_all();
         self.queue.work.notify_one();
     }
 }
@@ -210,10 +218,22 @@ impl Drop for Here<'_> {
 }
 
 impl State {
-    /// Places that are free for `lane`: loads go before everybody but sensors.
+    /// Places that are free for `lane`: loads, and sequences whose turn it is, go before everybody but sensors.
     fn free(&self, lane: usize) -> usize {
-        let loads = if lane == Lane::Sensor as usize { 0 } else { self.loads };
-        self.limit.saturating_sub(self.busy).saturating_sub(loads)
+        let before = if lane == Lane::Sensor as usize { 0 } else { self.loads + self.turns_due };
+        self.limit.saturating_sub(self.busy).saturating_sub(before)
+    }
+
+    fn waits(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.count > 0)
+    }
+
+    /// Whether a sequence may read on now: not before a sensor's reading, and once for each request that goes before it. What waits
+    /// for something else than a place keeps nobody from it.
+    fn has_turn(&self) -> bool {
+        let sensors = self.lanes[Lane::Sensor as usize].count;
+        let goes = !self.waits() || !self.unseen || sensors == 0 && self.turns_due > 0;
+        self.busy < self.limit && self.loads == 0 && goes
     }
 
     fn places(&self, model: &Loaded) -> usize {
@@ -222,6 +242,18 @@ impl State {
 
     /// The jobs to compute next; or how long until some are worth it.
     fn pick(&mut self, now: Duration, bytes_max: usize, late: &mut Vec<Job>) -> Result<Vec<Job>, Option<Duration>> {
+        let requests = self.lanes[Lane::Request as usize].count;
+        let seen = late.len();
+        let picked = self.choose(now, bytes_max, late);
+        let turned_away = late.len() - seen;
+        if picked.is_ok() && self.lanes[Lane::Request as usize].count + turned_away < requests {
+            self.turns_due = self.turns;
+        }
+        self.unseen = picked.is_ok() && self.waits();
+        picked
+    }
+
+    fn choose(&mut self, now: Duration, bytes_max: usize, late: &mut Vec<Job>) -> Result<Vec<Job>, Option<Duration>> {
         let mut ripe_in: Option<Duration> = None;
         for lane_at in 0..self.lanes.len() {
             let free = self.free(lane_at);
@@ -273,6 +305,9 @@ impl Queue {
             busy: 0,
             limit: threads.max(1),
             loads: 0,
+            turns: 0,
+            turns_due: 0,
+            unseen: false,
             refused: None,
             closed: false,
         };
@@ -322,6 +357,7 @@ impl Queue {
             waiting.bytes += job.bytes;
             waiting.count += 1;
             waiting.levels[job.level.clamp(1, LEVELS) - 1].push_back(job);
+            state.unseen = true;
             self.metrics.queue_depth.inc();
             Ok(())
         };
@@ -339,7 +375,7 @@ impl Queue {
     pub(super) fn place_now<'a>(&'a self, lane: Lane, model: &'a Loaded, level: usize) -> Option<Here<'a>> {
         let mut state = self.lock();
         let is_refused = lane == Lane::Request && state.refused.as_ref().is_some_and(|(most, _)| level > *most);
-        let waits = state.lanes.iter().any(|lane| lane.count > 0);
+        let waits = state.waits();
         let has_place = state.places(model) == 1 && state.free(lane as usize) > 0 && !model.is_occupied();
         if state.closed || is_refused || waits || !has_place {
             return None;
@@ -360,6 +396,12 @@ impl Queue {
                 return None;
             }
             let picked = state.pick(self.clock.since_boot(), self.batch_bytes_max, &mut late);
+            if state.turns > 0 {
+                self.freed.notify_all();
+                if state.unseen && state.idle > 0 {
+                    self.work.notify_one();
+                }
+            }
             let ripe_in = match picked {
                 Ok(jobs) => {
                     let permits = jobs.first().map_or(0, |job| state.places(&job.model));
@@ -391,11 +433,12 @@ impl Queue {
         let mut state = self.lock();
         state.busy -= permits;
         model.running.fetch_sub(1, Ordering::Relaxed);
-        let waits = state.lanes.iter().any(|lane| lane.count > 0);
-        let (wake, loads) = (waits && state.idle > 0, state.loads > 0);
+        let waits = state.waits();
+        state.unseen |= waits;
+        let (wake, others) = (waits && state.idle > 0, state.loads + state.turns > 0);
         drop(state);
-        if loads {
-            self.freed.notify_one();
+        if others {
+            self.freed.notify_all();
         }
         if wake {
             self.work.notify_one();
@@ -413,6 +456,28 @@ impl Queue {
         let permits = threads.clamp(1, state.limit);
         state.busy += permits;
         Permit { queue: self, permits }
+    }
+
+    /// A thread's place for a part of a sequence. Blocks until it is its turn; none once the queue is closed.
+    pub(super) fn turn(&self) -> Option<Permit<'_>> {
+        let mut state = self.lock();
+        state.turns += 1;
+        while !state.closed && !state.has_turn() {
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.turns -= 1;
+        state.turns_due = state.turns_due.saturating_sub(1);
+        if state.closed {
+            return None;
+        }
+        state.busy += 1;
+        Some(Permit { queue: self, permits: 1 })
+    }
+
+    /// Sequences that wait for their turn.
+    #[cfg(all(test, feature = "transformer"))]
+    pub(super) fn turns(&self) -> usize {
+        self.lock().turns
     }
 
     /// How many threads compute at most from now on, and whether requests over the usual level are refused.

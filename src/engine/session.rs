@@ -69,10 +69,52 @@ pub trait Session: Send + Sync {
         false
     }
 
+    /// What reads on where it stopped, of a model that can.
+    fn decoder(&self) -> Option<&dyn Decoder> {
+        None
+    }
+
     /// Threads that a run keeps busy on this box; so many places of the pool it takes.
     fn threads(&self) -> usize {
         1
     }
+}
+
+/// A model that reads tokens, and scores the one that comes next.
+pub trait Decoder {
+    /// Scores that it gives.
+    fn vocabulary(&self) -> usize;
+
+    /// The most tokens of a sequence.
+    fn context_tokens(&self) -> usize;
+
+    /// Bytes that a token takes once it was read.
+    fn token_bytes(&self) -> u64;
+
+    /// A sequence with room for `tokens_max` tokens, none of which was read. The error says why there is no memory for it.
+    fn open(&self, tokens_max: usize) -> Result<Box<dyn Reading>, String>;
+}
+
+/// A sequence of tokens that were read. It holds the model.
+pub trait Reading: Send {
+    /// Tokens that were read.
+    fn tokens(&self) -> usize;
+
+    /// Tokens that fit.
+    fn tokens_max(&self) -> usize;
+
+    /// Reads `tokens`, of which there is one at least, and gives the scores of what comes behind the last. May panic: the caller
+    /// catches it, and reads no further.
+    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, String>;
+
+    /// Forgets all but the first `tokens`.
+    fn truncate(&mut self, tokens: usize);
+
+    /// Makes room for `tokens_max` in all.
+    fn grow(&mut self, tokens_max: usize) -> Result<(), String>;
+
+    /// A copy of its first `tokens`, with room for `tokens_max`.
+    fn fork(&self, tokens: usize, tokens_max: usize) -> Result<Box<dyn Reading>, String>;
 }
 
 /// The engines of this build, in the order in which they are tried.

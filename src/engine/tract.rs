@@ -2,6 +2,8 @@
 //!
 //! The file must be self-contained: weights in a second file are refused, since only the digest of the one was checked.
 
+mod rows;
+
 use std::sync::Arc;
 
 use half::f16;
@@ -15,11 +17,18 @@ use tract_onnx::tract_core::model::{IntoRunnable, TypedFact, TypedModel, TypedOp
 use tract_onnx::tract_core::plan::SimplePlan;
 use tract_onnx::tract_hir::infer::Factoid;
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rows::Rows;
+
+use super::batching::join;
+use super::bench;
 use super::error::Error;
+use super::golden;
 use super::handle::caught;
 use super::onnx::Outline;
 use super::session::{Engine, Fit, Session};
-use super::spec::{LoadSpec, NamedTensor, TensorSpec};
+use super::spec::{LoadSpec, NamedTensor, Sample, TensorSpec};
 use crate::base::{Datatype, Element, Tensor};
 
 type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
@@ -52,6 +61,12 @@ impl Engine for Tract {
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<Box<dyn Session>, Error> {
+        Ok(Box::new(Self::open(spec)?))
+    }
+}
+
+impl Tract {
+    fn open(spec: &LoadSpec) -> Result<TractSession, Error> {
         let failed = |reason: String| Error::Load { model: spec.title(), engine: NAME, reason };
         if spec.bytes.is_empty() {
             return Err(failed("the file is empty".to_owned()));
@@ -64,7 +79,7 @@ impl Engine for Tract {
         };
         let mut model = read().map_err(|error| failed(format!("{error:#}")))?;
         declare(&mut model, spec)?;
-        let one = plan(&model, spec, Free::One).map_err(|error| failed(format!("{error:#}")))?;
+        let (one, _) = plan(&model, spec, Free::One).map_err(|error| failed(format!("{error:#}")))?;
         let outline = Outline::of(&spec.bytes).ok();
         let is_free = spec.inputs.iter().any(|input| input.shape.contains(&-1));
         let by_row = spec.inputs.iter().chain(&spec.outputs).all(|tensor| {
@@ -73,15 +88,19 @@ impl Engine for Tract {
         // A file that knows one row only may fail or panic here; it still serves, row by row.
         let any = || caught(&spec.title(), || plan(&model, spec, Free::Any).map_err(|error| failed(error.to_string())));
         let any = if is_free { any().ok() } else { None };
-        let session = TractSession {
+        let rows = any.as_ref().map_or(Rows::Together, |(_, rows)| *rows);
+        let mut session = TractSession {
             model: spec.title(),
             outputs: spec.outputs.iter().map(|output| Arc::clone(&output.name)).collect(),
             one: Prepared::new(one),
-            any: any.map(Prepared::new),
+            any: any.map(|(plan, _)| Prepared::new(plan)),
             by_row,
             is_steady: outline.is_some_and(|outline| !outline.has_functions && !outline.has_loops()),
         };
-        Ok(Box::new(session))
+        if by_row && rows == Rows::FasterApart && session.agrees_by_row(spec) {
+            session.any = None;
+        }
+        Ok(session)
     }
 }
 
@@ -141,7 +160,8 @@ fn declare(model: &mut InferenceModel, spec: &LoadSpec) -> Result<(), Error> {
     Ok(())
 }
 
-fn plan(model: &InferenceModel, spec: &LoadSpec, free: Free) -> TractResult<Arc<Plan>> {
+/// A plan, and how it is best used for several rows.
+fn plan(model: &InferenceModel, spec: &LoadSpec, free: Free) -> TractResult<(Arc<Plan>, Rows)> {
     let mut model = model.clone();
     let batch = model.symbols.new_with_prefix("batch");
     for (at, declared) in spec.inputs.iter().enumerate() {
@@ -160,13 +180,17 @@ fn plan(model: &InferenceModel, spec: &LoadSpec, free: Free) -> TractResult<Arc<
         let datatype = datum_type(declared.datatype).context("BYTES cannot be computed")?;
         model.set_input_fact(at, InferenceFact::dt_shape(datatype, shape))?;
     }
-    let model: TypedModel = model.into_optimized()?;
+    let mut model: TypedModel = model.into_typed()?;
+    model.declutter()?;
+    // Once it is optimised, its operators are the processor's and no longer the model's.
+    let rows = if free == Free::Any { rows::judge(&model)? } else { Rows::Together };
+    model.optimize()?;
     for (at, declared) in spec.outputs.iter().enumerate() {
         let (datatype, name) = (model.output_fact(at)?.datum_type, &declared.name);
         let expected = declared.datatype;
         ensure!(Some(datatype) == datum_type(expected), "output {name} is {datatype:?}, expected {expected}");
     }
-    model.into_runnable()
+    Ok((model.into_runnable()?, rows))
 }
 
 /// A plan, run with a state of its own for each request. Kernels keep scratch memory by thread and state and let go of it
@@ -227,7 +251,30 @@ impl TractSession {
         self.outputs.iter().zip(outputs).map(named).collect()
     }
 
-    /// For a file that knows one row only: each row for itself, if the declaration says that rows are all that is free.
+    /// Whether two made-up rows are the same one by one as together, as far as the two plans' kernels add up alike. The operators
+    /// said so already; this is about the engine.
+    fn agrees_by_row(&self, spec: &LoadSpec) -> bool {
+        let row = |seed| {
+            let made = bench::Rows::seeded(spec, &[], &mut StdRng::seed_from_u64(seed)).ok()?;
+            made.batches(1).ok()?.into_iter().next()
+        };
+        let both = || {
+            let inputs = join(&[&row(1)?, &row(2)?])?;
+            Some((self.compute(&inputs).ok()?, self.compute_rows(&inputs).ok()?))
+        };
+        let Ok(Some((together, apart))) = caught(&self.model, || Ok(both())) else { return false };
+        together.into_iter().all(|output| {
+            let tolerance = match output.tensor.datatype() {
+                Datatype::Fp16 | Datatype::Fp32 | Datatype::Fp64 => largest(&output.tensor) * PLANS_DIFFER,
+                _ => 0.0,
+            };
+            let expected = Sample { inputs: Vec::new(), outputs: vec![output], tolerance, relative_tolerance: 0.0 };
+            golden::compare(&self.model, NAME, &expected, 1, &apart).is_ok()
+        })
+    }
+
+    /// Each row for itself: for a file that knows one row only, and where that is faster; if the declaration says that rows are
+    /// all that is free.
     fn compute_rows(&self, inputs: &[NamedTensor]) -> TractResult<Vec<NamedTensor>> {
         let rows = inputs.first().and_then(|input| input.tensor.shape().first()).copied().unwrap_or(1);
         ensure!(
@@ -250,6 +297,14 @@ impl TractSession {
         };
         self.outputs.iter().zip(parts).map(whole).collect()
     }
+}
+
+/// What sums in another order may differ by, as a part of an output's largest element.
+const PLANS_DIFFER: f32 = 1e-4;
+
+fn largest(tensor: &Tensor) -> f32 {
+    let numbers = tensor.to_numbers().unwrap_or_default();
+    numbers.into_iter().filter(|number| number.is_finite()).fold(0.0, |most: f64, number| most.max(number.abs())) as f32
 }
 
 /// The element types that tract and the protocol share.

@@ -1,4 +1,5 @@
-//! A decoder as the pool runs it: a text's tokens in, scores of the next one out. Every request is a text of its own.
+//! A decoder as the pool runs it: a text's tokens in, scores of the next one out. Every request is a text of its own; sequences are
+//! read on where they stopped.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use super::network::{Decoder, Scores};
 use super::settings::Settings;
 use crate::base::Datatype;
 use crate::engine::error::Error;
-use crate::engine::session::Session;
+use crate::engine::session::{Decoder as Reads, Reading, Session};
 use crate::engine::spec::{LoadSpec, NamedTensor};
 use crate::engine::transformer::NAME;
 use crate::engine::transformer::ports::{Offer, Offers, indices, named};
@@ -54,21 +55,91 @@ pub(in crate::engine::transformer) fn load(spec: &LoadSpec) -> Result<Box<dyn Se
         let scores = if output.shape.get(1) == Some(&1) { Scores::Last } else { Scores::All };
         (Arc::clone(&output.name), scores)
     });
-    let session =
-        Text { model: spec.title(), outputs: outputs.collect(), tokens_max: tokens_max(&decoder.settings), decoder };
+    let session = Text {
+        model: spec.title(),
+        outputs: outputs.collect(),
+        tokens_max: tokens_max(&decoder.settings),
+        decoder: Arc::new(decoder),
+    };
     Ok(Box::new(session))
 }
 
 struct Text {
     model: String,
-    decoder: Decoder,
+    decoder: Arc<Decoder>,
     outputs: Vec<(Arc<str>, Scores)>,
     tokens_max: usize,
 }
 
 impl Session for Text {
+    fn decoder(&self) -> Option<&dyn Reads> {
+        Some(self)
+    }
+
     fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
         self.compute(inputs).map_err(|reason| Error::Run { model: self.model.clone(), engine: NAME, reason })
+    }
+}
+
+impl Reads for Text {
+    fn vocabulary(&self) -> usize {
+        self.decoder.settings.vocabulary
+    }
+
+    fn context_tokens(&self) -> usize {
+        self.decoder.settings.context
+    }
+
+    fn token_bytes(&self) -> u64 {
+        let settings = &self.decoder.settings;
+        Cache::token_bytes(settings.layers, settings.key_width()) as u64
+    }
+
+    fn open(&self, tokens_max: usize) -> Result<Box<dyn Reading>, String> {
+        let settings = &self.decoder.settings;
+        let cache = Cache::try_new(settings.layers, settings.key_width(), tokens_max.min(settings.context))?;
+        Ok(Box::new(Read { decoder: Arc::clone(&self.decoder), cache }))
+    }
+}
+
+/// What was read of one sequence.
+struct Read {
+    decoder: Arc<Decoder>,
+    cache: Cache,
+}
+
+impl Reading for Read {
+    fn tokens(&self) -> usize {
+        self.cache.tokens()
+    }
+
+    fn tokens_max(&self) -> usize {
+        self.cache.tokens_max()
+    }
+
+    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, String> {
+        let vocabulary = self.decoder.settings.vocabulary;
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(format!("token {token}, expected 0 to {}", vocabulary.saturating_sub(1)));
+        }
+        if tokens.is_empty() {
+            return Err("no tokens, expected one at least".to_owned());
+        }
+        let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
+        self.decoder.read(&tokens, &mut self.cache, Scores::Last)
+    }
+
+    fn truncate(&mut self, tokens: usize) {
+        self.cache.truncate(tokens);
+    }
+
+    fn grow(&mut self, tokens_max: usize) -> Result<(), String> {
+        self.cache.grow(tokens_max.min(self.decoder.settings.context))
+    }
+
+    fn fork(&self, tokens: usize, tokens_max: usize) -> Result<Box<dyn Reading>, String> {
+        let cache = self.cache.fork(tokens, tokens_max.min(self.decoder.settings.context))?;
+        Ok(Box::new(Self { decoder: Arc::clone(&self.decoder), cache }))
     }
 }
 
