@@ -1,0 +1,56 @@
+//! `usage` and `finish_reason`.
+
+use crate::dialect::json::{self, Members, Raw};
+use crate::dialect::write::Object;
+use crate::dialect::{Finish, Usage};
+
+/// Reads `usage`.
+pub(crate) fn usage_of(raw: Raw<'_>) -> Usage {
+    let members = Members::lenient(raw);
+    let number = |members: &Members<'_>, name| members.get(name).and_then(json::whole);
+    let inputs = members.get("prompt_tokens_details").map(Members::lenient).unwrap_or_default();
+    let outputs = members.get("completion_tokens_details").map(Members::lenient).unwrap_or_default();
+    Usage {
+        input_tokens: number(&members, "prompt_tokens"),
+        // Embeddings have no output.
+        output_tokens: number(&members, "completion_tokens"),
+        cache_read_tokens: number(&inputs, "cached_tokens")
+            // DeepSeek's name for the same.
+            .or_else(|| number(&members, "prompt_cache_hit_tokens")),
+        cache_write_tokens: number(&inputs, "cache_write_tokens"),
+        reasoning_tokens: number(&outputs, "reasoning_tokens"),
+        estimated: false,
+    }
+}
+
+/// Writes `usage`. The details are there as 0 because strict clients want them, where the sum is known.
+pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
+    let (input, output) = (usage.input_tokens.unwrap_or(0), usage.output_tokens.unwrap_or(0));
+    to.number("prompt_tokens", input);
+    to.number("completion_tokens", output);
+    to.number("total_tokens", input.saturating_add(output));
+    {
+        let mut details = to.object("prompt_tokens_details");
+        details.number("cached_tokens", usage.cache_read_tokens.unwrap_or(0));
+        details.number("audio_tokens", 0);
+        if let Some(written) = usage.cache_write_tokens {
+            details.number("cache_write_tokens", written);
+        }
+    }
+    let mut details = to.object("completion_tokens_details");
+    details.number("reasoning_tokens", usage.reasoning_tokens.unwrap_or(0));
+    details.number("audio_tokens", 0);
+    details.number("accepted_prediction_tokens", 0);
+    details.number("rejected_prediction_tokens", 0);
+}
+
+/// What a `finish_reason` stands for.
+pub(crate) fn finish_of(reason: &str) -> Finish {
+    match reason {
+        "stop" => Finish::Stop,
+        "length" => Finish::Length,
+        "tool_calls" | "function_call" => Finish::ToolCalls,
+        "content_filter" => Finish::Filtered,
+        _ => Finish::Other,
+    }
+}
