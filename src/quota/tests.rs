@@ -1,0 +1,639 @@
+//! What holds across the files of the room: all or none, races, restarts, clocks.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::{ProptestConfig, Strategy, prop_oneof, proptest};
+
+use super::{
+    Amounts, Config, Now, Quota, Rate, Rates, Refusal, Reservation, Resumed, SCHEMA, Span, Standing, Subject, Unit, Why,
+};
+use crate::base::ManualClock;
+use crate::store::{self, Call, Disk, Fault, Harm, Store, Watch};
+
+const DAY_MS: i64 = 86_400_000;
+/// Noon of a day in UTC.
+const NOON_MS: i64 = 19_700 * DAY_MS + DAY_MS / 2;
+
+fn at(ms: i64) -> Now {
+    Now { wall_ms: NOON_MS + ms, boot_ms: (1_000_000_000_000 + ms).cast_unsigned() }
+}
+
+fn config(text: &str) -> Config {
+    toml::from_str(text).unwrap()
+}
+
+fn quota(text: &str) -> Quota {
+    Quota::new(&config(text), at(0)).unwrap()
+}
+
+fn takes(tokens: u64, money: u64) -> Amounts {
+    Amounts { tokens: Some(tokens), money: Some(money) }
+}
+
+fn key(name: &str) -> Subject<'_> {
+    Subject::new("key", name)
+}
+
+fn try_it(quota: &Quota, subjects: &[Subject<'_>], amounts: Amounts, ms: i64) -> Result<Reservation, Box<Refusal>> {
+    quota.reserve(subjects, amounts, at(ms))
+}
+
+fn standing(quota: &Quota, level: &str, name: &str, unit: Unit, span: Span, ms: i64) -> Standing {
+    let all = quota.standings(Some(level), Some(name), 100, at(ms));
+    all.into_iter().find(|one| (one.unit, one.span) == (unit, span)).unwrap()
+}
+
+#[test]
+fn a_request_counts_at_all_levels_or_at_none() {
+    let quota = quota(
+        "[[limit]]\nlevel = 'key'\nrequests_per_minute = 10\ntokens_per_day = 1000\nconcurrent_requests = 5\n
+         [[limit]]\nlevel = 'tenant'\nname = 'acme'\nusd_per_day = 1",
+    );
+    let subjects = [key("k1"), Subject::new("user", "nobody limits users"), Subject::new("tenant", "acme")];
+    let refusal = try_it(&quota, &subjects, takes(10, 1_000_000_000_001), 0).unwrap_err();
+    assert_eq!(
+        (&*refusal.level, refusal.unit, refusal.span, refusal.why),
+        ("tenant", Unit::Money, Span::Day, Why::TooLarge)
+    );
+    for one in quota.standings(None, None, 100, at(0)) {
+        assert_eq!((one.left, one.held, one.spent), (one.limit, 0, 0), "{one:?}");
+    }
+    let held = try_it(&quota, &subjects, takes(10, 7), 0).unwrap();
+    let lefts: HashMap<_, _> = quota
+        .standings(None, None, 100, at(0))
+        .into_iter()
+        .map(|one| ((one.unit, one.span), (one.left, one.held)))
+        .collect();
+    assert_eq!(lefts[&(Unit::Requests, Span::AtOnce)], (4, 1));
+    assert_eq!(lefts[&(Unit::Requests, Span::Minute)], (9, 0));
+    assert_eq!(lefts[&(Unit::Tokens, Span::Day)], (990, 10));
+    assert_eq!(lefts[&(Unit::Money, Span::Day)], (999_999_999_993, 7));
+    held.refund();
+    for one in quota.standings(None, None, 100, at(0)) {
+        assert_eq!((one.left, one.held, one.spent), (one.limit, 0, 0), "{one:?}");
+    }
+}
+
+#[test]
+fn every_name_has_its_own_count_and_a_named_entry_stands_alone() {
+    let quota = quota(
+        "[[limit]]\nlevel = 'key'\nrequests_per_day = 1\n[[limit]]\nlevel = 'key'\nname = 'big'\ntokens_per_day = 50\n
+         [[limit]]\nlevel = 'key'\nname = 'root'",
+    );
+    for name in ["a", "b"] {
+        try_it(&quota, &[key(name)], takes(1000, 0), 0).unwrap().settle(takes(1000, 0));
+        assert_eq!(try_it(&quota, &[key(name)], takes(0, 0), 0).unwrap_err().why, Why::Exhausted);
+    }
+    for _ in 0..5 {
+        try_it(&quota, &[key("big")], takes(10, 0), 0).unwrap().settle(takes(10, 0));
+        try_it(&quota, &[key("root")], takes(1_000_000, 0), 0).unwrap().settle(takes(1_000_000, 0));
+    }
+    assert_eq!(try_it(&quota, &[key("big")], takes(1, 0), 0).unwrap_err().unit, Unit::Tokens);
+    let twice = [key("c"), key("c")];
+    try_it(&quota, &twice, takes(0, 0), 0).expect("the same subject twice is counted once").refund();
+}
+
+#[test]
+fn the_refusal_that_takes_longest_to_pass_is_told() {
+    let quota =
+        quota("[[limit]]\nlevel = 'key'\nrequests_per_minute = 1\nrequests_per_day = 1\nrequests_per_month = 5");
+    try_it(&quota, &[key("a")], Amounts::FREE, 0).unwrap().settle(Amounts::FREE);
+    let refusal = try_it(&quota, &[key("a")], Amounts::FREE, 0).unwrap_err();
+    assert_eq!((refusal.span, refusal.retry_after_ms), (Span::Day, Some((DAY_MS / 2).cast_unsigned())));
+    assert_eq!(
+        refusal.to_string(),
+        "key \"a\" has 0 of its 1 requests a day left; this request takes 1; try again in 43200 s"
+    );
+    try_it(&quota, &[key("a")], Amounts::FREE, DAY_MS / 2 - 1).unwrap_err();
+    try_it(&quota, &[key("a")], Amounts::FREE, DAY_MS / 2).expect("when it said").refund();
+}
+
+#[test]
+fn a_budget_that_is_only_reserved_is_worth_another_try_soon() {
+    let quota = quota("[[limit]]\nlevel = 'key'\ntokens_per_day = 100");
+    let held = try_it(&quota, &[key("a")], takes(80, 0), 0).unwrap();
+    assert_eq!(try_it(&quota, &[key("a")], takes(30, 0), 0).unwrap_err().retry_after_ms, Some(1000));
+    held.settle(takes(71, 0));
+    let refusal = try_it(&quota, &[key("a")], takes(30, 0), 0).unwrap_err();
+    assert_eq!(refusal.retry_after_ms, Some((DAY_MS / 2).cast_unsigned()));
+}
+
+#[test]
+fn a_refusal_tells_the_rate_that_refused() {
+    let refusal = |unit, span| Refusal {
+        level: "key".into(),
+        name: "k".into(),
+        unit,
+        span,
+        limit: 60,
+        left: 45,
+        wanted: Some(50),
+        why: Why::Exhausted,
+        retry_after_ms: Some(5_000),
+    };
+    let rate = Rate { limit: 60, left: 45, resets_ms: 15_000 };
+    assert_eq!(refusal(Unit::Tokens, Span::Minute).rates(), Rates { requests: None, tokens: Some(rate) });
+    assert_eq!(refusal(Unit::Requests, Span::Minute).rates().requests, Some(rate));
+    assert_eq!(refusal(Unit::Requests, Span::Day).rates(), Rates::default(), "a budget is no rate");
+    assert_eq!(
+        Refusal { limit: 0, left: 0, ..refusal(Unit::Requests, Span::Minute) }.rates().requests.unwrap().resets_ms,
+        60_000
+    );
+}
+
+#[test]
+fn rates_tell_what_is_left_and_when_it_is_whole_again() {
+    let quota = quota(
+        "[[limit]]\nlevel = 'key'\nrequests_per_minute = 60\ntokens_per_minute = 6000\n[[limit]]\nlevel = 'tenant'\nrequests_per_minute = 30",
+    );
+    let held = try_it(&quota, &[key("a"), Subject::new("tenant", "t")], takes(600, 0), 0).unwrap();
+    let (requests, tokens) = (held.rates().requests.unwrap(), held.rates().tokens.unwrap());
+    assert_eq!((requests.limit, requests.left, requests.resets_ms), (30, 29, 2000));
+    assert_eq!((tokens.limit, tokens.left, tokens.resets_ms), (6000, 5400, 6000));
+    held.settle(takes(100, 0));
+    let again = try_it(&quota, &[key("a")], takes(0, 0), 0).unwrap();
+    assert_eq!(again.rates().tokens.unwrap().left, 5900, "what was not taken is back");
+    again.refund();
+    let refusal = try_it(&quota, &[key("a")], takes(6001, 0), 0).unwrap_err();
+    assert_eq!((refusal.why, refusal.retry_after_ms), (Why::TooLarge, None), "waiting does not help");
+}
+
+#[test]
+fn the_unknown_is_refused_or_admitted_but_never_nothing() {
+    let limits = "[[limit]]\nlevel = 'key'\nusd_per_day = 1";
+    let strict = quota(limits);
+    let unknown = Amounts { tokens: Some(5), money: None };
+    let refusal = try_it(&strict, &[key("a")], unknown, 0).unwrap_err();
+    assert_eq!((refusal.why, refusal.wanted, refusal.retry_after_ms), (Why::Unknown, None, None));
+    try_it(&strict, &[Subject::new("user", "a")], unknown, 0).expect("no budget asks").refund();
+    let lenient = quota(&format!("when_unknown = 'admit'\n{limits}"));
+    let held = try_it(&lenient, &[key("a")], unknown, 0).unwrap();
+    held.settle(Amounts { tokens: Some(5), money: Some(9) });
+    assert_eq!(standing(&lenient, "key", "a", Unit::Money, Span::Day, 0).spent, 9);
+    let held = try_it(&lenient, &[key("a")], takes(1, 30), 0).unwrap();
+    held.settle(Amounts::default());
+    assert_eq!(standing(&lenient, "key", "a", Unit::Money, Span::Day, 0).spent, 39, "unknown in the end: as reserved");
+}
+
+#[test]
+fn a_free_model_answers_when_the_money_is_gone() {
+    let quota = quota("[[limit]]\nlevel = 'key'\nusd_per_month = 0.01");
+    let held = try_it(&quota, &[key("a")], takes(1, 10_000_000_000), 0).unwrap();
+    held.settle(takes(1, 15_000_000_000));
+    let one = standing(&quota, "key", "a", Unit::Money, Span::Month, 0);
+    assert_eq!((one.spent, one.left), (15_000_000_000, 0), "told as it was");
+    try_it(&quota, &[key("a")], takes(1, 1), 0).unwrap_err();
+    try_it(&quota, &[key("a")], takes(1000, 0), 0).unwrap().settle(takes(1000, 0));
+}
+
+#[test]
+fn a_dropped_reservation_is_charged_and_frees_its_place() {
+    let quota = quota("[[limit]]\nlevel = 'key'\nconcurrent_requests = 1\ntokens_per_day = 100");
+    let held = try_it(&quota, &[key("a")], takes(80, 0), 0).unwrap();
+    let refusal = try_it(&quota, &[key("a")], takes(1, 0), 0).unwrap_err();
+    assert_eq!((refusal.span, refusal.retry_after_ms), (Span::AtOnce, Some(1000)));
+    drop(held);
+    let one = standing(&quota, "key", "a", Unit::Tokens, Span::Day, 0);
+    assert_eq!((one.spent, one.held), (80, 0));
+    let warnings = quota.take_warnings();
+    assert_eq!(warnings.iter().map(|warning| warning.percent).collect::<Vec<_>>(), [80]);
+    try_it(&quota, &[key("a")], takes(20, 0), 0).unwrap().refund();
+}
+
+#[test]
+fn a_warning_is_told_once_a_period_and_the_highest_share_counts() {
+    let quota = quota("warn_percent = [50, 80, 100]\n[[limit]]\nlevel = 'key'\ntokens_per_day = 100");
+    let spend = |tokens, ms| {
+        let told = try_it(&quota, &[key("a")], takes(tokens, 0), ms).unwrap().settle(takes(tokens, 0));
+        told.into_iter().map(|warning| (warning.percent, warning.spent)).collect::<Vec<_>>()
+    };
+    assert_eq!(spend(49, 0), []);
+    assert_eq!(spend(1, 0), [(50, 50)]);
+    assert_eq!(spend(1, 0), []);
+    assert_eq!(spend(49, 0), [(100, 100)]);
+    assert_eq!(spend(55, DAY_MS), [(50, 55)]);
+}
+
+#[test]
+fn raising_admits_the_difference_or_changes_nothing() {
+    let quota = quota("[[limit]]\nlevel = 'key'\nrequests_per_minute = 1\ntokens_per_minute = 100\nusd_per_day = 1");
+    let dollar = 1_000_000_000_000;
+    let mut held = try_it(&quota, &[key("a")], takes(10, dollar / 2), 0).unwrap();
+    held.raise(takes(5, dollar), at(0)).unwrap();
+    assert_eq!(held.reserved(), takes(10, dollar));
+    let refusal = held.raise(takes(200, dollar), at(0)).unwrap_err();
+    assert_eq!((refusal.unit, refusal.left), (Unit::Tokens, 90));
+    assert_eq!(held.raise(takes(50, dollar + 1), at(0)).unwrap_err().unit, Unit::Money);
+    assert_eq!(standing(&quota, "key", "a", Unit::Tokens, Span::Minute, 0).left, 90);
+    // Past midnight it still counts, and is limited, in the day it began in.
+    held.raise(takes(20, dollar), at(DAY_MS)).unwrap();
+    assert_eq!(held.raise(takes(20, dollar + 1), at(DAY_MS)).unwrap_err().unit, Unit::Money);
+    held.settle(takes(20, dollar));
+    let today = standing(&quota, "key", "a", Unit::Money, Span::Day, DAY_MS);
+    assert_eq!((today.spent, today.held), (0, 0));
+}
+
+#[test]
+fn a_fallback_whose_cost_nobody_knows_is_refused_as_a_first_one_would_be() {
+    let limits = "[[limit]]\nlevel = 'key'\nusd_per_day = 1";
+    let unknown = Amounts { tokens: Some(10), money: None };
+    let strict = quota(limits);
+    let mut held = try_it(&strict, &[key("a")], takes(10, 5), 0).unwrap();
+    let refusal = held.raise(unknown, at(0)).unwrap_err();
+    assert_eq!((refusal.unit, refusal.why), (Unit::Money, Why::Unknown));
+    assert_eq!(held.reserved(), takes(10, 5), "nothing changed");
+    let lenient = quota(&format!("when_unknown = 'admit'\n{limits}"));
+    let mut held = try_it(&lenient, &[key("a")], takes(10, 5), 0).unwrap();
+    held.raise(unknown, at(0)).unwrap();
+    assert_eq!(held.reserved(), takes(10, 5));
+    let unlimited = quota("[[limit]]\nlevel = 'key'\ntokens_per_day = 100");
+    try_it(&unlimited, &[key("a")], takes(10, 5), 0).unwrap().raise(unknown, at(0)).unwrap();
+}
+
+#[test]
+fn a_clock_that_is_set_back_gives_no_budget_twice() {
+    let quota = quota("[[limit]]\nlevel = 'key'\ntokens_per_day = 100\ntokens_per_month = 1000");
+    let spend =
+        |tokens, ms| try_it(&quota, &[key("a")], takes(tokens, 0), ms).map(|held| drop(held.settle(takes(tokens, 0))));
+    spend(60, 0).unwrap();
+    spend(30, 400 * DAY_MS).unwrap();
+    let refusal = spend(11, 0).unwrap_err();
+    assert_eq!((refusal.left, refusal.span), (10, Span::Day));
+    spend(10, 0).unwrap();
+    spend(1, 1).unwrap_err();
+    assert_eq!(standing(&quota, "key", "a", Unit::Tokens, Span::Month, 2).spent, 100);
+    spend(100, DAY_MS).unwrap();
+}
+
+#[test]
+fn requests_that_overtake_each_other_at_midnight_count_in_the_day_that_has_begun() {
+    let quota = quota("[[limit]]\nlevel = 'key'\ntokens_per_day = 100");
+    let midnight = DAY_MS / 2;
+    try_it(&quota, &[key("a")], takes(60, 0), midnight).unwrap().settle(takes(60, 0));
+    try_it(&quota, &[key("a")], takes(30, 0), midnight - 5).unwrap().settle(takes(30, 0));
+    assert_eq!(try_it(&quota, &[key("a")], takes(11, 0), midnight + 1).unwrap_err().left, 10);
+    try_it(&quota, &[key("a")], takes(11, 0), midnight - 10_001).expect_err("set back in earnest, with all of it");
+}
+
+#[test]
+fn at_the_bound_idle_names_make_room_and_busy_ones_stay() {
+    let quota = quota("max_subjects = 3\n[[limit]]\nlevel = 'key'\nrequests_per_minute = 60\ntokens_per_day = 10");
+    try_it(&quota, &[key("spender")], takes(5, 0), 0).unwrap().settle(takes(5, 0));
+    let busy = try_it(&quota, &[key("busy")], takes(0, 0), 0).unwrap();
+    try_it(&quota, &[key("idle")], takes(0, 0), 0).unwrap().settle(takes(0, 0));
+    let refusal = try_it(&quota, &[key("new")], takes(0, 0), 0).unwrap_err();
+    assert_eq!(refusal.why, Why::TooManySubjects);
+    try_it(&quota, &[key("spender")], takes(0, 0), 1).unwrap().settle(takes(0, 0));
+    try_it(&quota, &[key("new")], takes(0, 0), 2000).map(drop).expect_err("names are dirty until they are written");
+    drop(busy);
+    let endless = "x".repeat(100_000);
+    let refusal = try_it(&quota, &[key(&endless)], takes(0, 0), 2000).unwrap_err();
+    assert!(refusal.name.len() <= 256);
+}
+
+#[test]
+fn without_limits_nothing_is_counted() {
+    let quota = quota("");
+    let held = try_it(&quota, &[key("a")], Amounts::default(), 0).unwrap();
+    assert_eq!((held.rates().requests, held.settle(Amounts::default()).len()), (None, 0));
+    assert!(quota.standings(None, None, 10, at(0)).is_empty());
+}
+
+#[test]
+fn a_reload_keeps_what_was_counted_and_what_is_under_way() {
+    let quota =
+        quota("[[limit]]\nlevel = 'key'\ntokens_per_day = 100\nconcurrent_requests = 1\nrequests_per_minute = 10");
+    let held = try_it(&quota, &[key("a")], takes(40, 0), 0).unwrap();
+    let more = "[[limit]]\nlevel = 'key'\ntokens_per_day = 50\nconcurrent_requests = 2\nrequests_per_minute = 20\ntokens_per_month = 90";
+    quota.reload(&config(more), at(1)).unwrap();
+    assert_eq!(try_it(&quota, &[key("a")], takes(11, 0), 1).unwrap_err().left, 10);
+    assert_eq!(standing(&quota, "key", "a", Unit::Requests, Span::Minute, 1).left, 19);
+    let second = try_it(&quota, &[key("a")], takes(10, 0), 1).unwrap();
+    assert_eq!(try_it(&quota, &[key("a")], takes(0, 0), 1).unwrap_err().span, Span::AtOnce);
+    held.settle(takes(30, 0));
+    second.settle(takes(10, 0));
+    let month = standing(&quota, "key", "a", Unit::Tokens, Span::Month, 1);
+    assert_eq!((month.spent, month.held), (40, 0), "what ends counts in a budget that is new");
+    quota.reload(&config(""), at(2)).unwrap();
+    assert!(quota.standings(None, None, 10, at(2)).is_empty());
+    assert!(quota.reload(&config("time_zone = 'Mars'"), at(2)).is_err());
+}
+
+#[test]
+fn concurrent_requests_cannot_overspend_by_one_cent() {
+    const CENT: u64 = 10_000_000_000;
+    let quota = quota(
+        "[[limit]]\nlevel = 'tenant'\nusd_per_day = 1\nconcurrent_requests = 3\n[[limit]]\nlevel = 'key'\ntokens_per_day = 100000",
+    );
+    let barrier = std::sync::Barrier::new(8);
+    let (granted, most_at_once, at_once) = (
+        std::sync::atomic::AtomicU64::new(0),
+        std::sync::atomic::AtomicU64::new(0),
+        std::sync::atomic::AtomicU64::new(0),
+    );
+    use std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (quota, barrier, granted, most_at_once, at_once) =
+                (&quota, &barrier, &granted, &most_at_once, &at_once);
+            scope.spawn(move || {
+                barrier.wait();
+                let name = format!("k{}", thread % 3);
+                for round in 0..2000 {
+                    let subjects = [key(&name), Subject::new("tenant", "acme")];
+                    let Ok(held) = try_it(quota, &subjects, takes(7, CENT), 0) else { continue };
+                    most_at_once.fetch_max(at_once.fetch_add(1, SeqCst) + 1, SeqCst);
+                    // Half of them reserve too much, are refunded or are dropped, so that room opens while others look.
+                    match round % 4 {
+                        0 => {
+                            at_once.fetch_sub(1, SeqCst);
+                            held.refund();
+                        }
+                        1 => {
+                            granted.fetch_add(CENT / 2, SeqCst);
+                            at_once.fetch_sub(1, SeqCst);
+                            held.settle(takes(7, CENT / 2));
+                        }
+                        _ => {
+                            granted.fetch_add(CENT, SeqCst);
+                            at_once.fetch_sub(1, SeqCst);
+                            drop(held);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let spent = standing(&quota, "tenant", "acme", Unit::Money, Span::Day, 0);
+    assert_eq!((spent.spent, spent.held), (granted.load(SeqCst), 0));
+    assert!(spent.spent <= 100 * CENT && spent.spent > 99 * CENT, "{} of {}", spent.spent, 100 * CENT);
+    assert!(most_at_once.load(SeqCst) <= 3);
+    assert_eq!(standing(&quota, "tenant", "acme", Unit::Requests, Span::AtOnce, 0).held, 0);
+}
+
+fn open(folder: &Path) -> Store {
+    open_with(&store::Config::at(folder))
+}
+
+fn open_with(config: &store::Config) -> Store {
+    Store::open(config, &[SCHEMA], Arc::new(ManualClock::at(NOON_MS))).unwrap().0
+}
+
+const KEPT: &str = "[[limit]]\nlevel = 'key'\ntokens_per_day = 1000\nusd_per_month = 1\nrequests_per_minute = 5";
+
+async fn resumed(store: &Store, text: &str, now: Now) -> (Quota, Resumed) {
+    let quota = Quota::new(&config(text), now).unwrap();
+    let resuming = quota.clone();
+    let outcome = store.writer().commit(100, move |tx| resuming.resume(tx, None, now)).await.unwrap();
+    (quota, outcome)
+}
+
+#[tokio::test]
+async fn budgets_go_on_after_a_restart_and_what_was_under_way_is_charged() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (quota, found) = resumed(&store, KEPT, at(0)).await;
+    assert_eq!(found, Resumed::default());
+    try_it(&quota, &[key("a")], takes(100, 50), 0).unwrap().settle(takes(90, 40));
+    let under_way = try_it(&quota, &[key("a")], takes(200, 7), 0).unwrap();
+    assert_eq!(quota.flush(&store.writer()).await.unwrap(), 1);
+    assert_eq!(quota.flush(&store.writer()).await.unwrap(), 0, "nothing has changed");
+    std::mem::forget(under_way);
+    store.close();
+    let store = open(folder.path());
+    let (quota, found) = resumed(&store, KEPT, at(1)).await;
+    assert_eq!(found, Resumed { budgets: 2, charged: 2, bad_rows: 0 });
+    let day = standing(&quota, "key", "a", Unit::Tokens, Span::Day, 1);
+    assert_eq!((day.spent, day.held, day.left), (290, 0, 710));
+    assert_eq!(standing(&quota, "key", "a", Unit::Money, Span::Month, 1).spent, 47);
+    assert_eq!(try_it(&quota, &[key("a")], takes(711, 0), 1).unwrap_err().left, 710);
+    // The next day, after one more restart, only the month goes on.
+    quota.flush(&store.writer()).await.unwrap();
+    store.close();
+    let store = open(folder.path());
+    let (quota, _) = resumed(&store, KEPT, at(DAY_MS)).await;
+    assert_eq!(standing(&quota, "key", "a", Unit::Tokens, Span::Day, DAY_MS).spent, 0);
+    assert_eq!(standing(&quota, "key", "a", Unit::Money, Span::Month, DAY_MS).spent, 47);
+}
+
+#[tokio::test]
+async fn a_restart_under_a_clock_that_was_ahead_gives_no_budget_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    for (ms, spend, expected) in [(0, 60, 60), (300 * DAY_MS, 30, 30), (0, 5, 95)] {
+        let store = open(folder.path());
+        let (quota, _) = resumed(&store, KEPT, at(ms)).await;
+        try_it(&quota, &[key("a")], takes(spend, 0), ms).unwrap().settle(takes(spend, 0));
+        assert_eq!(standing(&quota, "key", "a", Unit::Tokens, Span::Day, ms).spent, expected);
+        quota.flush(&store.writer()).await.unwrap();
+        store.close();
+    }
+    let store = open(folder.path());
+    let (quota, _) = resumed(&store, KEPT, at(300 * DAY_MS)).await;
+    assert_eq!(standing(&quota, "key", "a", Unit::Tokens, Span::Day, 300 * DAY_MS).spent, 0, "it was counted once");
+}
+
+#[tokio::test]
+async fn what_a_failed_commit_did_not_write_is_written_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let watch = Arc::new(Watch::default());
+    let disk = store::Config { disk: Disk::watched(&watch).unwrap(), ..store::Config::at(folder.path()) };
+    let store = open_with(&disk);
+    let (quota, _) = resumed(&store, KEPT, at(0)).await;
+    try_it(&quota, &[key("a")], takes(5, 0), 0).unwrap().settle(takes(5, 0));
+    watch.faults.order(Fault { call: Call::Write, harm: Harm::Full, nth: 1, lasting: false });
+    quota.flush(&store.writer()).await.unwrap_err();
+    try_it(&quota, &[key("b")], takes(6, 0), 0).unwrap().settle(takes(6, 0));
+    assert_eq!(quota.flush(&store.writer()).await.unwrap(), 2);
+    store.close();
+    let store = open(folder.path());
+    let (quota, _) = resumed(&store, KEPT, at(0)).await;
+    let spent = |name| standing(&quota, "key", name, Unit::Tokens, Span::Day, 0).spent;
+    assert_eq!((spent("a"), spent("b")), (5, 6));
+}
+
+#[tokio::test]
+async fn a_row_that_the_disk_changed_is_removed_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (quota, _) = resumed(&store, KEPT, at(0)).await;
+    for name in ["a", "b"] {
+        try_it(&quota, &[key(name)], takes(5, 0), 0).unwrap().settle(takes(5, 0));
+    }
+    quota.flush(&store.writer()).await.unwrap();
+    let spoil = |tx: &store::Tx<'_>| {
+        tx.execute("UPDATE quota_spent SET spent = 'none' WHERE name = 'a' AND span = 'day'", []).map(drop)
+    };
+    store.writer().commit(1, spoil).await.unwrap();
+    let (quota, found) = resumed(&store, KEPT, at(0)).await;
+    assert_eq!(found.bad_rows, 1);
+    assert_eq!(standing(&quota, "key", "b", Unit::Tokens, Span::Day, 0).spent, 5);
+    assert_eq!(standing(&quota, "key", "a", Unit::Tokens, Span::Day, 0).spent, 0);
+}
+
+#[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "tests spoil files on purpose")]
+async fn a_new_file_takes_over_what_the_wreck_says_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (quota, _) = resumed(&store, KEPT, at(0)).await;
+    try_it(&quota, &[key("a")], takes(5, 0), 0).unwrap().settle(takes(5, 0));
+    quota.flush(&store.writer()).await.unwrap();
+    store.close();
+    std::fs::write(folder.path().join("forebay.db.corrupt"), b"").unwrap();
+    let store = open(folder.path());
+    let before = super::remembered(&store.wrecks()[0].connect().unwrap()).unwrap();
+    for budgets in [2, 2] {
+        let quota = Quota::new(&config(KEPT), at(0)).unwrap();
+        let (resuming, before) = (quota.clone(), before.clone());
+        let found = store.writer().commit(1, move |tx| resuming.resume(tx, Some(&before), at(0))).await.unwrap();
+        assert_eq!(found.budgets, budgets);
+        assert_eq!(standing(&quota, "key", "a", Unit::Tokens, Span::Day, 0).spent, 5);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_outlives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[[limit]]\nlevel = 'tenant'\nleased = ['tokens']";
+    let tenant = [Subject::new("tenant", "acme")];
+    let store = open(folder.path());
+    let (quota, _) = resumed(&store, text, at(0)).await;
+    let lease = super::Lease {
+        number: 4,
+        level: "tenant".into(),
+        name: "acme".into(),
+        unit: Unit::Tokens,
+        amount: 100,
+        ends_ms: at(5000).wall_ms,
+    };
+    quota.grant(&lease, at(0)).unwrap();
+    try_it(&quota, &tenant, takes(30, 0), 0).unwrap().settle(takes(30, 0));
+    quota.flush(&store.writer()).await.unwrap();
+    let (quota, found) = resumed(&store, text, at(10)).await;
+    assert_eq!(found.budgets, 1);
+    assert_eq!(quota.grant(&lease, at(10)), Err(super::LeaseError::Old(4)));
+    assert_eq!(try_it(&quota, &tenant, takes(71, 0), 10).unwrap_err().left, 70);
+    try_it(&quota, &tenant, takes(70, 0), 10).unwrap().settle(takes(70, 0));
+    assert_eq!(try_it(&quota, &tenant, takes(1, 0), 5000).unwrap_err().why, Why::NoLease);
+    assert_eq!(quota.lease_reports(at(5000)).iter().map(|report| report.used).collect::<Vec<_>>(), [100]);
+}
+
+#[tokio::test]
+async fn the_keeper_writes_by_itself_and_idle_names_are_forgotten_with_their_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let text = "max_subjects = 2\nflush_ms = 10\n[[limit]]\nlevel = 'key'\ntokens_per_day = 1000";
+    let (quota, _) = resumed(&store, text, at(0)).await;
+    let count = |connection: &rusqlite::Connection| {
+        Ok(connection.query_row("SELECT count(*), max(name) FROM quota_spent", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?))
+        })?)
+    };
+    let until = async |rows: i64, last: &str| {
+        while store.reader().read(count).await.unwrap() != (rows, Some(last.to_owned())) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let writer = store.writer();
+    let story = async {
+        for name in ["a", "b"] {
+            try_it(&quota, &[key(name)], takes(900, 0), 0).unwrap().settle(takes(900, 0));
+        }
+        until(2, "b").await;
+        // The next day both have spent nothing; one of the two rows of each goes with its name.
+        try_it(&quota, &[key("c")], takes(5, 0), DAY_MS).unwrap().settle(takes(5, 0));
+        until(1, "c").await;
+    };
+    tokio::select! {
+        () = quota.keep(&writer) => unreachable!("the store is open"),
+        () = story => {}
+    }
+}
+
+#[tokio::test]
+async fn a_month_of_ever_new_names_takes_no_more_room_than_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let text = "max_subjects = 150\n[[limit]]\nlevel = 'user'\ntokens_per_day = 100\nrequests_per_minute = 5";
+    let (quota, _) = resumed(&store, text, at(0)).await;
+    for day in 0..30 {
+        for user in 0..100 {
+            let (name, ms) = (format!("user-{day}-{user}"), day * DAY_MS + user * 60_000);
+            let held = try_it(&quota, &[Subject::new("user", &name)], takes(90, 0), ms).unwrap();
+            held.settle(takes(60, 0));
+        }
+        quota.flush(&store.writer()).await.unwrap();
+    }
+    let count = |connection: &rusqlite::Connection| {
+        Ok(connection.query_row("SELECT count(*), count(DISTINCT name) FROM quota_spent", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })?)
+    };
+    let (rows, names) = store.reader().read(count).await.unwrap();
+    assert!((100..=300).contains(&rows) && names <= 150, "{rows} rows of {names} names");
+    let last_day = quota.standings(None, None, 1000, at(29 * DAY_MS + DAY_MS / 4));
+    assert_eq!(last_day.iter().filter(|one| one.spent == 60).count(), 100, "nobody of today is forgotten");
+}
+
+/// A plain model of one day's budget of one name.
+#[derive(Debug, Clone)]
+enum Step {
+    Reserve(u64),
+    Settle(usize, u64),
+    Refund(usize),
+    Drop(usize),
+    Reload(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0_u64..60).prop_map(Step::Reserve),
+        3 => (0_usize..8, 0_u64..80).prop_map(|(at, took)| Step::Settle(at, took)),
+        1 => (0_usize..8).prop_map(Step::Refund),
+        1 => (0_usize..8).prop_map(Step::Drop),
+        1 => (0_u64..300).prop_map(Step::Reload),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_budget_is_what_was_settled_and_what_is_held(steps in proptest::collection::vec(step(), 1..60)) {
+        let text = |limit| format!("[[limit]]\nlevel = 'key'\ntokens_per_day = {limit}\nconcurrent_requests = 8");
+        let quota = quota(&text(200));
+        let (mut limit, mut spent, mut under_way) = (200, 0, Vec::<Reservation>::new());
+        for step in steps {
+            let held: u64 = under_way.iter().map(|one| one.reserved().tokens.unwrap()).sum();
+            match step {
+                Step::Reserve(amount) => {
+                    let fits = amount == 0 || spent + held + amount <= limit;
+                    match try_it(&quota, &[key("a")], takes(amount, 0), 0) {
+                        Ok(one) => {
+                            assert!(fits && under_way.len() < 8);
+                            under_way.push(one);
+                        }
+                        Err(_) => assert!(!fits || under_way.len() == 8),
+                    }
+                }
+                Step::Settle(at, took) if at < under_way.len() => {
+                    under_way.swap_remove(at).settle(takes(took, 0));
+                    spent += took;
+                }
+                Step::Refund(at) if at < under_way.len() => under_way.swap_remove(at).refund(),
+                Step::Drop(at) if at < under_way.len() => spent += under_way.swap_remove(at).reserved().tokens.unwrap(),
+                Step::Reload(to) => {
+                    limit = to;
+                    quota.reload(&config(&text(to)), at(0)).unwrap();
+                }
+                _ => {}
+            }
+            let held: u64 = under_way.iter().map(|one| one.reserved().tokens.unwrap()).sum();
+            if let Some(day) = quota.standings(None, None, 9, at(0)).into_iter().find(|one| one.span == Span::Day) {
+                assert_eq!((day.spent, day.held, day.left), (spent, held, limit.saturating_sub(spent + held)));
+            }
+        }
+    }
+}
