@@ -3,6 +3,8 @@
 use serde::{Deserialize, Deserializer, de};
 
 use super::filter::Filter;
+use super::grant::{Role, User};
+use super::pattern::Pattern;
 use crate::base::{Digest, Name};
 
 /// `[access]`.
@@ -62,6 +64,35 @@ pub struct Identity {
     /// Whether it may load models and take them away.
     #[serde(default)]
     pub manage_models: bool,
+    /// What it is to this box: `app` unless set. An `operator` also runs it: keys, tenants, models, records.
+    #[serde(default)]
+    pub role: Role,
+    /// Whose it is: `default` unless set.
+    #[serde(default)]
+    pub tenant: Option<Name>,
+    /// The team within the tenant, for limits and records.
+    #[serde(default)]
+    pub team: Option<Name>,
+    /// The person, for limits and records.
+    #[serde(default)]
+    pub user: Option<User>,
+    /// Language models that it may ask, as patterns with `*`. All of them unless set.
+    #[serde(default)]
+    pub models: Option<Vec<Pattern>>,
+    /// Routes that it may take, with the same patterns. All of them unless set.
+    #[serde(default)]
+    pub routes: Option<Vec<Pattern>>,
+}
+
+impl Identity {
+    /// Whether something else than topics was said about it.
+    fn is_for_models(&self) -> bool {
+        self.role == Role::Operator
+            || self.manage_models
+            || self.tenant.is_some()
+            || self.models.is_some()
+            || self.routes.is_some()
+    }
 }
 
 fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
@@ -87,9 +118,10 @@ impl Config {
             );
         }
         for identity in &self.identity {
-            if identity.publish.is_empty() && identity.subscribe.is_empty() {
+            if identity.publish.is_empty() && identity.subscribe.is_empty() && !identity.is_for_models() {
                 remarks.push(format!(
-                    "access.identity {} may neither publish nor subscribe: give it `publish` or `subscribe` filters",
+                    "access.identity {} may neither publish nor subscribe: give it `publish` or `subscribe` filters, \
+                     or `models` if it only asks models",
                     identity.name
                 ));
             }
@@ -115,6 +147,32 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_refused() {
         assert!(toml::from_str::<Config>("allow_anonymous = true").is_err());
+    }
+
+    #[test]
+    fn an_identity_that_is_only_there_for_models_is_no_mistake() {
+        let remarks = |more: &str| {
+            let text = format!("[[identity]]\nname = \"chat\"\ncertificate_cn = \"chat\"\n{more}");
+            toml::from_str::<Config>(&text).unwrap().remarks()
+        };
+        assert!(remarks("")[0].contains("may neither publish nor subscribe"));
+        for more in ["models = [\"qwen*\"]", "role = \"operator\"", "tenant = \"plant-2\""] {
+            assert_eq!(remarks(more), Vec::<String>::new(), "{more}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_role_pattern_or_tenant_is_found_at_its_line() {
+        for (line, what) in [
+            ("role = \"root\"", "unknown variant"),
+            ("models = [\"\"]", "must not be empty"),
+            ("tenant = \"a/b\"", "has only letters"),
+            ("user = \"\"", "1 to 128 bytes"),
+        ] {
+            let text = format!("[[identity]]\nname = \"chat\"\n{line}\n");
+            let error = toml::from_str::<Config>(&text).unwrap_err().to_string();
+            assert!(error.contains("line 3") && error.contains(what), "{error}");
+        }
     }
 
     #[test]

@@ -9,9 +9,12 @@ use subtle::Choice;
 use super::certificate;
 use super::config::{Config, Identity};
 use super::filter::Filter;
+use super::grant::{DEFAULT_TENANT, Grant, MAX_PATTERNS};
 use super::key::same;
-use super::metrics::{Labels, Metrics, Offer};
-use super::principal::{How, Principal, Rules};
+use super::keys::Keys;
+use super::metrics::{Labels, Metrics, Offer, Reason, ReasonLabels};
+use super::pattern::Pattern;
+use super::principal::{How, Principal, Rules, Unbound};
 use crate::base::Digest;
 
 const MAX_IDENTITIES: usize = 4096;
@@ -33,6 +36,18 @@ pub enum Denied {
     /// The certificate cannot be read, belongs to no identity, or to more than one.
     #[error("the client certificate belongs to no identity")]
     Certificate,
+    /// The key is right, and its time has not come.
+    #[error("this key is not good yet")]
+    NotYet,
+    /// The key is right, and its time is over, or another has taken its place.
+    #[error("this key has expired or was replaced: use the new one, or ask an operator for one")]
+    Expired,
+    /// The key is right, and an operator took it back.
+    #[error("this key was revoked: ask an operator for another")]
+    Revoked,
+    /// The caller is known, and an operator has shut its tenant out.
+    #[error("this tenant is suspended: ask an operator")]
+    Suspended,
 }
 
 /// Why a configuration cannot be used.
@@ -48,6 +63,14 @@ pub enum Error {
         name: String,
         /// How many filters its longer list has.
         rules: usize,
+    },
+    /// Over 64 patterns in one list.
+    #[error("access.identity {name} has at most {MAX_PATTERNS} patterns a list, this one has {patterns}")]
+    Patterns {
+        /// The identity.
+        name: String,
+        /// How many patterns its longer list has.
+        patterns: usize,
     },
     /// Two identities of one name.
     #[error("access.identity {0} stands twice: give each identity its own name")]
@@ -81,22 +104,19 @@ pub enum Error {
 struct Known {
     name: Arc<str>,
     keys: Vec<Digest>,
-    rules: Arc<Rules>,
+    rules: Unbound,
+    grant: Arc<Grant>,
 }
 
-impl Known {
-    fn has(&self, key: &Digest) -> Choice {
-        self.keys.iter().fold(Choice::from(0), |found, own| found | same(own, key))
-    }
-}
-
-/// The identities of one configuration. Immutable: a reload makes a new one.
+/// The identities of one configuration, immutable, and the keys that were made at run time if there are any.
 pub struct Access {
     known: Vec<Known>,
     by_name: HashMap<Arc<str>, usize>,
+    by_key: HashMap<Digest, usize>,
     by_common_name: HashMap<String, usize>,
     by_alternative_name: HashMap<String, usize>,
-    anonymous: Option<Arc<Rules>>,
+    anonymous: Option<(Unbound, Arc<Grant>)>,
+    keys: Option<Arc<Keys>>,
     metrics: Metrics,
 }
 
@@ -109,24 +129,42 @@ impl Access {
         let mut access = Self {
             known: Vec::new(),
             by_name: HashMap::new(),
+            by_key: HashMap::new(),
             by_common_name: HashMap::new(),
             by_alternative_name: HashMap::new(),
             anonymous: None,
+            keys: None,
             metrics: Metrics::default(),
         };
         if config.allow_anonymous_loopback {
             let mut rules = rules(ANONYMOUS, &config.anonymous_publish, &config.anonymous_subscribe)?;
             rules.manage_models = config.anonymous_manage_models;
-            access.anonymous = Some(Arc::new(rules));
+            access.anonymous = Some((Unbound::new(rules), Arc::new(Grant::plain(ANONYMOUS.into()))));
         }
-        let mut by_key = HashMap::new();
         for identity in &config.identity {
-            access.add(identity, &mut by_key)?;
+            access.add(identity)?;
         }
         Ok(access)
     }
 
-    fn add(&mut self, identity: &Identity, by_key: &mut HashMap<Digest, usize>) -> Result<(), Error> {
+    /// With the keys that are made at run time: they come in beside the identities, and a tenant that is suspended stays
+    /// out with both. Its counters are registered with this room's from then on.
+    #[must_use]
+    pub fn with_keys(self, keys: Arc<Keys>) -> Self {
+        Self { metrics: keys.metrics().clone(), keys: Some(keys), ..self }
+    }
+
+    /// The keys that are made at run time.
+    pub fn keys(&self) -> Option<&Arc<Keys>> {
+        self.keys.as_ref()
+    }
+
+    /// The tenants that the configuration names, for [`Keys::open`].
+    pub fn tenants(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().map(|known| &*known.grant.tenant)
+    }
+
+    fn add(&mut self, identity: &Identity) -> Result<(), Error> {
         let name: Arc<str> = identity.name.as_str().into();
         if *name == *ANONYMOUS {
             return Err(Error::Reserved);
@@ -147,7 +185,7 @@ impl Access {
             _ => Ok(()),
         };
         for key in &keys {
-            shared(by_key.insert(*key, at), "key")?;
+            shared(self.by_key.insert(*key, at), "key")?;
         }
         if let Some(cn) = &identity.certificate_cn {
             shared(self.by_common_name.insert(cn.clone(), at), "certificate_cn")?;
@@ -157,33 +195,43 @@ impl Access {
         }
         let mut rules = rules(&name, &identity.publish, &identity.subscribe)?;
         rules.manage_models = identity.manage_models;
-        self.known.push(Known { name, keys, rules: Arc::new(rules) });
+        let grant = Arc::new(grant(&name, identity)?);
+        self.known.push(Known { name, keys, rules: Unbound::new(rules), grant });
         Ok(())
     }
 
-    /// MQTT user name and password: an identity's name and its key.
+    /// MQTT user name and password, or HTTP's basic authentication: an identity's name and its key, or a key that was made
+    /// at run time with its id or name.
     pub fn password(&self, username: &str, password: &[u8]) -> Result<Principal, Denied> {
         let key = digest(password);
         let known = self.by_name.get(username).map(|&at| &self.known[at]);
         // An unknown name costs the same comparison.
-        let nobody = Known { name: "".into(), keys: vec![Digest::of(b"")], rules: Arc::default() };
-        let good = bool::from(known.unwrap_or(&nobody).has(&key));
-        let found = known.filter(|_| good && !password.is_empty());
-        self.answer(Offer::Password, found.map(|known| principal(known, How::Password)).ok_or(Denied::Key))
+        let nobody = [Digest::of(b"")];
+        let keys = known.map_or(&nobody[..], |known| &known.keys);
+        let good = bool::from(keys.iter().fold(Choice::from(0), |found, own| found | same(own, &key)));
+        let answer = match (known.filter(|_| good && !password.is_empty()), &self.keys) {
+            (Some(known), _) => Ok(principal(known, How::Password)),
+            (None, Some(keys)) => keys.find(&key, How::Password).and_then(|found| {
+                let called = found.key_id() == Some(username) || found.label() == username;
+                if called { Ok(found) } else { Err(Denied::Key) }
+            }),
+            (None, None) => Err(Denied::Key),
+        };
+        self.answer(Offer::Password, answer)
     }
 
-    /// A key as a bearer token.
+    /// A key as a text, whatever header it came in: `Authorization: Bearer`, `x-api-key`, `x-goog-api-key`, `api-key`.
+    ///
+    /// It is found by its digest. How long that takes may tell of digests, which nobody can aim at, and not of keys.
     pub fn bearer(&self, key: &str) -> Result<Principal, Denied> {
         let digest = digest(key.as_bytes());
-        // Every identity is tried, so the time says nothing about which one it was.
-        let mut found = None;
-        for known in &self.known {
-            if bool::from(known.has(&digest)) {
-                found = Some(known);
-            }
-        }
-        let found = found.filter(|_| !key.is_empty());
-        self.answer(Offer::Key, found.map(|known| principal(known, How::Key)).ok_or(Denied::Key))
+        let answer = match (self.by_key.get(&digest), &self.keys) {
+            _ if key.is_empty() => Err(Denied::Key),
+            (Some(&at), _) => Ok(principal(&self.known[at], How::Key)),
+            (None, Some(keys)) => keys.find(&digest, How::Key),
+            (None, None) => Err(Denied::Key),
+        };
+        self.answer(Offer::Key, answer)
     }
 
     /// The leaf (DER) of a client certificate chain. The TLS layer must have verified the chain; only names are read
@@ -205,8 +253,10 @@ impl Access {
     /// A caller that offers nothing: let in from this machine where the configuration says so.
     pub fn anonymous(&self, peer: SocketAddr) -> Result<Principal, Denied> {
         let local = peer.ip().to_canonical().is_loopback();
-        let rules = self.anonymous.as_ref().filter(|_| local);
-        let answer = rules.map(|rules| Principal::new(ANONYMOUS.into(), How::Loopback, rules)).ok_or(Denied::Anonymous);
+        let let_in = self.anonymous.as_ref().filter(|_| local);
+        let answer = let_in
+            .map(|(rules, grant)| Principal::new(Arc::clone(&grant.label), How::Loopback, rules, grant))
+            .ok_or(Denied::Anonymous);
         self.answer(Offer::Loopback, answer)
     }
 
@@ -216,14 +266,39 @@ impl Access {
     }
 
     fn answer(&self, how: Offer, answer: Result<Principal, Denied>) -> Result<Principal, Denied> {
+        let is_out = |who: &Principal| self.keys.as_ref().is_some_and(|keys| keys.is_suspended(who.tenant()));
+        let answer = answer.and_then(|who| if is_out(&who) { Err(Denied::Suspended) } else { Ok(who) });
         let counters = if answer.is_ok() { &self.metrics.granted } else { &self.metrics.denied };
         counters.get_or_create(&Labels { how }).inc();
+        if let Some(reason) = answer.as_ref().err().and_then(|denied| Reason::of(*denied)) {
+            self.metrics.ended.get_or_create(&ReasonLabels { reason }).inc();
+        }
         answer
     }
 }
 
 fn principal(known: &Known, how: How) -> Principal {
-    Principal::new(Arc::clone(&known.name), how, &known.rules)
+    Principal::new(Arc::clone(&known.name), how, &known.rules, &known.grant)
+}
+
+fn grant(name: &Arc<str>, identity: &Identity) -> Result<Grant, Error> {
+    let list = |patterns: &Option<Vec<Pattern>>| match patterns {
+        None => Ok([Pattern::everything()].into()),
+        Some(patterns) if patterns.len() > MAX_PATTERNS => {
+            Err(Error::Patterns { name: name.to_string(), patterns: patterns.len() })
+        }
+        Some(patterns) => Ok(patterns.clone().into()),
+    };
+    Ok(Grant {
+        tenant: identity.tenant.as_ref().map_or(DEFAULT_TENANT, |tenant| tenant.as_str()).into(),
+        team: identity.team.as_ref().map(|team| team.as_str().into()),
+        user: identity.user.as_ref().map(|user| user.shared()),
+        role: identity.role,
+        key_id: None,
+        label: Arc::clone(name),
+        models: list(&identity.models)?,
+        routes: list(&identity.routes)?,
+    })
 }
 
 /// An overlong key costs no more than a long one; its digest is then simply wrong.
@@ -296,6 +371,32 @@ mod tests {
         }
         assert_eq!(access.password("press-8", key.text.as_bytes()).unwrap_err(), Denied::Key);
         assert_eq!(access.password("", b"").unwrap_err(), Denied::Key);
+    }
+
+    #[test]
+    fn an_identity_has_a_tenant_a_role_and_a_scope_and_without_them_the_widest_of_the_smallest() {
+        let (one, other) = (key(1), key(2));
+        let access = access(&format!(
+            "[[identity]]\nname = \"one\"\nkey_sha256 = \"{}\"\ntenant = \"plant-2\"\nteam = \"line-4\"\nuser = \"zoë\"\n\
+             role = \"operator\"\nmodels = [\"qwen*\"]\nroutes = []\n\
+             [[identity]]\nname = \"other\"\nkey_sha256 = \"{}\"\n",
+            one.sha256, other.sha256
+        ));
+        let one = access.bearer(&one.text).unwrap();
+        assert_eq!((one.tenant(), one.team(), one.user()), ("plant-2", Some("line-4"), Some("zoë")));
+        assert!(one.is_operator() && one.may_manage_models() && one.key_id().is_none());
+        assert!(one.may_use_model("qwen2.5") && !one.may_use_model("gpt-4o") && !one.may_use_route("chat"));
+        let other = access.bearer(&other.text).unwrap();
+        assert_eq!((other.tenant(), other.team(), other.user(), other.label()), ("default", None, None, "other"));
+        assert!(!other.is_operator() && other.may_use_model("gpt-4o") && other.may_use_route("chat"));
+        assert!(access.tenants().eq(["plant-2", "default"]));
+    }
+
+    #[test]
+    fn too_many_patterns_are_refused() {
+        let patterns = vec!["\"a\""; 65].join(",");
+        let text = format!("[[identity]]\nname = \"a\"\ncertificate_cn = \"x\"\nmodels = [{patterns}]");
+        assert_eq!(refused(&text), Error::Patterns { name: "a".to_owned(), patterns: 65 });
     }
 
     #[test]
