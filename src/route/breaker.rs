@@ -163,10 +163,15 @@ impl Breaker {
 
     /// Whether [`admit`](Self::admit) would give leave, without taking it.
     pub fn admits(&self, now: Duration) -> bool {
+        self.refusal(now).is_none()
+    }
+
+    /// Why [`admit`](Self::admit) would give no leave.
+    pub fn refusal(&self, now: Duration) -> Option<Refused> {
         match self.phase {
-            Phase::Closed { .. } => true,
-            Phase::Open { until, .. } => now >= until,
-            Phase::HalfOpen { probing, .. } => !probing,
+            Phase::Open { until, why } if now < until => Some(Refused { why, retry_in: Some(until - now) }),
+            Phase::HalfOpen { probing: true, why, .. } => Some(Refused { why, retry_in: None }),
+            Phase::Closed { .. } | Phase::Open { .. } | Phase::HalfOpen { .. } => None,
         }
     }
 
@@ -247,6 +252,11 @@ impl Breaker {
         self.phase = Phase::Open { until: now + wait, why };
         self.opened += 1;
         Change::Opened(why, wait)
+    }
+
+    /// Whether it is asked like everybody.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed { .. })
     }
 
     /// For people.

@@ -19,13 +19,7 @@ pub struct Candidate {
 /// share is its weight's, and a weight that changes moves keys only to or from its own candidate. A random key is a
 /// request that belongs to nobody.
 pub fn choose(candidates: &[Candidate], salt: &str, key: &[u8]) -> Option<usize> {
-    let drawn = |candidate: &Candidate| {
-        let hash = hash(&[salt.as_bytes(), candidate.name.as_str().as_bytes(), key]);
-        // 53 bits, over 0 and at most 1.
-        #[allow(clippy::cast_precision_loss, reason = "53 bits are exact")]
-        let uniform = ((hash >> 11) + 1) as f64 / (1_u64 << 53) as f64;
-        -uniform.ln() / f64::from(candidate.weight)
-    };
+    let drawn = |candidate: &Candidate| Lot::new(salt, candidate.name.as_str()).draw(key, candidate.weight);
     let weighted = candidates.iter().enumerate().filter(|(_, candidate)| candidate.weight > 0);
     weighted.map(|(at, candidate)| (at, drawn(candidate))).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
 }
@@ -50,15 +44,36 @@ pub fn order(candidates: &[Candidate], first: usize, declared: Option<&[Name]>) 
     places
 }
 
-/// FNV-1a over the parts, each with its length before it, and the finaliser of MurmurHash3 (Appleby), which spreads
-/// what a short key leaves close together. The same on every machine and in every release: keys stay where they are.
-fn hash(parts: &[&[u8]]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut take = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    for part in parts {
-        (part.len() as u64).to_le_bytes().into_iter().for_each(&mut take);
-        part.iter().copied().for_each(&mut take);
+/// What a candidate draws with: the part of the hash that does not depend on the key, computed once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lot(u64);
+
+impl Lot {
+    pub(super) fn new(salt: &str, name: &str) -> Self {
+        Self(take(take(0xcbf2_9ce4_8422_2325, salt.as_bytes()), name.as_bytes()))
     }
+
+    /// The number that `key` draws; the smallest of all candidates' wins. Infinite without a weight.
+    pub(super) fn draw(self, key: &[u8], weight: u32) -> f64 {
+        let hash = spread(take(self.0, key));
+        // 53 bits, over 0 and at most 1.
+        #[allow(clippy::cast_precision_loss, reason = "53 bits are exact")]
+        let uniform = ((hash >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+        // A logarithm of exactly 1 would be 0, and 0 / 0 is no number.
+        if weight == 0 { f64::INFINITY } else { -uniform.ln() / f64::from(weight) }
+    }
+}
+
+/// FNV-1a over a part, its length before it. With [`spread`] the same on every machine and in every release: keys stay
+/// where they are.
+fn take(hash: u64, part: &[u8]) -> u64 {
+    let length = (part.len() as u64).to_le_bytes();
+    let bytes = length.iter().chain(part);
+    bytes.fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// The finaliser of MurmurHash3 (Appleby), which spreads what a short key leaves close together.
+fn spread(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^= hash >> 33;
@@ -89,8 +104,7 @@ mod tests {
             (0..40).map(|user| choose(&split, "press", format!("user-{user}").as_bytes()).unwrap()).collect();
         let canary: Vec<_> = (0..40).filter(|&user| chosen[user] == 1).collect();
         assert_eq!(canary, CANARY_OF_FORTY);
-        assert_eq!(hash(&[b"press", b"prod", b"user-7"]), hash(&[b"press", b"prod", b"user-7"]));
-        assert_ne!(hash(&[b"a", b"bc"]), hash(&[b"ab", b"c"]), "parts do not run together");
+        assert_ne!(Lot::new("a", "bc"), Lot::new("ab", "c"), "parts do not run together");
     }
 
     const CANARY_OF_FORTY: [usize; 3] = [12, 26, 38];
