@@ -60,7 +60,7 @@ impl Inference {
         }
         if let Some(begun) = trace {
             let times = (began, self.clock.since_boot());
-            self.traces.end(&begun, loaded, key.request.as_ref(), &answer, times);
+            self.traces.end(&begun, loaded, key, &answer, times);
         }
         if let (Ok(outputs), Some((slot, inputs)), Some(shadow)) =
             (&answer, shadow, plan.and_then(|plan| plan.shadow.as_ref()))

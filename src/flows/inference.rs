@@ -255,7 +255,7 @@ impl Inference {
     /// is split, nothing is read of it.
     pub fn key(&self, bearings: &Bearings<'_>) -> Key {
         let key = self.models.key(bearings);
-        if self.traces.is_on() { key.called(bearings.request) } else { key }
+        if self.traces.is_on() { key.seen(bearings) } else { key }
     }
 
     /// Asks a model; without a version one of its split, or that of the alias `default`, or the newest that serves. Loads it

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::trace::Exchange;
 use super::traffic::Plan;
 use crate::base::Digest;
 use crate::catalog::Sticky;
@@ -21,6 +22,8 @@ pub struct Bearings<'a> {
     pub caller: Option<&'a str>,
     /// What the caller calls the request.
     pub request: Option<&'a str>,
+    /// When it came, of one that may be traced.
+    pub exchange: Option<Arc<Exchange>>,
 }
 
 /// What holds one request to versions: those of the model that it names, and of the models that a pipeline asks for it. By
@@ -34,6 +37,8 @@ pub struct Key {
     pub(super) request: Option<Arc<str>>,
     /// The trace of the pipeline whose step it is.
     pub(super) trace: Option<u64>,
+    /// When it came and was answered.
+    pub(super) exchange: Option<Arc<Exchange>>,
 }
 
 #[derive(Debug)]
@@ -102,9 +107,9 @@ impl Key {
         Self { chance: Some(u64::from_le_bytes(*bytes)), ..Self::default() }
     }
 
-    /// The same of a request that its caller calls so.
-    pub(super) fn called(self, request: Option<&str>) -> Self {
-        Self { request: request.map(Arc::from), ..self }
+    /// The same of a request that is called so and came so.
+    pub(super) fn seen(self, bearings: &Bearings<'_>) -> Self {
+        Self { request: bearings.request.map(Arc::from), exchange: bearings.exchange.clone(), ..self }
     }
 
     /// The same for the steps of what this trace is of.
@@ -131,7 +136,13 @@ mod tests {
     #[test]
     fn the_header_goes_before_the_sequence_and_that_before_the_caller_if_callers_count() {
         let header = |name: &str| (name == "x-user").then_some("anna");
-        let all = || Bearings { header: Some(&header), sequence: Some("7"), caller: Some("line-3"), request: None };
+        let all = || Bearings {
+            header: Some(&header),
+            sequence: Some("7"),
+            caller: Some("line-3"),
+            request: None,
+            exchange: None,
+        };
         let sequence = || Bearings { header: None, ..all() };
         let caller = || Bearings { sequence: None, ..sequence() };
         for (sticky, expected) in [

@@ -1,6 +1,7 @@
 //! The stories: which room is called in which order, and nothing else.
 
 mod address;
+pub mod answer;
 mod arrival;
 mod attempt;
 mod backend;
@@ -14,6 +15,7 @@ mod collect_stream;
 mod conduct;
 mod confirm;
 mod day;
+pub mod decoding;
 mod difference;
 mod due;
 mod fault;
@@ -22,6 +24,7 @@ mod frame;
 pub mod inference;
 pub mod intake;
 mod key;
+pub mod languages;
 mod load_config;
 mod load_spec;
 pub mod logging;
@@ -51,6 +54,7 @@ pub mod sense;
 mod shadow;
 mod sink;
 mod slot;
+mod speech;
 mod summarise;
 pub mod summary;
 mod sync;

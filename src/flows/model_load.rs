@@ -11,6 +11,7 @@ use super::model_view::passed_over;
 use super::models::{Loaded, Models, chain};
 use super::predict::Predictor;
 use super::slot::{Slot, serving};
+use super::speech::Speech;
 use crate::catalog::Model;
 use crate::engine::{self, Level, Pool, Why};
 
@@ -113,7 +114,7 @@ impl From<engine::Error> for Refusal {
 }
 
 /// Loads one version, or says why not. Takes as long as the model needs: not for an async thread.
-fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refusal> {
+fn load_one(model: &Arc<Model>, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refusal> {
     let how = serving(&slot.how);
     pool.has_room(&slot.title(), &model.manifest.model.format, model.size_bytes, &how)?;
     let spec = load_spec(model).map_err(|error| Refusal { reason: chain(&error), no_room: false, may_pass: false })?;
@@ -128,5 +129,6 @@ fn load_one(model: &Model, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>, Refu
         tracing::warn!(model.name = %about.name, model.version = about.version, model.engine = engine, reason, "an engine is passed over");
     }
     let (handle, tally, conduct) = (Backend::Engine(handle), Arc::clone(&slot.tally), Arc::clone(&slot.conduct));
-    Ok(Arc::new(Loaded { manifest, handle, tally, conduct, predictor, request_rows_max: slot.request_rows_max }))
+    let (speech, request_rows_max) = (Speech::of(model, &spec.bytes), slot.request_rows_max);
+    Ok(Arc::new(Loaded { manifest, handle, tally, conduct, predictor, request_rows_max, speech }))
 }

@@ -14,6 +14,7 @@ use super::pipeline::Composer;
 use super::pipeline_tally::StepServed;
 use super::predict::Predictor;
 use super::slot::{Slot, State};
+use super::speech::Speech;
 use super::tally::Tally;
 use super::traffic::{Plan, Traffic};
 use crate::base::{Clock, Name};
@@ -34,6 +35,8 @@ pub struct Loaded {
     pub predictor: Predictor,
     /// Rows that one request may have; 0 is any number.
     pub request_rows_max: u32,
+    /// What it makes of texts, if it is asked so.
+    pub(super) speech: Speech,
 }
 
 impl Loaded {

@@ -18,6 +18,7 @@ use super::models::{Loaded, Models, chain};
 use super::pipeline::{Members, Pipeline};
 use super::predict::Predictor;
 use super::slot::Slot;
+use super::speech::Speech;
 use crate::catalog::{self, LoadWhen, Manifest, Model};
 use crate::engine::{self, Sample, Terms};
 use crate::pipeline::{FILE_BYTES_MAX, Graph, Member, Port};
@@ -95,7 +96,8 @@ impl Models {
         let (handle, tally, conduct) =
             (Backend::Pipeline(pipeline), Arc::clone(&slot.tally), Arc::clone(&slot.conduct));
         let request_rows_max = slot.request_rows_max;
-        Ok(Arc::new(Loaded { manifest, handle, tally, conduct, predictor, request_rows_max }))
+        let speech = Speech::none(&slot.model);
+        Ok(Arc::new(Loaded { manifest, handle, tally, conduct, predictor, request_rows_max, speech }))
     }
 
     /// Loads the models that nobody has loaded yet: those that load with the gateway, and all where samples are to be computed.

@@ -2,12 +2,13 @@
 //! switches them on; the newest are kept in memory, and what was asked and answered is never in them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::backend::Outputs;
 use super::fault::Fault;
+use super::key::Key;
 use super::models::Loaded;
 
 /// Traces that are kept; the oldest makes room.
@@ -70,6 +71,22 @@ pub struct Trace {
     pub error: Option<String>,
     /// Moments in the order in which they were, in nanoseconds since boot, under Triton's names.
     pub moments: Vec<(&'static str, u64)>,
+}
+
+/// A request on its way through a door, while requests are traced.
+#[derive(Debug)]
+pub struct Exchange {
+    /// From when until when its body came, both since boot.
+    received: (Duration, Duration),
+    /// The trace of the version that answered last; 0 while there is none.
+    trace: AtomicU64,
+}
+
+impl Exchange {
+    /// One whose body came from `began` until `ended`, both since boot.
+    pub fn received(began: Duration, ended: Duration) -> Self {
+        Self { received: (began, ended), trace: AtomicU64::new(0) }
+    }
 }
 
 /// A trace that has begun.
@@ -226,13 +243,19 @@ impl Traces {
         &self,
         begun: &Begun,
         loaded: &Loaded,
-        request: Option<&Arc<str>>,
+        key: &Key,
         answer: &Result<Outputs, Fault>,
         (began, done): (Duration, Duration),
     ) {
         let cut = |text: &str| text.chars().take(TEXT_CHARS).collect::<String>();
-        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let mut moments = vec![("REQUEST_START", ns(began))];
+        // A step of a pipeline did not come through a door.
+        let exchange = key.exchange.as_ref().filter(|_| begun.parent.is_none());
+        let mut moments = Vec::new();
+        if let Some(exchange) = exchange {
+            let (from, until) = exchange.received;
+            moments.extend([("HTTP_RECV_START", ns(from)), ("HTTP_RECV_END", ns(until))]);
+        }
+        moments.push(("REQUEST_START", ns(began)));
         if let (Ok(outputs), Some(_)) = (answer, loaded.handle.handle()) {
             // The engine says how long it took; its answer is here at once.
             let computes = done.saturating_sub(Duration::from_micros(outputs.duration_us)).max(began);
@@ -248,7 +271,7 @@ impl Traces {
             parent: begun.parent,
             model: about.name.to_string(),
             version: about.version,
-            request: request.map(|request| cut(request)),
+            request: key.request.as_ref().map(|request| cut(request)),
             error: answer.as_ref().err().map(|fault| cut(&fault.error.to_string())),
             moments,
         };
@@ -258,7 +281,27 @@ impl Traces {
             inner.overwritten += 1;
         }
         inner.traces.push_back(trace);
+        if let Some(exchange) = exchange {
+            exchange.trace.store(begun.id, Ordering::Relaxed);
+        }
     }
+
+    /// The answer to `exchange` was written from `began` until `ended`, both since boot. Nothing where it is not traced, or
+    /// its trace had to make room.
+    pub fn sent(&self, exchange: &Exchange, began: Duration, ended: Duration) {
+        let id = exchange.trace.load(Ordering::Relaxed);
+        if id == 0 {
+            return;
+        }
+        let mut inner = self.lock();
+        if let Some(trace) = inner.traces.iter_mut().rev().find(|trace| trace.id == id) {
+            trace.moments.extend([("HTTP_SEND_START", ns(began)), ("HTTP_SEND_END", ns(ended))]);
+        }
+    }
+}
+
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -311,6 +354,31 @@ mod tests {
             traces.change("a", Some(&format!("m{at}")), on(1, None)).unwrap();
         }
         assert!(traces.change("a", Some("one-more"), on(1, None)).unwrap_err().contains("256 models"));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_traced_is_nobodys() {
+        let (traces, at) = (Traces::default(), Duration::from_secs);
+        traces.sent(&Exchange::received(at(1), at(2)), at(3), at(4));
+        let (gone, exchange) = (Exchange::received(at(1), at(2)), Exchange::received(at(1), at(2)));
+        gone.trace.store(7, Ordering::Relaxed);
+        exchange.trace.store(8, Ordering::Relaxed);
+        let trace = Trace {
+            id: 8,
+            parent: None,
+            model: "press".to_owned(),
+            version: 1,
+            request: None,
+            error: None,
+            moments: vec![("REQUEST_END", 2_500_000_000)],
+        };
+        traces.lock().traces.push_back(trace);
+        traces.sent(&gone, at(3), at(4));
+        traces.sent(&exchange, at(3), at(4));
+        let (found, _) = traces.newest(None);
+        let sent =
+            [("REQUEST_END", 2_500_000_000), ("HTTP_SEND_START", 3_000_000_000), ("HTTP_SEND_END", 4_000_000_000)];
+        assert_eq!(found[0].moments, sent);
     }
 
     #[test]

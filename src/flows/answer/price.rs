@@ -1,0 +1,103 @@
+//! What a candidate may cost before it is asked, and what it did cost.
+
+use crate::dialect::{Operation, Usage};
+use crate::price::{self, Cost, LocalUse, Tier};
+use crate::quota::Amounts;
+
+use super::asking::Asking;
+use super::story::{Answer, Stop};
+
+/// The usage as the price tables count it; none if a whole is unknown.
+fn counted(usage: &Usage) -> Option<price::Usage> {
+    Some(price::Usage {
+        input: usage.input_tokens?,
+        output: usage.output_tokens?,
+        cache_read: usage.cache_read_tokens.unwrap_or(0),
+        cache_write: usage.cache_write_tokens.unwrap_or(0),
+        reasoning: usage.reasoning_tokens.unwrap_or(0),
+        ..price::Usage::default()
+    })
+}
+
+/// What a request is billed in that asks for this tier; none: nobody knows. Whether it was served in it stands in the answer,
+/// which is not looked into; so one that costs more is believed, and one that costs less is not.
+pub(super) fn tier_of(asked: Option<&str>) -> Option<Tier> {
+    let tier = Tier::of_service(asked.unwrap_or(""))?;
+    Some(if tier == Tier::Priority { tier } else { Tier::Standard })
+}
+
+impl Answer {
+    /// What `usage` costs at `stop`, in pico-USD; none: unknown.
+    pub(super) fn cost(&self, stop: &Stop, model: &str, usage: &Usage, tier: Option<Tier>) -> Option<u64> {
+        self.exact_cost(stop, model, usage, tier).map(|cost| cost.pico_usd)
+    }
+
+    /// Likewise, and whether it is an upper bound.
+    fn exact_cost(&self, stop: &Stop, model: &str, usage: &Usage, tier: Option<Tier>) -> Option<Cost> {
+        let provider = stop.provider()?;
+        let names = [provider.name().as_str(), provider.kind().as_str()];
+        let price = self.parts.prices.find_any(&names, model)?;
+        price.cost(&counted(usage)?, tier?)
+    }
+
+    /// What an answer of the target at `place` cost, in pico-USD. To be asked once an answer: it is counted by what is known.
+    pub(super) fn cost_of(
+        &self,
+        place: usize,
+        model: &str,
+        usage: &Usage,
+        tier: Option<Tier>,
+        used: Option<LocalUse>,
+    ) -> Option<u64> {
+        let stop = &self.stops[place];
+        let cost = match stop.provider() {
+            Some(_) => self.exact_cost(stop, model, usage, tier),
+            None => used
+                .and_then(|used| self.parts.local_prices.cost(&used).pico_usd)
+                .map(|pico_usd| Cost { pico_usd, at_most: false }),
+        };
+        self.parts.price_metrics.answered(cost);
+        cost.map(|cost| cost.pico_usd)
+    }
+
+    /// What a request takes at most at `stop`, as far as that is known beforehand. A model of this box takes no money
+    /// until it is known what it used.
+    pub(super) fn amounts(&self, stop: &Stop, model: &str, asking: &Asking<'_>) -> Amounts {
+        if asking.operation() == Operation::CountTokens {
+            return Amounts::FREE;
+        }
+        let tokens = asking.input_tokens.saturating_add(asking.output_tokens);
+        let money = match stop.provider() {
+            None => Some(0),
+            Some(_) => self.cost(stop, model, &asking.most(), asking.tier()),
+        };
+        Amounts { tokens: Some(tokens), money }
+    }
+
+    /// What the prompt alone would cost at `stop`: for an attempt that may be billed and gave no answer.
+    pub(super) fn prompt_cost(&self, stop: &Stop, model: &str, input_tokens: u64, tier: Option<Tier>) -> Option<u64> {
+        if stop.provider().is_none() {
+            return Some(0);
+        }
+        let usage = Usage { input_tokens: Some(input_tokens), output_tokens: Some(0), ..Usage::default() };
+        self.cost(stop, model, &usage, tier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dearer_tier_is_believed_a_cheaper_one_is_not_and_an_unknown_one_has_no_price() {
+        for (asked, tier) in [
+            (None, Some(Tier::Standard)),
+            (Some("auto"), Some(Tier::Standard)),
+            (Some("flex"), Some(Tier::Standard)),
+            (Some("priority"), Some(Tier::Priority)),
+            (Some("gold"), None),
+        ] {
+            assert_eq!(tier_of(asked), tier, "{asked:?}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The story over fake and failing providers: what the caller gets, what is recorded, and what is settled.
+
+mod attempts;
+mod kept;
+mod limits;
+mod scope;
+mod streams;
+mod world;

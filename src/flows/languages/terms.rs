@@ -1,0 +1,100 @@
+//! A request's settings as the terms of an answer.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use super::failure::{cannot, of_request};
+use crate::dialect::{ChatRequest, CompletionRequest, LocalPrompt, LocalSettings};
+use crate::flows::answer::LocalFailure;
+use crate::generate::{Chat, Format, Language, Prompt, Sampling, Terms};
+use crate::route::Fault;
+
+/// What a template hears of somebody who wants no thoughts.
+const NO_THOUGHTS: &str = r#"{"enable_thinking": false}"#;
+
+/// The prompt and the terms of a body of chat.
+pub(super) fn chat(
+    language: &Language,
+    body: &[u8],
+    seed: u64,
+    now_unix_s: i64,
+) -> Result<(Prompt, Terms), LocalFailure> {
+    let request = ChatRequest::read(body).map_err(|error| of_request(&error))?;
+    let format = match request.response_format.as_deref() {
+        None => Format::Text,
+        Some("json_object") => Format::JsonObject,
+        Some(other) => return Err(cannot(&format!("Models of this box cannot promise the response format {other}."))),
+    };
+    let tools = match request.tool_choice.map(RawValue::get) {
+        None | Some("null" | "\"auto\"") => request.tools,
+        Some("\"none\"") => None,
+        Some(_) => return Err(cannot("Models of this box cannot promise that a tool is called; say auto or none.")),
+    };
+    let thinks_not = request.reasoning_effort.as_deref() == Some("none");
+    let variables = request.template_variables.map(RawValue::get).or(thinks_not.then_some(NO_THOUGHTS));
+    let prompt = language.chat(&Chat {
+        messages: request.messages.get(),
+        tools: tools.map(RawValue::get).filter(|tools| *tools != "null"),
+        variables,
+        now_unix_s: Some(now_unix_s),
+    });
+    let prompt = prompt.map_err(|error| super::failure::of_generation(&error))?;
+    let logprobs = request.logprobs.then_some(request.top_logprobs);
+    let terms = Terms { format, ..terms(&request.settings, logprobs, seed)? };
+    Ok((prompt, terms))
+}
+
+/// The same of a body of completions.
+pub(super) fn completion(language: &Language, body: &[u8], seed: u64) -> Result<(Prompt, Terms), LocalFailure> {
+    let request = CompletionRequest::read(body).map_err(|error| of_request(&error))?;
+    if request.echo || request.suffix.is_some() {
+        return Err(cannot("Models of this box neither echo a prompt nor write towards a suffix."));
+    }
+    let terms = terms(&request.settings, request.logprobs, seed)?;
+    let prompt = match request.prompt {
+        LocalPrompt::Text(text) => language.text(&text),
+        LocalPrompt::Tokens(tokens) => {
+            language.tokens(tokens).map_err(|error| super::failure::of_generation(&error))?
+        }
+    };
+    Ok((prompt, terms))
+}
+
+fn terms(settings: &LocalSettings<'_>, logprobs: Option<u64>, seed: u64) -> Result<Terms, LocalFailure> {
+    if settings.answers != 1 {
+        return Err(cannot("Models of this box give one answer: n must be 1."));
+    }
+    let usual = Sampling::default();
+    #[allow(clippy::cast_possible_truncation, reason = "settings between -100 and 100")]
+    let single = |value: Option<f64>, usual: f32| value.map_or(usual, |value| value as f32);
+    let sampling = Sampling {
+        temperature: single(settings.temperature, usual.temperature),
+        top_k: settings.top_k.map_or(usual.top_k, |most| u32::try_from(most).unwrap_or(u32::MAX)),
+        // Nothing of the probability is the best token alone.
+        top_p: single(settings.top_p, usual.top_p).max(f32::MIN_POSITIVE),
+        min_p: single(settings.min_p, usual.min_p),
+        repetition_penalty: single(settings.repetition_penalty, usual.repetition_penalty),
+        frequency_penalty: single(settings.frequency_penalty, usual.frequency_penalty),
+        presence_penalty: single(settings.presence_penalty, usual.presence_penalty),
+        logit_bias: settings.logit_bias.map_or(Ok(Vec::new()), biases)?,
+        seed: settings.seed.unwrap_or(seed),
+        logprobs: logprobs.map(|most| u8::try_from(most).unwrap_or(u8::MAX)),
+    };
+    Ok(Terms {
+        sampling,
+        tokens_max: settings.output_tokens_max.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+        stops: settings.stop.iter().map(|stop| stop.clone().into_owned()).collect(),
+        format: Format::Text,
+    })
+}
+
+fn biases(raw: &RawValue) -> Result<Vec<(u32, f32)>, LocalFailure> {
+    let wrong = || LocalFailure {
+        fault: Fault::BadRequest,
+        reason: "logit_bias: expected an object of tokens' numbers and biases".to_owned(),
+    };
+    let read: Option<BTreeMap<String, f32>> = serde_json::from_str(raw.get()).map_err(|_| wrong())?;
+    let bias = |(token, bias): (String, f32)| Ok((token.parse().map_err(|_| wrong())?, bias));
+    read.unwrap_or_default().into_iter().map(bias).collect()
+}
