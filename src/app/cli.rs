@@ -68,10 +68,28 @@ enum Command {
     /// nothing acknowledged was lost, 1 if anything was. Whether the disk itself keeps what it says is synced, only a
     /// pulled plug can show: docs/proof.md says what is proved and what is not.
     Prove(ProveArgs),
+    /// Print another gateway's configuration as a part of this one's, with remarks about what could not be taken.
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Make a key for an app or a sensor, and the line that lets it in.
     Key {
         /// Its name: the MQTT user name and the name in logs and audit.
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportCommand {
+    /// LiteLLM's `config.yaml`: providers, routes, prices and budgets.
+    ///
+    /// No key is copied: for each provider that needs one, the output names a file to put it into. Addresses that are in
+    /// variables (`os.environ/NAME`) are taken from this process's environment. docs/routes.md says what becomes of what.
+    Litellm {
+        /// The file.
+        file: PathBuf,
+        /// Folder in which the files with the keys are to lie.
+        #[arg(long, value_name = "FOLDER", default_value = "/etc/forebay/keys")]
+        keys: String,
     },
 }
 
@@ -517,6 +535,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Model(ModelCommand::Bench(args)) => commands::bench::run(&args, &overrides()),
         Command::Model(ModelCommand::Show { name, version, models }) => {
             commands::model::show(&models.models, &name, version)
+        }
+        Command::Import(ImportCommand::Litellm { file, keys }) => {
+            commands::import::run(&file, &keys, &|name| std::env::var(name).ok())
         }
         Command::Key { name } => commands::key::run(&name),
     }

@@ -1,6 +1,6 @@
 //! Building the gateway from its configuration, running it, and draining it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answers;
 use super::config::Config;
+use super::cpu;
 use super::memory;
 use super::metered::Metered;
 use super::notify::{self, Vitals};
@@ -25,6 +27,7 @@ use crate::engine::{self, Pool, delegate};
 use crate::flows::board::{Alert, Board};
 use crate::flows::inference::Inference;
 use crate::flows::intake::Intake;
+use crate::flows::languages::{self, Languages};
 use crate::flows::logging::Logging;
 use crate::flows::models::Models;
 use crate::flows::predict::Predict;
@@ -36,10 +39,11 @@ use crate::flows::sense::{self, Sense};
 use crate::flows::{AcknowledgedBy, Address, InPlaceOfRows, Requests, SYNC_SCHEMA, Sync, SyncConfig, keep_queue};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
+use crate::route::Link;
 use crate::store::{self, Store};
 use crate::telemetry::{Logs, Registry};
 use crate::uplink::{AnyUplink, Ears};
-use crate::{doors, flows, signal};
+use crate::{doors, flows, generate, signal};
 
 /// How often the queue's depth is looked at for its deepest point.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -70,7 +74,8 @@ struct Built {
 pub(super) async fn run(config: Config, logs: Logs, stop: CancellationToken) -> Result<()> {
     let clock = Arc::new(SystemClock::new());
     let started = clock.since_boot();
-    let built = build(config, logs, Arc::clone(&clock)).await?;
+    // Boxed: it holds every part while it puts them together.
+    let built = Box::pin(build(config, logs, Arc::clone(&clock))).await?;
     let Built {
         store,
         outbox,
@@ -201,8 +206,17 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
         cloud,
         sync,
         stream,
+        generate,
+        answer,
+        routing,
+        route,
+        provider,
+        quota,
+        ledger,
+        cache,
+        prices,
     } = config;
-    let access = Arc::new(Access::new(&access)?);
+    let access = Access::new(&access)?;
     // Doors first: a taken port is said before anything is touched.
     let listener = doors::http::bind(&http).await?;
     #[cfg(feature = "grpc")]
@@ -221,7 +235,8 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
     let store_config = store;
     let state_dir = store_config.state_dir.clone();
     let database = store_config.state_dir.join("forebay.db");
-    let schemas = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA, SYNC_SCHEMA];
+    let own = [history::SCHEMA, outbox::SCHEMA, broker::SCHEMA, SYNC_SCHEMA];
+    let schemas: Vec<_> = own.into_iter().chain(answers::SCHEMAS).collect();
     let outbox_config = outbox;
     let opening = Arc::clone(&clock);
     let outbox_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
@@ -244,6 +259,7 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
     .await
     .context("failed to open the store")??;
     let clock: Arc<dyn Clock> = clock;
+    let access = Arc::new(answers::with_keys(access, &store, &clock).await?);
 
     let mut problems = Vec::new();
     if let Some(file) = &opened.quarantined {
@@ -260,6 +276,9 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
     }
     if let Err((key, problem)) = catalog.check() {
         bail!("failed to set up the models: {key}: {problem}");
+    }
+    if let Err((key, problem)) = generate.check() {
+        bail!("failed to set up the models: generate.{key} {problem}");
     }
     let delegate_metrics = delegate::Metrics::default();
     let mut engines = match delegate {
@@ -350,6 +369,40 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
             (Some(sync), Some(link), Some(asking))
         }
     };
+    let inference = Inference::new(Arc::clone(&models), Arc::clone(&clock)).seeded(StdRng::from_os_rng());
+    let inference = Arc::new(inference);
+    let generate_metrics = generate::Metrics::default();
+    let languages = Arc::new(Languages::new(languages::Parts {
+        inference: Arc::clone(&inference),
+        config: generate,
+        metrics: generate_metrics.clone(),
+        clock: Arc::clone(&clock),
+        chance: StdRng::from_os_rng(),
+        cpu: cpu::of_this_thread,
+    }));
+    let llm = if answers::anybody(&route, &languages) {
+        generate_metrics.register(&mut registry);
+        let (llm, hosts) = (http.llm.clone(), http.hosts.clone());
+        let sections = answers::Sections { answer, routing, route, provider, quota, ledger, cache, prices, llm, hosts };
+        let state = link.as_ref().map(|link: &LinkWatch| link.state.clone());
+        let ground = answers::Ground {
+            store: &store,
+            access: Arc::clone(&access),
+            clock: Arc::clone(&clock),
+            registry: &mut registry,
+            credentials: credentials(),
+            languages,
+            link: state.as_ref().map_or(Link::Up, |state| answers::link_of(&state.borrow())),
+            rng: StdRng::from_os_rng(),
+        };
+        let built = answers::build(sections, ground).await?;
+        let llm = Arc::clone(&built.llm);
+        problems.extend(built.problem.clone());
+        tasks.spawn(built.run(state, streams_end.clone()));
+        Some(llm)
+    } else {
+        None
+    };
     let mqtt = doors::mqtt::Door::bind(mqtt, broker.clone(), Arc::clone(&access), Arc::clone(&clock)).await?;
     mqtt.metrics().register(&mut registry);
     let http_metrics = doors::http::Metrics::default();
@@ -379,8 +432,6 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
         requests.metrics().register(&mut registry);
         requests
     });
-    let inference = Inference::new(Arc::clone(&models), Arc::clone(&clock)).seeded(StdRng::from_os_rng());
-    let inference = Arc::new(inference);
     tasks.spawn(Arc::clone(&inference).shadow(streams_end.clone()));
     let predict = Arc::new(Predict::new(Arc::clone(&inference), Arc::clone(&clock), predict));
     predict.metrics().register(&mut registry);
@@ -413,6 +464,7 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
             access,
             regions,
             logging,
+            llm,
             tls: http_tls,
             registry: Arc::new(Mutex::new(registry)),
             metrics: http_metrics,
@@ -440,6 +492,12 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
         tasks,
         streams_end,
     })
+}
+
+/// Where systemd has put what `LoadCredential=` names.
+#[allow(clippy::disallowed_methods, reason = "the environment is read here and nowhere below")]
+fn credentials() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
 /// What a gateway listens to: receipts where they count, and requests where they are taken.

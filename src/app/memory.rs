@@ -9,8 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine;
 
-/// From the start to the first time that seldom used code is given back; twice as long to each next.
+/// From the start to the first time that seldom used code is given back.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// To each next one of the first minute, in which every room does something for the first time; later twice as long each time.
+const EARLY_LOOK: Duration = Duration::from_secs(4);
+const EARLY: Duration = Duration::from_secs(60);
 const LAST_LOOK: Duration = Duration::from_secs(600);
 
 /// Asks the kernel not to back this process with 2 MiB pages: an allocator that touches a few KiB of each arena would
@@ -63,7 +66,7 @@ fn tidy() {
 /// What is used comes back in some hundred page faults that read nothing from the disk: a millisecond.
 /// Freed memory is kept a little while models are at work, of which `models` tells.
 pub(crate) async fn stay_small(models: engine::Metrics, stop: CancellationToken) {
-    let (mut pause, mut passed) = (FIRST_LOOK, Duration::ZERO);
+    let (mut pause, mut passed, mut lived) = (FIRST_LOOK, Duration::ZERO, Duration::ZERO);
     let (mut computed, mut looks_left) = (models.computed_time(), 0);
     while tokio::time::timeout(LOOK_AT_MODELS_EVERY, stop.cancelled()).await.is_err() {
         let before = std::mem::replace(&mut computed, models.computed_time());
@@ -80,9 +83,11 @@ pub(crate) async fn stay_small(models: engine::Metrics, stop: CancellationToken)
             tidy();
         }
         passed += LOOK_AT_MODELS_EVERY;
+        lived += LOOK_AT_MODELS_EVERY;
         if passed >= pause {
             give_back_unused_code();
-            (pause, passed) = ((pause * 2).min(LAST_LOOK), Duration::ZERO);
+            let next = if lived < EARLY { EARLY_LOOK } else { (pause * 2).min(LAST_LOOK) };
+            (pause, passed) = (next, Duration::ZERO);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The roof: configuration, build, run and drain, the command line.
 
 mod allocator;
+mod answers;
 mod cli;
 mod commands;
 pub mod config;
+mod cpu;
 mod demo;
 mod gateway;
 mod memory;

@@ -25,7 +25,9 @@ pub(crate) fn run(config: &std::path::Path, overrides: &Overrides) -> ExitCode {
         say(format_args!("note: {remark}"));
     }
     if review.errors.is_empty() && review.problems.is_empty() {
-        say(format_args!("{}: fine; streams: {}", loaded.file, loaded.config.stream.len()));
+        let (streams, routes) = (loaded.config.stream.len(), loaded.config.route.len());
+        let routes = if routes == 0 { String::new() } else { format!("; routes: {routes}") };
+        say(format_args!("{}: fine; streams: {streams}{routes}", loaded.file));
     }
     if review.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -5,6 +5,7 @@ pub(super) mod bench;
 pub(super) mod check;
 pub(super) mod collect;
 pub(super) mod doctor;
+pub(super) mod import;
 mod inspect;
 pub(super) mod key;
 pub(super) mod model;

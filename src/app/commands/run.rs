@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::note;
 use crate::app::cli::{NegativeControl, RunArgs};
@@ -21,6 +22,7 @@ pub(crate) async fn run(args: &RunArgs, overrides: &Overrides, under_journald: b
             return Ok(ExitCode::FAILURE);
         }
     };
+    raise_open_files();
     let logs = telemetry::start(&loaded.config.log, under_journald)?;
     let review = review(&loaded);
     for diagnosis in review.errors.iter().chain(&review.problems) {
@@ -42,4 +44,13 @@ pub(crate) async fn run(args: &RunArgs, overrides: &Overrides, under_journald: b
     }
     Box::pin(gateway::run(loaded.config, logs, until_told_to_stop()?)).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A thousand streams are two thousand sockets, and what a shell or a container gives is often 1,024: as many as may be had
+/// without asking anybody. Where it fails, the doors wait for one to become free.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
 }

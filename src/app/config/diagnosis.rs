@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::provider::looks_like_key;
+
 /// One finding, with the place it points at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
@@ -20,15 +22,15 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// A finding about bytes `span` of `text`.
-    pub fn at(file: &str, text: &str, span: Range<usize>, message: String, hint: Option<String>) -> Self {
+    pub fn at(file: &str, text: &str, span: Range<usize>, message: &str, hint: Option<String>) -> Self {
         let start = span.start.min(text.len());
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
         let line = text[..line_start].matches('\n').count() + 1;
         let column = text[line_start..start].chars().count() + 1;
         let underlined = text[start..span.end.clamp(start, line_end)].chars().count().max(1);
-        let excerpt = Some(Box::new((text[line_start..line_end].to_owned(), underlined)));
-        Self { file: file.to_owned(), place: Some((line, column)), message, hint, excerpt }
+        let excerpt = Some(Box::new((concealed(&text[line_start..line_end]), underlined)));
+        Self { file: file.to_owned(), place: Some((line, column)), message: concealed(message), hint, excerpt }
     }
 
     /// A finding without a place.
@@ -41,7 +43,7 @@ impl Diagnosis {
         let message = error.message().trim().to_owned();
         let hint = suggestion(&message);
         match error.span() {
-            Some(span) => Self::at(file, text, span, message, hint),
+            Some(span) => Self::at(file, text, span, &message, hint),
             None => Self::whole(file, message, hint),
         }
     }
@@ -67,16 +69,67 @@ impl fmt::Display for Diagnosis {
     }
 }
 
+/// Names of settings that somebody gave a key.
+const SECRETS: [&str; 5] = ["key", "token", "secret", "password", "authorization"];
+
+fn names_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    // Files and digests of keys are no keys.
+    SECRETS.iter().any(|secret| name.contains(secret))
+        && !["_file", "_sha256", "sticky"].iter().any(|end| name.contains(end))
+}
+
+/// A line without the keys in it, each character a star, so that what is underlined stays where it is.
+fn concealed(line: &str) -> String {
+    let mut parts: Vec<String> = line.split('"').map(str::to_owned).collect();
+    for at in (1..parts.len()).step_by(2) {
+        let before = parts[at - 1].trim_end();
+        let name = before
+            .strip_suffix('=')
+            .map_or("", |rest| rest.trim_end().rsplit([' ', '{', ',', '.']).next().unwrap_or(""));
+        let hidden = match parts[at].split_once("://") {
+            _ if names_secret(name) || looks_like_key(&parts[at]) => 0..parts[at].len(),
+            // What an address has before its host and behind its path opens something.
+            Some((scheme, rest)) => {
+                let start = scheme.len() + "://".len();
+                let end = rest.find('@').map_or(start, |user| start + user);
+                if end > start { start..end } else { parts[at].find('?').unwrap_or(parts[at].len())..parts[at].len() }
+            }
+            None => continue,
+        };
+        let stars = "*".repeat(parts[at][hidden.clone()].chars().count());
+        parts[at].replace_range(hidden, &stars);
+    }
+    parts.join("\"")
+}
+
 /// What would be right. For "unknown field `x`, expected one of `a`, `b`": the nearest name, if one is near.
 fn suggestion(message: &str) -> Option<String> {
     if message.contains("invalid socket address") {
         return Some("write ADDRESS:PORT, such as \"127.0.0.1:8080\"".to_owned());
+    }
+    if message.starts_with("invalid type: string") {
+        if message.ends_with("expected a sequence") {
+            return Some("write it in brackets: [\"...\"]".to_owned());
+        }
+        if message.contains("expected u") || message.contains("expected i") || message.contains("expected f") {
+            return Some("write a number, without quotes; a setting's name says its unit".to_owned());
+        }
+        if message.ends_with("expected a boolean") {
+            return Some("write true or false, without quotes".to_owned());
+        }
+    }
+    if message == "invalid type: map, expected a sequence" {
+        return Some("there may be several: write its name in double brackets, as in [[route]]".to_owned());
     }
     if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
         return None;
     }
     let mut quoted = message.split('`').skip(1).step_by(2);
     let given = quoted.next()?;
+    if names_secret(given) && message.contains("`key_file`") {
+        return Some("a key never stands in here: write it into a file and name that with `key_file`".to_owned());
+    }
     nearest(given, quoted).map(|name| format!("did you mean `{name}`?"))
 }
 
@@ -114,6 +167,30 @@ mod tests {
     fn a_wrong_type_points_at_the_value() {
         let said = diagnose("queue_rows = \"many\"\n");
         assert!(said.starts_with("box.toml:1:14: invalid type: string \"many\", expected u32"), "{said}");
+    }
+
+    #[test]
+    fn a_key_that_stands_in_the_file_is_not_repeated() {
+        for (line, shown) in [
+            ("api_key = \"hunter2\"", "api_key = \"*******\""),
+            ("a = { token = \"hunter2\", b = \"c\" }", "a = { token = \"*******\", b = \"c\" }"),
+            ("name = \"sk-0123456789ab\"", "name = \"***************\""),
+            ("key_file = \"/etc/forebay/a.key\"", "key_file = \"/etc/forebay/a.key\""),
+            ("url = \"https://a/v1?token=b\"", "url = \"https://a/v1********\""),
+            ("url = \"https://me:word@a/v1\"", "url = \"https://*******@a/v1\""),
+            ("url = \"https://a/v1\"", "url = \"https://a/v1\""),
+            ("name = \"unclosed", "name = \"unclosed"),
+        ] {
+            assert_eq!(concealed(line), shown);
+        }
+    }
+
+    #[test]
+    fn a_number_in_quotes_and_a_section_of_which_there_are_several_are_explained() {
+        let said = |text: &str| suggestion(text).unwrap();
+        assert!(said("invalid type: string \"60\", expected u64").contains("without quotes"));
+        assert!(said("invalid type: string \"x\", expected a sequence").contains("brackets"));
+        assert!(said("invalid type: map, expected a sequence").contains("[[route]]"));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The configuration file: composed of what each room owns, read once, consumed by the build.
 
+mod answering;
 mod diagnosis;
 mod overrides;
 mod place;
 mod review;
+mod spending;
 
 pub use diagnosis::{Diagnosis, nearest};
 pub use overrides::Overrides;
@@ -15,7 +17,10 @@ use serde::Deserialize;
 
 use crate::base::Name;
 use crate::flows::{self, sense};
-use crate::{access, broker, catalog, doors, engine, history, outbox, store, telemetry, uplink};
+use crate::{
+    access, broker, cache, catalog, doors, engine, generate, history, ledger, outbox, price, provider, quota, route,
+    store, telemetry, uplink,
+};
 
 /// Largest configuration file that is read.
 const MAX_BYTES: u64 = 4 << 20;
@@ -78,6 +83,33 @@ pub struct Config {
     /// Streams.
     #[serde(default)]
     pub stream: Vec<sense::Config>,
+    /// Language models of this box.
+    #[serde(default)]
+    pub generate: generate::Config,
+    /// Questions to language models.
+    #[serde(default)]
+    pub answer: flows::answer::Config,
+    /// What is common to all routes.
+    #[serde(default)]
+    pub routing: route::Settings,
+    /// Who answers for which model; without one, nobody is asked.
+    #[serde(default)]
+    pub route: Vec<route::RouteConfig>,
+    /// Those elsewhere who have models.
+    #[serde(default)]
+    pub provider: Vec<provider::Config>,
+    /// How much callers may take.
+    #[serde(default)]
+    pub quota: quota::Config,
+    /// Records of questions, and the audit.
+    #[serde(default)]
+    pub ledger: ledger::Config,
+    /// Answers that are kept.
+    #[serde(default)]
+    pub cache: cache::Config,
+    /// What tokens cost.
+    #[serde(default)]
+    pub prices: price::Config,
 }
 
 /// `[gateway]`

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use super::answering::answering;
 use super::place::place;
 use super::{Diagnosis, Loaded, nearest};
 use crate::access::Access;
@@ -71,6 +72,7 @@ pub fn review(loaded: &Loaded) -> Review {
         }
     }
     listeners(loaded, &mut review);
+    answering(loaded, &catalog, &mut review);
     review
 }
 
@@ -139,9 +141,10 @@ fn circle(catalog: &Catalog, path: &mut Vec<String>, graph: &Graph) -> Option<St
     None
 }
 
-fn at(loaded: &Loaded, path: &str, message: &impl Display, hint: Option<String>) -> Diagnosis {
+/// A finding about the setting at `path`.
+pub(super) fn at(loaded: &Loaded, path: &str, message: &impl Display, hint: Option<String>) -> Diagnosis {
     match place(&loaded.text, path) {
-        Some(span) => Diagnosis::at(&loaded.file, &loaded.text, span, message.to_string(), hint),
+        Some(span) => Diagnosis::at(&loaded.file, &loaded.text, span, &message.to_string(), hint),
         None => Diagnosis::whole(&loaded.file, format!("{path}: {message}"), hint),
     }
 }

@@ -104,7 +104,8 @@ impl Call {
         let sequence = request.parameters.get("sequence_id").and_then(sequence);
         let caller = self.who.as_ref().and_then(identity);
         let id = Some(request.id.as_str()).filter(|id| !id.is_empty());
-        let bearings = Bearings { header: Some(&header), sequence: sequence.as_deref(), caller, request: id };
+        let bearings =
+            Bearings { header: Some(&header), sequence: sequence.as_deref(), caller, request: id, exchange: None };
         inference.key(&bearings)
     }
 }

@@ -1,12 +1,45 @@
 //! Bodies of requests, unfolded where they are compressed, read up to a bound.
 
-use axum::body::Body;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
 use super::encoding;
 use super::problem::Problem;
+
+/// Most bytes of a body that nobody wants.
+const DISCARDED_MAX_BYTES: usize = 64 << 20;
+/// Longest time that they may take.
+const DISCARDED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Reads a body that nobody wants to its end, within bounds. A connection that is closed under a client that still sends
+/// takes the answer with it: the client reports a broken pipe and never hears why it was refused.
+pub(super) async fn discard(request: Request) {
+    // Who asks before it sends will not.
+    if !request.headers().contains_key(header::EXPECT) {
+        drain(&mut request.into_body().into_data_stream()).await;
+    }
+}
+
+/// Likewise what is left of one that was begun.
+pub(super) async fn drain(parts: &mut BodyDataStream) {
+    let reading = async {
+        let mut left = DISCARDED_MAX_BYTES;
+        while let Some(Ok(part)) = parts.next().await {
+            left = left.saturating_sub(part.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whoever takes longer is cut off.
+    let _ = timeout(DISCARDED_WITHIN, reading).await;
+}
 
 /// The whole body, up to a bound.
 pub(super) async fn read_body(body: Body, headers: &HeaderMap, max_bytes: usize) -> Result<Bytes, Problem> {

@@ -19,7 +19,8 @@ pub struct Config {
     pub server_name: String,
     /// Largest request body in bytes; more is 413.
     pub body_max_bytes: usize,
-    /// Connections open at once; more wait in the kernel's backlog.
+    /// Connections open at once, streams included; more wait in the kernel's backlog. By default all that `llm.requests_max`
+    /// admits, and some for everybody else.
     pub connections_max: usize,
     /// Requests in progress at once; more are 503 with `retry-after`.
     pub requests_max: usize,
@@ -39,6 +40,8 @@ pub struct Config {
     pub compress_from_bytes: usize,
     /// `[http.tls]`; without it the door speaks plainly.
     pub tls: Option<tls::Config>,
+    /// `[http.llm]`: bounds of questions to language models.
+    pub llm: super::LlmConfig,
 }
 
 impl Default for Config {
@@ -48,7 +51,7 @@ impl Default for Config {
             hosts: Vec::new(),
             server_name: "forebay".to_owned(),
             body_max_bytes: 1 << 20,
-            connections_max: 256,
+            connections_max: 1152,
             requests_max: 64,
             watchers_max: 32,
             header_timeout_ms: 15_000,
@@ -58,6 +61,7 @@ impl Default for Config {
             drain_timeout_ms: 5_000,
             compress_from_bytes: 1024,
             tls: None,
+            llm: super::LlmConfig::default(),
         }
     }
 }

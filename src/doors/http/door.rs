@@ -7,6 +7,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::config::Config;
+use super::llm::Llm;
 use super::metrics::Metrics;
 use super::problem::Problem;
 use super::pulse::Pulse;
@@ -41,6 +42,8 @@ pub struct Parts {
     pub regions: Arc<Regions>,
     /// How much the log says.
     pub logging: Arc<Logging>,
+    /// Asks language models; none where no route names any.
+    pub llm: Option<Arc<Llm>>,
     /// [`acceptor`](super::acceptor); None where the door speaks plainly.
     pub tls: Option<TlsAcceptor>,
     /// Everything on `/metrics`, the door's own metrics included.

@@ -11,6 +11,7 @@
 //! Never here: SQL, MQTT, what an alert is. Every list, body, connection and watcher has a bound in [`Config`] or
 //! beside its handler.
 
+mod again;
 mod aliases;
 mod body;
 mod caller;
@@ -21,6 +22,7 @@ mod events;
 mod guard;
 mod health;
 mod ingest;
+mod llm;
 mod metrics;
 mod oip;
 mod openapi;
@@ -30,6 +32,7 @@ mod problem;
 mod pulse;
 mod send;
 mod server;
+mod site;
 mod stall;
 mod streams;
 mod traces;
@@ -37,6 +40,7 @@ mod traffic;
 
 pub use config::Config;
 pub use door::{Door, Parts};
+pub use llm::{Config as LlmConfig, Llm, Metrics as LlmMetrics, Parts as LlmParts, routes as llm_routes};
 pub use metrics::Metrics;
 #[cfg(feature = "grpc")]
 pub(in crate::doors) use oip::extensions;

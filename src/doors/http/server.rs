@@ -18,12 +18,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::again::Again;
 use super::config::Config;
 use super::door::Door;
 use super::pulse;
 use super::stall::StallGuard;
 use super::{
-    aliases, caller, events, guard, health, ingest, oip, openapi, page, predict, send, streams, traces, traffic,
+    aliases, caller, events, guard, health, ingest, llm, oip, openapi, page, predict, send, streams, traces, traffic,
 };
 use crate::base::Clock;
 use crate::doors::{accept, tls};
@@ -116,7 +117,7 @@ async fn connection(
     let mut ends = Ends { peer, local, certificate: None };
     let socket = StallGuard::new(socket, Duration::from_millis(door.config.write_timeout_ms));
     let Some(acceptor) = &door.parts.tls else {
-        return Box::pin(converse(socket, ends, routes, &door, stop, cut)).await;
+        return Again::new(Box::pin(converse(socket, ends, routes, &door, stop, cut))).await;
     };
     let patience = Duration::from_millis(door.config.header_timeout_ms);
     let shaken = tokio::select! {
@@ -126,7 +127,7 @@ async fn connection(
     // A client that talks nonsense, or too slowly, ends its own connection, which is no news.
     let Ok(Ok(stream)) = shaken else { return };
     ends.certificate = tls::client_certificate(&stream);
-    Box::pin(converse(stream, ends, routes, &door, stop, cut)).await;
+    Again::new(Box::pin(converse(stream, ends, routes, &door, stop, cut))).await;
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -138,8 +139,12 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     cut: CancellationToken,
 ) {
     let routes = TowerToHyperService::new(routes);
+    let asks_models = door.parts.llm.is_some();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ends.clone());
+        if asks_models {
+            llm::readdress(&mut request);
+        }
         routes.call(request)
     });
     let mut http = http1::Builder::new();
@@ -177,7 +182,7 @@ fn routes(door: &Arc<Door>, stop: &CancellationToken) -> Router {
         .merge(traces::routes())
         .merge(health::private_routes())
         .route_layer(known);
-    Router::new()
+    let guarded = Router::new()
         .merge(private)
         .merge(health::open_routes())
         .merge(openapi::open_routes())
@@ -185,5 +190,10 @@ fn routes(door: &Arc<Door>, stop: &CancellationToken) -> Router {
         .fallback(guard::no_such_path)
         .method_not_allowed_fallback(guard::wrong_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(door), guard::pass))
-        .with_state(Arc::clone(door))
+        .with_state(Arc::clone(door));
+    // An answer of a language model may take minutes, and its errors have another shape: these paths guard themselves.
+    match &door.parts.llm {
+        Some(llm) => guarded.merge(llm::routes(Arc::clone(llm))),
+        None => guarded,
+    }
 }

@@ -15,6 +15,7 @@ use super::problem::Problem;
 use crate::access::Principal;
 use crate::doors::caller::identity;
 use crate::flows::inference::{Bearings, Inference, Key};
+use crate::flows::trace::Exchange;
 use crate::flows::traffic::{SetTraffic, TrafficView};
 
 type Answer = Result<Json<TrafficView>, Problem>;
@@ -25,16 +26,17 @@ pub(super) fn routes() -> Router<Arc<Door>> {
 }
 
 /// What holds a request to the same versions as others: its header, its sequence, or who asks. `request` is what the caller
-/// calls it.
+/// calls it, `exchange` when it came.
 pub(super) fn key(
     inference: &Inference,
     headers: &HeaderMap,
     sequence: Option<&str>,
     who: &Principal,
     request: Option<&str>,
+    exchange: Option<Arc<Exchange>>,
 ) -> Key {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    inference.key(&Bearings { header: Some(&header), sequence, caller: identity(who), request })
+    inference.key(&Bearings { header: Some(&header), sequence, caller: identity(who), request, exchange })
 }
 
 async fn show(State(door): Whole, Path(model): Path<String>) -> Answer {

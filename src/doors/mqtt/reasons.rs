@@ -48,7 +48,12 @@ pub(super) fn closing(why: Closing) -> ReasonCode {
 pub(super) fn denied(why: Denied) -> ReasonCode {
     match why {
         Denied::Key => ReasonCode::BadUserNameOrPassword,
-        Denied::Anonymous | Denied::Certificate => ReasonCode::NotAuthorized,
+        Denied::Anonymous
+        | Denied::Certificate
+        | Denied::NotYet
+        | Denied::Expired
+        | Denied::Revoked
+        | Denied::Suspended => ReasonCode::NotAuthorized,
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::BINARY;
 use super::elements::Elements;
 use super::request::Form;
+use super::sending::Sending;
 use crate::doors::http::encoding::{self, Encoding};
 use crate::doors::shared_memory::Place;
 use crate::flows::inference::{Inferred, NamedTensor};
@@ -65,12 +66,14 @@ enum Parameters<'a> {
     InRegion { shared_memory_region: &'a str, shared_memory_offset: u64, shared_memory_byte_size: usize },
 }
 
-/// What the caller gets, in `encoding` where one is given. Outputs that go into regions are there already.
+/// What the caller gets, in `encoding` where one is given. Outputs that go into regions are there already. `sending` hears
+/// when it is gone.
 pub(super) async fn answer(
     inferred: &Inferred,
     id: Option<&str>,
     form: &Form,
     encoding: Option<(Encoding, usize)>,
+    sending: Option<Sending>,
 ) -> Response {
     let (mut headers, mut body) = plain(inferred, id, form);
     if let Some((encoding, _)) = encoding.filter(|&(_, least)| body.len() >= least) {
@@ -85,6 +88,11 @@ pub(super) async fn answer(
             }
         }
     }
+    let body = Bytes::from(body);
+    let body = match sending {
+        Some(sending) => sending.carry(body),
+        None => body,
+    };
     (headers, body).into_response()
 }
 

@@ -3,11 +3,13 @@
 
 mod answer;
 mod apart;
+mod digits;
 mod elements;
 mod models;
 mod numbers;
 mod regions;
 mod request;
+mod sending;
 mod settings;
 
 use std::sync::Arc;
@@ -30,11 +32,13 @@ use crate::access::Principal;
 use crate::doors::http::traffic;
 use crate::doors::shared_memory::{Owner, Regions, ToRegion};
 use crate::flows::inference::Question;
+use crate::flows::trace::Exchange;
 pub(in crate::doors::http) use models::may_manage;
 
 use answer::answer;
 pub(in crate::doors::http) use answer::header_text;
 use request::InferRequest;
+use sending::Sending;
 
 /// Bytes of JSON in a body that has binary data behind them; 0: the body is one tensor's elements.
 const BINARY: &str = "inference-header-content-length";
@@ -125,13 +129,14 @@ async fn version_infer(
 }
 
 async fn run(
-    door: &Door,
+    door: &Arc<Door>,
     who: &Principal,
     model: String,
     version: Option<u32>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, OipProblem> {
+    let came = door.parts.inference.traces().is_on().then(|| door.parts.clock.since_boot());
     let request = match json_bytes(headers)? {
         Some(0) => {
             let inputs = door.parts.inference.metadata(&model, version)?.inputs;
@@ -148,6 +153,7 @@ async fn run(
             InferRequest::parse(&json, binary)?
         }
     };
+    let exchange = came.map(|came| Arc::new(Exchange::received(came, door.parts.clock.since_boot())));
     let InferRequest { id, mut inputs, in_regions, outputs, form, timeout, priority, sequence } = request;
     let regions = &door.parts.regions;
     if !in_regions.is_empty() {
@@ -156,7 +162,7 @@ async fn run(
     // The engine gives up a little earlier than the door, so that its own word on it reaches the caller.
     let most = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
     let deadline = timeout.map_or(most, |timeout| timeout.min(most));
-    let key = traffic::key(&door.parts.inference, headers, sequence.as_deref(), who, id.as_deref());
+    let key = traffic::key(&door.parts.inference, headers, sequence.as_deref(), who, id.as_deref(), exchange.clone());
     let question = Question { model, version, inputs, outputs, deadline, priority };
     let inferred = door.parts.inference.infer_for(question, &key).await?;
     let placed = inferred.outputs.iter().enumerate().filter_map(|(at, output)| {
@@ -169,7 +175,8 @@ async fn run(
     }
     let least = Some(door.config.compress_from_bytes).filter(|&least| least > 0);
     let encoding = least.and_then(|least| Some((encoding::of_answer(headers)?, least)));
-    Ok(answer(&inferred, id.as_deref(), &form, encoding).await)
+    let sending = exchange.map(|exchange| Sending::of(exchange, door));
+    Ok(answer(&inferred, id.as_deref(), &form, encoding, sending).await)
 }
 
 /// How many bytes of the body are JSON, where the request says so; and whether it is an inference request at all.

@@ -5,6 +5,7 @@
 
 use half::f16;
 
+use super::digits::{DIGITS_MAX, Decimal, TENS, fraction, leading_digits, significant};
 use crate::base::{Datatype, Element, Tensor};
 
 /// Reads `data`, flat or nested, as `shape` of `datatype`.
@@ -37,18 +38,6 @@ fn tensor<T: Element + Number>(shape: &[usize], data: &[u8]) -> Option<Tensor> {
         return None;
     }
     Tensor::new(shape, read).ok()
-}
-
-/// A number as it is written: `mantissa * 10^exponent`.
-struct Decimal<'a> {
-    negative: bool,
-    mantissa: u64,
-    exponent: i32,
-    /// Without a point and an exponent.
-    is_whole: bool,
-    /// The mantissa has all of its digits.
-    is_exact: bool,
-    text: &'a [u8],
 }
 
 struct Cursor<'a> {
@@ -88,6 +77,11 @@ impl<'a> Cursor<'a> {
             }
             if inner.is_empty() {
                 self.skip_blanks();
+                if let Some((number, bytes)) = self.bytes.get(self.at..).and_then(T::plain) {
+                    self.at += bytes;
+                    read.push(number);
+                    continue;
+                }
                 read.push(T::of(&self.decimal()?)?);
             } else {
                 self.level(inner, read)?;
@@ -181,83 +175,15 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// So many digits always fit into 64 bits.
-const DIGITS_MAX: usize = 19;
-
-const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
-
-fn significant(digits: &[u8]) -> usize {
-    digits.len() - digits.iter().take_while(|&&digit| digit == b'0').count()
-}
-
-/// The digits at the beginning of eight characters, the first in the lowest byte: their value and their number. All at
-/// once, because how many digits a number has is what a processor guesses wrong.
-fn leading_digits(text: u64) -> (u64, usize) {
-    const ZEROS: u64 = 0x3030_3030_3030_3030;
-    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
-    // A digit has a high half of 3, and still has it with 6 added. What is carried out of a character spoils only those
-    // behind it, and it is no digit itself.
-    let halves = (text & HIGH) | ((text.wrapping_add(0x0606_0606_0606_0606) & HIGH) >> 4);
-    let count = (halves ^ 0x3333_3333_3333_3333).trailing_zeros() / 8;
-    // Zeros come before the first digit: eight of them where there is none, which a shift by 64 would not make.
-    let ones = text.wrapping_sub(ZEROS).checked_shl(64 - 8 * count).unwrap_or(0);
-    // Neighbours become pairs, pairs fours, fours the eight.
-    let pairs = (ones.wrapping_mul(10).wrapping_add(ones >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs.wrapping_mul(100).wrapping_add(pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    ((fours.wrapping_mul(10_000).wrapping_add(fours >> 32)) & 0xffff_ffff, count as usize)
-}
-
-/// Powers of ten that a 64-bit float has exactly.
-const POWERS: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
-    1e21, 1e22,
-];
-
-/// 10^-22 to 10^22.
-const FACTORS: [f64; 45] = [
-    1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17, 1e-16, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6,
-    1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
-];
-
-impl Decimal<'_> {
-    /// The nearest 64-bit float or one of its next neighbours, if that is one operation.
-    fn close(&self) -> Option<f64> {
-        let power = POWERS.get(usize::try_from(self.exponent.unsigned_abs()).ok()?).filter(|_| self.is_exact)?;
-        let mantissa = self.mantissa as f64;
-        Some(if self.exponent < 0 { mantissa / power } else { mantissa * power })
-    }
-
-    /// One of the four 64-bit floats around it, fast: the power of ten is a factor, which is rounded below 1.
-    #[inline]
-    fn near(&self) -> Option<f64> {
-        let at = usize::try_from(self.exponent + 22).ok()?;
-        FACTORS.get(at).filter(|_| self.is_exact).map(|factor| self.mantissa as f64 * factor)
-    }
-
-    /// The nearest 64-bit float.
-    fn nearest(&self) -> Option<f64> {
-        // Both sides of one operation are exact, so its result is rounded once (Clinger, 1990).
-        let exact = if self.mantissa <= 1 << 53 { self.close() } else { None };
-        match exact {
-            Some(size) => Some(if self.negative { -size } else { size }),
-            None => std::str::from_utf8(self.text).ok()?.parse().ok(),
-        }
-    }
-
-    fn whole(&self) -> Option<i64> {
-        // -0 is a float.
-        if !self.is_whole || self.text.len() > 18 || (self.negative && self.mantissa == 0) {
-            return None;
-        }
-        let size = i64::try_from(self.mantissa).ok()?;
-        Some(if self.negative { -size } else { size })
-    }
-}
-
 /// What an array may be of.
 trait Number: Sized {
     fn of(decimal: &Decimal<'_>) -> Option<Self>;
+
+    /// The number at the beginning of `text` and how many characters it has, if it is of the kind that most are.
+    #[inline]
+    fn plain(_text: &[u8]) -> Option<(Self, usize)> {
+        None
+    }
 }
 
 macro_rules! whole {
@@ -272,17 +198,38 @@ macro_rules! whole {
 
 whole!(u8, u16, u32, u64, i8, i16, i32, i64);
 
+/// Whether all 64-bit floats up to the one `off` neighbours away are the same as 32-bit ones: unless halfway between two of
+/// those is among them.
+#[inline]
+fn rounds_alike(near: f64, off: u64) -> bool {
+    /// The bits of a 64-bit float that a 32-bit one has no room for, and the middle of what they can be.
+    const LOST: u64 = (1 << 29) - 1;
+    const HALFWAY: u64 = 1 << 28;
+    (near.to_bits() & LOST).abs_diff(HALFWAY) > off
+}
+
 impl Number for f32 {
     #[inline]
+    fn plain(text: &[u8]) -> Option<(Self, usize)> {
+        /// What is left out of so many units and more, and three roundings, are less than [`OFF`] neighbours.
+        const LEAST: i64 = 1_000_000_000_000;
+        const OFF: u64 = 10_000;
+        let fraction = fraction(text)?;
+        let near = fraction.units as f64 * 1e-16;
+        if (fraction.is_whole || fraction.units >= LEAST) && rounds_alike(near, OFF) {
+            let near = near as Self;
+            return Some((if fraction.negative { -near } else { near }, fraction.characters));
+        }
+        None
+    }
+
+    #[inline]
     fn of(decimal: &Decimal<'_>) -> Option<Self> {
-        /// The bits of a 64-bit float that a 32-bit one has no room for, and the middle of what they can be.
-        const LOST: u64 = (1 << 29) - 1;
-        const HALFWAY: u64 = 1 << 28;
         if decimal.mantissa > 0
             && let Some(near) = decimal.near()
             && (f64::from(Self::MIN_POSITIVE)..1e38).contains(&near)
-            // Three roundings put it at most three neighbours off. Neighbours round to the same, unless halfway is among them.
-            && (near.to_bits() & LOST).abs_diff(HALFWAY) > 4
+            // Three roundings put it at most three neighbours off.
+            && rounds_alike(near, 4)
         {
             return Some(if decimal.negative { -near as Self } else { near as Self });
         }
@@ -313,13 +260,16 @@ mod tests {
         elements::read(datatype, shape, &RawValue::from_string(data.to_owned()).ok()?).ok()
     }
 
-    /// Read to the same bytes as the slow way does, or not at all.
+    /// Read to the same bytes as the slow way does, or not at all; the same with enough behind it for numbers to be read in one
+    /// go, and without.
     fn check(datatype: Datatype, shape: &[usize], data: &str) -> bool {
         let fast = read(datatype, shape, data.as_bytes());
         if let Some(fast) = &fast {
             let slow = slow(datatype, shape, data);
             assert_eq!(Some(fast.bytes()), slow.as_ref().map(Tensor::bytes), "{datatype} {data}");
         }
+        let long = read(datatype, shape, format!("{data}{}", " ".repeat(32)).as_bytes());
+        assert_eq!(long.as_ref().map(Tensor::bytes), fast.as_ref().map(Tensor::bytes), "{datatype} {data} and blanks");
         fast.is_some()
     }
 
@@ -356,6 +306,17 @@ mod tests {
             "1234567.8",
             "0.12345678",
             "0.123456789012345678901234567890",
+            "0.1234567890123456789012345",
+            "-0.000",
+            "0.0000000000000000000000",
+            "0.00000000000000001",
+            "0.00099999999999999999",
+            "0.0000001234567890123",
+            "9.9999999999999999999",
+            "-7.5",
+            "7.5e-3",
+            "0.5000000298023223876953125",
+            "0.50000002980232238",
         ] {
             for datatype in Datatype::ALL {
                 check(datatype, &[1], &format!("[{text}]"));
@@ -442,6 +403,15 @@ mod tests {
             let middle = f64::midpoint(low, high);
             let near = f64::from_bits(middle.to_bits().wrapping_add_signed(off));
             for text in [format!("[{near:e}]"), format!("[{near}]")] {
+                prop_assert!(check(Datatype::Fp32, &[1], &text));
+            }
+        }
+
+        #[test]
+        fn so_is_one_near_halfway_that_has_a_digit_before_its_point(bits in 0x3300_0000_u32..0x4120_0000, off in -3_i64..=3, digits in 14_usize..24) {
+            let middle = f64::midpoint(f64::from(f32::from_bits(bits)), f64::from(f32::from_bits(bits + 1)));
+            let near = f64::from_bits(middle.to_bits().wrapping_add_signed(off));
+            for text in [format!("[{near}]"), format!("[-{near:.digits$}]")] {
                 prop_assert!(check(Datatype::Fp32, &[1], &text));
             }
         }

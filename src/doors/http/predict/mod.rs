@@ -80,7 +80,7 @@ async fn run(
 ) -> Answer {
     // The story gives up a little earlier than the door, so that its own word on it reaches the caller.
     let deadline = Duration::from_millis(door.config.request_timeout_ms).mul_f64(0.9);
-    let key = traffic::key(&door.parts.inference, headers, None, who, None);
+    let key = traffic::key(&door.parts.inference, headers, None, who, None, None);
     let asked = door.parts.predict.ask_for(model, version, key, deadline).await?;
     // Before the body is read: what cannot be is not sent.
     let form = Form::of(headers, asked.sources())?;
