@@ -51,6 +51,7 @@ bench: tools-bench ## the numbers in the README, side by side with mosquitto
 	cargo bench --locked --bench gateway
 	cargo bench --locked --bench custody
 	cargo bench --locked --bench collector
+	FOREBAY_PEERS=$(abspath $(TOOLS))/peers cargo bench --locked --bench answer
 	cargo bench --locked --bench reloads
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo bench --locked --bench engines
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo bench --locked --features delegate-host --bench delegate

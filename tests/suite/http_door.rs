@@ -1,6 +1,6 @@
 //! The HTTP door over real TCP.
 
-use forebay::access::{Config as AccessConfig, Filter, Identity};
+use forebay::access::{Config as AccessConfig, Filter, Identity, Role};
 use forebay::base::{Digest, Name};
 use forebay::doors::http::Config;
 use forebay::engine::Gate;
@@ -218,6 +218,12 @@ fn keyed(publish: &str, subscribe: &[&str]) -> AccessConfig {
         publish,
         subscribe,
         manage_models: false,
+        role: Role::App,
+        tenant: None,
+        team: None,
+        user: None,
+        models: None,
+        routes: None,
     };
     let press = identity("press", "0123456789abcdef0123456789abcdef", filters(&[publish]), filters(subscribe));
     let feeder = identity("feeder", "fedcba9876543210fedcba9876543210", filters(&["plant/#"]), filters(&[]));

@@ -308,6 +308,7 @@ impl Setup {
             access: Arc::new(Access::new(&self.access).unwrap()),
             regions: Arc::new(Regions::new(self.shared_memory)),
             logging: Arc::new(Logging::new(LevelFilter::INFO, Box::new(|_| Ok(())))),
+            llm: None,
             tls,
             registry: Arc::new(Mutex::new(registry)),
             metrics,

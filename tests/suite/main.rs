@@ -45,6 +45,8 @@ mod fleet;
 #[cfg(all(feature = "nats", feature = "postgres"))]
 mod fleet_faults;
 mod gateway;
+#[cfg(feature = "transformer")]
+mod generate;
 mod history_model;
 mod http_door;
 mod http_fixture;
@@ -56,7 +58,19 @@ mod link_mqtt;
 mod link_nats;
 mod link_pace;
 mod link_sync;
+mod llm_cable;
+mod llm_check;
+mod llm_clients;
+mod llm_day;
+mod llm_door;
+mod llm_faults;
+mod llm_fixture;
+mod llm_import;
+mod llm_local;
+mod llm_money;
+mod llm_oip;
 mod log_file;
+mod mock_provider;
 #[cfg(feature = "tract")]
 mod model_bench;
 #[cfg(feature = "tract")]
@@ -86,6 +100,9 @@ mod pipelines_traffic;
 mod postgres;
 mod predict;
 mod promise;
+mod provider;
+mod provider_faults;
+mod provider_fixture;
 #[cfg(feature = "tract")]
 mod quantise;
 mod quota_model;

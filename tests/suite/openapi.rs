@@ -4,7 +4,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use forebay::base::Digest;
+
 use crate::gateway::{Gateway, PRESS, Setup, press_reading, said};
+use crate::mock_provider::{Behaviour, Mock};
 
 #[test]
 fn every_answer_to_whatever_is_asked_is_as_described() {
@@ -18,12 +21,53 @@ fn every_answer_to_whatever_is_asked_is_as_described() {
     for n in 1..=20 {
         assert_eq!(gateway.post("/api/v1/streams/press/readings", &press_reading(n)).0, 202);
     }
+    run(&gateway, "schemathesis.toml", &["--exclude-path-regex", MODELS]);
+}
+
+/// Paths of language models, and of those who look after them.
+const MODELS: &str = "^/(v1/(chat|completions|responses|embeddings|moderations|messages|projects)|v1beta/|api/(chat|generate|embed|embeddings|tags|show|version)$|api/v1/(keys|tenants|calls|usage|limits|cache|audit)|v1/models(/.model.)?$)";
+
+/// Over a provider that answers every model in every dialect, as an operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_about_language_models_is_as_described() {
+    let mock = Mock::start(Behaviour::default()).await;
+    tokio::task::block_in_place(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        std::fs::write(&key, "sk-mock").unwrap();
+        let boss = Digest::of(b"boss");
+        let more = format!(
+            "[[provider]]\nname = \"mock\"\nkind = \"openai\"\nbase_url = \"{}\"\nkey_file = {key:?}\n\
+             [[route]]\nname = \"all\"\nmodels = [\"chat\", \"*\"]\ncandidate = [{{ provider = \"mock\" }}]\n\
+             [[quota.limit]]\nlevel = \"key\"\ntokens_per_day = 1000000000\n\
+             [cache]\nmax_bytes = 1000000\n[[cache.policy]]\nexact = true\n",
+            mock.url("/v1")
+        );
+        let gateway = Gateway::with(&Setup {
+            access: &format!("[[access.identity]]\nname = \"boss\"\nkey_sha256 = \"{boss}\"\nrole = \"operator\""),
+            models: Some(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models")),
+            more: &more,
+            ..Setup::default()
+        });
+        let said = run(
+            &gateway,
+            "schemathesis_llm.toml",
+            &["--include-path-regex", MODELS, "-H", "authorization: Bearer boss"],
+        );
+        assert!(!said.contains("Authentication failed"), "{said}");
+    });
+    assert!(mock.requests() > 50, "{} requests came through", mock.requests());
+}
+
+/// What schemathesis says, which must be that nothing is wrong.
+fn run(gateway: &Gateway, settings: &str, more: &[&str]) -> String {
     let interpreter = std::env::var("FOREBAY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let mut schemathesis = Command::new(&interpreter);
     schemathesis
         .args(["-m", "schemathesis.cli", "--config-file"])
-        .arg(root.join("tests/suite/schemathesis.toml"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite").join(settings))
         .args(["run", &format!("http://{}/openapi.json", gateway.http), "--max-examples", "10", "--no-color"])
+        .args(more)
         .current_dir(gateway.folder.path());
     let output = schemathesis
         .output()
@@ -31,4 +75,5 @@ fn every_answer_to_whatever_is_asked_is_as_described() {
     let (code, stdout, stderr) = said(output);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert!(stdout.contains("Tested: "), "{stdout}");
+    stdout
 }

@@ -108,7 +108,10 @@ async fn the_steps_of_a_traced_request_are_traced_with_it_as_their_parent() {
         let moments = found["timestamps"].as_array().unwrap();
         moments.iter().map(|moment| moment["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(moments(&of("sure")), ["REQUEST_START", "REQUEST_END"], "its steps have the rest");
+    let of_the_door =
+        ["HTTP_RECV_START", "HTTP_RECV_END", "REQUEST_START", "REQUEST_END", "HTTP_SEND_START", "HTTP_SEND_END"];
+    assert_eq!(moments(&of("sure")), of_the_door, "its steps have the rest");
+    assert_eq!(moments(&of("unsure")), of_the_door[..4], "an error is no answer");
     let small = requests.iter().find(|trace| trace["model_name"] == "small").unwrap();
     assert!(moments(&small["id"]).contains(&"COMPUTE_START".to_owned()));
     assert_eq!(gateway.get("/api/v1/traces?model=large").await.json().as_array().unwrap().len(), 2);
