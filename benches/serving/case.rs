@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::CPU;
 
+#[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) model: String,
     pub(crate) batch: usize,
@@ -173,6 +174,11 @@ impl Case {
             runs += 1;
         }
         (CPU.thread() - before) / f64::from(runs)
+    }
+
+    /// The same of another model that takes and gives the same.
+    pub(crate) fn asking(&self, model: &str) -> Self {
+        Self { model: model.to_owned(), message: message(model, &self.inputs), ..self.clone() }
     }
 
     pub(crate) fn title(&self) -> String {

@@ -5,12 +5,15 @@
 //! out. Everybody takes turns, ROUNDS (5) of SLICE_MS (200), and medians of the rounds are printed.
 //! FOREBAY_BEFORE is another build of the gateway to compare with. CPU time is what the
 //! kernel counted for the server's threads, so that a busy machine changes it little; the times to an answer it does.
+//! `pipelines` and `batches` among the arguments are parts that are left out otherwise only where models are named: what a
+//! pipeline's steps add, and several callers at the same time.
 //! With ONE_CORE=1 everybody shares one core: where cores are virtual, waking a sleeping one costs more than a request.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a bench")]
 
 mod case;
 mod servers;
+mod together;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -117,16 +120,35 @@ fn main() {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/serving/models.py");
         assert!(Command::new(&python).arg(script).arg(&folder).status().unwrap().success());
     }
+    let (parts, wanted): (Vec<String>, Vec<String>) =
+        wanted.into_iter().partition(|word| matches!(word.as_str(), "pipelines" | "batches"));
+    let has_part = |part: &str| parts.iter().any(|wanted| wanted == part) || (parts.is_empty() && wanted.is_empty());
     let cases = case::cases(&folder, &wanted);
-    let (servers, mut contenders) = contenders(&folder, made.path(), &python);
-    for case in &cases {
+    let (rounds, seconds) = (setting("ROUNDS", 5), f64::from(setting("SLICE_MS", 200)) / 1000.0);
+    if parts.is_empty() {
+        alone_and_beside(&cases, &folder, made.path(), &python, rounds, seconds);
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_forebay"));
+    if has_part("pipelines") {
+        let cases: Vec<Case> = cases.iter().filter(|case| case.numbers < 10_000).cloned().collect();
+        together::pipelines(program, &folder, made.path(), &cases, rounds, seconds);
+    }
+    if has_part("batches") {
+        let cases: Vec<Case> = cases.into_iter().filter(|case| case.model != "mobilenet").collect();
+        together::batches(program, &folder, made.path(), &cases, rounds, seconds.max(1.0));
+    }
+}
+
+/// One caller at a time, beside the other servers.
+fn alone_and_beside(cases: &[Case], folder: &Path, work: &Path, python: &str, rounds: u32, seconds: f64) {
+    let (servers, mut contenders) = contenders(folder, work, python);
+    for case in cases {
         contenders.iter_mut().for_each(|contender| contender.check(case));
     }
-    let (rounds, seconds) = (setting("ROUNDS", 5), f64::from(setting("SLICE_MS", 200)) / 1000.0);
     let mut engine: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let mut measured: BTreeMap<(String, usize), Measured> = BTreeMap::new();
     for _ in 0..rounds {
-        for case in &cases {
+        for case in cases {
             engine.entry(case.title()).or_default().push(case.alone(seconds));
             for (at, contender) in contenders.iter_mut().enumerate() {
                 if let Some(turn) = contender.turn(case, seconds) {
@@ -136,8 +158,8 @@ fn main() {
         }
     }
     drop(servers);
-    costs(&cases, &engine, &contenders, &measured);
-    times(&cases, &contenders, &measured);
+    costs(cases, &engine, &contenders, &measured);
+    times(cases, &contenders, &measured);
 }
 
 /// Every contender that can be had here.
