@@ -12,6 +12,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use super::headless;
@@ -19,6 +20,8 @@ use super::headless;
 pub(super) const HEADER_BYTES: usize = 32;
 pub(super) const FRAME_HEADER_BYTES: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
+/// How much of a log is read at a time.
+const READ_BYTES: usize = 64 << 10;
 /// What a disk writes whole.
 const SECTOR_BYTES: usize = 512;
 /// Commits behind the first bad frame that a power cut cannot explain.
@@ -35,17 +38,26 @@ pub(super) fn is_rotten(log: &Path, database: &Path) -> io::Result<bool> {
     if bytes <= HEADER_BYTES as u64 {
         return Ok(false);
     }
-    match look(BufReader::with_capacity(64 << 10, &file))? {
-        Look::Whole => Ok(false),
+    match look(BufReader::with_capacity(READ_BYTES, &file))? {
+        Look::Whole(_) => Ok(false),
         Look::Rotten => Ok(true),
         Look::NoHeader => headless::holds_more(&file, database),
     }
 }
 
+/// Where the last commit lies in the log, if it has one that can be read.
+pub(super) fn last_commit(log: &File) -> io::Result<Option<Range<u64>>> {
+    Ok(match look(BufReader::with_capacity(READ_BYTES, log))? {
+        Look::Whole(last) => last,
+        Look::Rotten | Look::NoHeader => None,
+    })
+}
+
 /// What is in a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Look {
-    Whole,
+    /// Commits, the last of them at this place.
+    Whole(Option<Range<u64>>),
     Rotten,
     NoHeader,
 }
@@ -61,12 +73,13 @@ fn look(mut log: impl Read) -> io::Result<Look> {
     let is_header_good = magic & !1 == MAGIC && sum == (word(&header, 24), word(&header, 28));
     if !is_header_good || !(512..=65536).contains(&page_bytes) || !page_bytes.is_power_of_two() {
         // A log that was begun and never got its header holds zeros.
-        return Ok(if header.iter().any(|byte| *byte != 0) { Look::NoHeader } else { Look::Whole });
+        return Ok(if header.iter().any(|byte| *byte != 0) { Look::NoHeader } else { Look::Whole(None) });
     }
     let salt = (word(&header, 16), word(&header, 20));
     let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
     let (mut is_intact, mut commits_behind) = (true, 0);
     let (mut at, mut before) = (HEADER_BYTES, sum);
+    let (mut last, mut begins) = (None, HEADER_BYTES as u64);
     while read_whole(&mut log, &mut frame)? {
         let is_of_this_run = (word(&frame, 8), word(&frame, 12)) == salt;
         if is_intact {
@@ -77,8 +90,12 @@ fn look(mut log: impl Read) -> io::Result<Look> {
         commits_behind += u32::from(!is_intact && is_of_this_run && is_commit(&frame, at, before, big));
         before = (word(&frame, 16), word(&frame, 20));
         at += frame.len();
+        if is_intact && word(&frame, 4) != 0 {
+            last = Some(begins..at as u64);
+            begins = at as u64;
+        }
     }
-    Ok(if commits_behind > MOST_TORN { Look::Rotten } else { Look::Whole })
+    Ok(if commits_behind > MOST_TORN { Look::Rotten } else { Look::Whole(last) })
 }
 
 /// True if the frame at this place of the log ends a commit. Where its length and its salt lie in two sectors a power cut may
@@ -155,9 +172,9 @@ mod tests {
         let log = log_of(6);
         assert!(log.len() > HEADER_BYTES + 6 * FRAME);
         for length in (HEADER_BYTES + 1..=log.len()).step_by(501) {
-            assert_eq!(look(&log[..length]).unwrap(), Look::Whole, "cut at {length}");
+            assert!(matches!(look(&log[..length]).unwrap(), Look::Whole(_)), "cut at {length}");
         }
-        assert_eq!(look(&[0; 8192][..]).unwrap(), Look::Whole, "begun and never written");
+        assert_eq!(look(&[0; 8192][..]).unwrap(), Look::Whole(None), "begun and never written");
     }
 
     #[test]
@@ -257,7 +274,7 @@ mod tests {
                     torn[range.clone()].copy_from_slice(&old[range]);
                 }
             }
-            assert_eq!(look(&torn[..]).unwrap(), Look::Whole, "mixture {seed}");
+            assert!(matches!(look(&torn[..]).unwrap(), Look::Whole(_)), "mixture {seed}");
         }
     }
 
@@ -268,6 +285,27 @@ mod tests {
         for at in (HEADER_BYTES..frames.len()).step_by(FRAME).skip(2) {
             frames[at + 8..at + 16].fill(0x11);
         }
-        assert_eq!(look(&frames[..]).unwrap(), Look::Whole);
+        assert!(matches!(look(&frames[..]).unwrap(), Look::Whole(_)));
+    }
+
+    #[test]
+    fn the_last_commit_lies_between_the_end_of_the_one_before_and_its_own() {
+        let log = log_of(6);
+        let ends: Vec<usize> = (HEADER_BYTES..log.len())
+            .step_by(FRAME)
+            .filter(|at| word(&log, at + 4) != 0)
+            .map(|at| at + FRAME)
+            .collect();
+        assert_eq!(*ends.last().unwrap(), log.len());
+        let last = |length: usize| match look(&log[..length]).unwrap() {
+            Look::Whole(last) => last,
+            other => panic!("{other:?}"),
+        };
+        for length in (HEADER_BYTES + 1..=log.len()).step_by(501) {
+            let whole = ends.iter().filter(|end| **end <= length).count();
+            let begins = if whole > 1 { ends[whole - 2] } else { HEADER_BYTES };
+            let expected = (whole > 0).then(|| begins as u64..ends[whole - 1] as u64);
+            assert_eq!(last(length), expected, "cut at {length}");
+        }
     }
 }

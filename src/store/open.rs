@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::quarantine;
 use super::queue::Queue;
 use super::reader::Reader;
+use super::renew;
 use super::room::LogRoom;
 use super::salvage::Wreck;
 use super::schema::{OWN, Schema, migrate};
@@ -186,6 +187,7 @@ impl Drop for Store {
 
 fn prepare(config: &Config, database: &Path, schemas: &[Schema], clock: &Arc<dyn Clock>) -> Result<Prepared, Error> {
     let mut connection = open_writer(config, database)?;
+    renew::last_commit(&connection, config)?;
     // A full file must open: what a start writes comes from the reserve.
     limit_pages(&connection, config.delete_pages())?;
     migrate(&mut connection, schemas)?;

@@ -3,10 +3,11 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::fault::{Call, Faults};
 use super::shim;
@@ -46,6 +47,8 @@ pub struct Watch {
     pub(super) read_bytes: AtomicU64,
     pub(super) written_bytes: AtomicU64,
     pub(super) syncs: AtomicU64,
+    /// One per file whose sync was made to fail, with how often: each handle that was open then fails once, as on Linux.
+    failed_syncs: Mutex<Vec<(Arc<str>, u64)>>,
 }
 
 impl Watch {
@@ -62,6 +65,27 @@ impl Watch {
     /// Syncs that returned well so far.
     pub fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// How often a sync of this file was made to fail.
+    pub(super) fn failed_syncs(&self, name: &Arc<str>) -> u64 {
+        let failed = self.failed_syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.iter().find(|(file, _)| file == name).map_or(0, |(_, times)| *times)
+    }
+
+    /// Once more.
+    pub(super) fn fail_sync(&self, name: &Arc<str>) -> u64 {
+        let mut failed = self.failed_syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        match failed.iter_mut().find(|(file, _)| file == name) {
+            Some((_, times)) => {
+                *times += 1;
+                *times
+            }
+            None => {
+                failed.push((Arc::clone(name), 1));
+                1
+            }
+        }
     }
 }
 
@@ -115,6 +139,42 @@ impl Disk {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             let bytes = vec![0; usize::try_from(zeros).unwrap_or(0)];
             watch.trace.record(|| Event::Written { file: file.into(), offset: from, bytes: bytes.into() });
+        }
+        Ok(())
+    }
+
+    /// Writes what `file`, which lies at `path`, has in this range once more and syncs it, recorded like SQLite's own calls.
+    pub(in crate::store) fn write_again(&self, file: &File, path: &Path, range: Range<u64>) -> io::Result<()> {
+        const PIECE_BYTES: u64 = 64 << 10;
+        let watch = self.watched.as_ref().map(|(watch, _)| watch);
+        let name: Arc<str> = path.file_name().unwrap_or_default().to_string_lossy().into();
+        let mut offset = range.start;
+        while offset < range.end {
+            let mut piece = vec![0; usize::try_from((range.end - offset).min(PIECE_BYTES)).unwrap_or(0)];
+            file.read_exact_at(&mut piece, offset)?;
+            if watch.is_some_and(|watch| watch.faults.strike(Call::Write).is_some()) {
+                return Err(io::Error::other("a failure on order"));
+            }
+            file.write_all_at(&piece, offset)?;
+            let bytes: Arc<[u8]> = piece.into();
+            if let Some(watch) = watch {
+                watch.written_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                let (file, bytes) = (Arc::clone(&name), Arc::clone(&bytes));
+                watch.trace.record(|| Event::Written { file, offset, bytes });
+            }
+            offset += bytes.len() as u64;
+        }
+        if let Some(watch) = watch
+            && watch.faults.strike(Call::Sync).is_some()
+        {
+            watch.fail_sync(&name);
+            watch.trace.record(|| Event::SyncFailed { file: name });
+            return Err(io::Error::other("a failure on order"));
+        }
+        file.sync_data()?;
+        if let Some(watch) = watch {
+            watch.syncs.fetch_add(1, Ordering::Relaxed);
+            watch.trace.record(|| Event::Synced { file: name, folder: false });
         }
         Ok(())
     }

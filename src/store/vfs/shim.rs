@@ -25,8 +25,6 @@ struct Shim {
     watch: Arc<Watch>,
     /// Held over a call and its record, so that the record has the order of the calls.
     turn: Mutex<()>,
-    /// One per file whose sync was made to fail, with how often: each handle that was open then fails once, as on Linux.
-    failed_syncs: Mutex<Vec<(Arc<str>, u64)>>,
 }
 
 /// A file as SQLite allocates it for us. The system's own file follows behind it in the same allocation.
@@ -85,8 +83,7 @@ pub(super) fn register(watch: Arc<Watch>) -> rusqlite::Result<&'static CStr> {
     }
     let name = format!("forebay-watched-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let name: &'static CStr = Box::leak(CString::new(name).expect("digits and letters").into_boxed_c_str());
-    let shim: &'static Shim =
-        Box::leak(Box::new(Shim { system, watch, turn: Mutex::new(()), failed_syncs: Mutex::default() }));
+    let shim: &'static Shim = Box::leak(Box::new(Shim { system, watch, turn: Mutex::new(()) }));
     // SAFETY: the system's VFS is never unregistered and its fields do not change.
     let of_system = unsafe { &*system };
     let own = c_int::try_from(size_of::<File>()).expect("a few words");
@@ -164,25 +161,6 @@ impl Shim {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed_syncs(&self, name: &Arc<str>) -> u64 {
-        let failed = self.failed_syncs.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.iter().find(|(file, _)| file == name).map_or(0, |(_, times)| *times)
-    }
-
-    fn fail_sync(&self, name: &Arc<str>) -> u64 {
-        let mut failed = self.failed_syncs.lock().unwrap_or_else(PoisonError::into_inner);
-        match failed.iter_mut().find(|(file, _)| file == name) {
-            Some((_, times)) => {
-                *times += 1;
-                *times
-            }
-            None => {
-                failed.push((Arc::clone(name), 1));
-                1
-            }
-        }
-    }
-
     fn exists(&self, path: *const c_char) -> bool {
         let mut found = 0;
         // SAFETY: the system's VFS is alive and `path` is the C string that SQLite gave.
@@ -235,7 +213,7 @@ unsafe extern "C" fn open(
             shim.watch.trace.record(|| Event::Created { file: Arc::clone(&name) });
         }
         let log_or_journal = ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_SUPER_JOURNAL;
-        let told = shim.failed_syncs(&name);
+        let told = shim.watch.failed_syncs(&name);
         Box::into_raw(Box::new(FileName { name, folder_due: is_new && flags & log_or_journal != 0, told }))
     });
     // SAFETY: `own` is ours; see above.
@@ -313,10 +291,10 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     let Some(name) = name else { return system!(system, xSync, flags) };
     let _turn = shim.turn();
     let failed = if shim.watch.faults.strike(Call::Sync).is_some() {
-        Some(shim.fail_sync(&name.name))
+        Some(shim.watch.fail_sync(&name.name))
     } else {
         // Linux tells every handle that was open once, and the pages are gone for all of them.
-        Some(shim.failed_syncs(&name.name)).filter(|times| *times > name.told)
+        Some(shim.watch.failed_syncs(&name.name)).filter(|times| *times > name.told)
     };
     if let Some(times) = failed {
         name.told = times;
