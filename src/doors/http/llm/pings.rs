@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Sleep, sleep};
 
 use super::metrics::Metrics;
 use crate::dialect::Dialect;
@@ -20,8 +20,9 @@ const COMMENT: Bytes = Bytes::from_static(b": ping\n\n");
 /// Frames, and comments between them.
 pub(super) struct Pinged {
     stream: Box<AnswerStream>,
-    /// None: its clients know no comments.
-    ticks: Option<Interval>,
+    /// Runs out every `ping`. None: its clients know no comments.
+    silence: Option<Pin<Box<Sleep>>>,
+    ping: Duration,
     is_quiet: bool,
     metrics: Metrics,
     _place: OwnedSemaphorePermit,
@@ -35,12 +36,10 @@ impl Pinged {
         metrics: Metrics,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        let ticks = (dialect != Dialect::Ollama).then(|| {
-            let mut ticks = interval(Duration::from_millis(ping_ms));
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        });
-        Self { stream, ticks, is_quiet: false, metrics, _place: place }
+        let ping = Duration::from_millis(ping_ms);
+        // None that is due at once: it would wake the thread that is about to send the first frame.
+        let silence = (dialect != Dialect::Ollama).then(|| Box::pin(sleep(ping)));
+        Self { stream, silence, ping, is_quiet: false, metrics, _place: place }
     }
 }
 
@@ -53,11 +52,13 @@ impl Stream for Pinged {
             return Poll::Ready(frames.map(Ok));
         }
         loop {
-            let Some(ticks) = &mut self.ticks else { return Poll::Pending };
-            if ticks.poll_tick(cx).is_pending() {
+            let ping = self.ping;
+            let Some(silence) = &mut self.silence else { return Poll::Pending };
+            if silence.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            // The first tick after a frame only begins the silence.
+            silence.set(sleep(ping));
+            // The first time after a frame only begins the silence.
             if std::mem::replace(&mut self.is_quiet, true) {
                 self.metrics.pings.inc();
                 return Poll::Ready(Some(Ok(COMMENT)));
