@@ -384,7 +384,7 @@ fn the_examples_of_the_manual_are_configurations() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("box.toml");
     let mut examples = 0;
-    for page in ["llm", "keys", "providers", "routes", "quotas", "prices", "cache"] {
+    for page in ["llm", "keys", "providers", "routes", "quotas", "prices", "cache", "local-llm"] {
         let text = std::fs::read_to_string(root.join(format!("docs/{page}.md"))).unwrap();
         for example in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
             std::fs::write(&file, format!("{example}\n[gateway]\nname = \"box\"\n")).unwrap();
