@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::count::{TOKENS_PER_FILE, TOKENS_PER_IMAGE, TOKENS_PER_MESSAGE, TextCount};
 use super::json::{self, Members, Sort, sort};
 use super::walk::{List, Walk};
-use super::{Dialect, Error, Operation};
+use super::{Dialect, Error, Operation, interactions};
 
 /// The facts of one request.
 ///
@@ -131,13 +131,18 @@ enum Meaning {
     User,
     Settings,
     ServiceTier,
+    /// Somebody else than a model shall answer.
+    Agent,
 }
 
 fn meaning(dialect: Dialect, operation: Operation, key: &str) -> Option<Meaning> {
     use Meaning as M;
+    // Others have it in the path.
+    let in_body = !matches!(dialect, Dialect::Gemini | Dialect::Bedrock | Dialect::Oip);
     Some(match (dialect, key) {
-        (Dialect::Chat | Dialect::Responses | Dialect::Anthropic | Dialect::Ollama, "model") => M::Model,
-        (Dialect::Chat | Dialect::Responses | Dialect::Anthropic | Dialect::Ollama, "stream") => M::Stream,
+        (_, "model") if in_body => M::Model,
+        (_, "stream") if in_body => M::Stream,
+        (_, "tools") if in_body || dialect == Dialect::Gemini => M::Tools,
         (Dialect::Chat, "stream_options") => M::StreamOptions,
         (Dialect::Chat, "max_tokens" | "max_completion_tokens") => M::OutputTokensMax,
         (Dialect::Responses, "max_output_tokens") => M::OutputTokensMax,
@@ -145,24 +150,28 @@ fn meaning(dialect: Dialect, operation: Operation, key: &str) -> Option<Meaning>
         (Dialect::Chat, "n") => M::Answers,
         (Dialect::Chat | Dialect::Anthropic | Dialect::Ollama | Dialect::Bedrock, "messages") => M::Messages,
         (Dialect::Gemini, "contents" | "content" | "requests") => M::Messages,
-        (Dialect::Chat | Dialect::Responses | Dialect::Ollama, "input") => M::Messages,
+        (Dialect::Chat | Dialect::Responses | Dialect::Interactions | Dialect::Ollama, "input") => M::Messages,
         (Dialect::Chat | Dialect::Ollama, "prompt") if operation != Operation::Chat => M::Messages,
         (Dialect::Ollama, "images") => M::Messages,
         (Dialect::Responses, "instructions" | "prompt") => M::Text,
         (Dialect::Anthropic | Dialect::Bedrock | Dialect::Ollama, "system") => M::Text,
-        (Dialect::Gemini, "systemInstruction" | "system_instruction") => M::Text,
+        (Dialect::Gemini, "systemInstruction") => M::Text,
+        (Dialect::Gemini | Dialect::Interactions, "system_instruction") => M::Text,
         (Dialect::Chat, "suffix") => M::Text,
-        (Dialect::Chat | Dialect::Responses | Dialect::Anthropic | Dialect::Gemini | Dialect::Ollama, "tools")
-        | (Dialect::Chat, "functions")
-        | (Dialect::Bedrock, "toolConfig") => M::Tools,
+        (Dialect::Chat, "functions") | (Dialect::Bedrock, "toolConfig") => M::Tools,
         (Dialect::Chat, "response_format")
         | (Dialect::Responses, "text")
         | (Dialect::Anthropic, "output_config" | "output_format")
+        | (Dialect::Interactions, "response_format" | "response_mime_type")
         | (Dialect::Ollama, "format") => M::Format,
         (Dialect::Chat | Dialect::Responses, "user") => M::User,
         (Dialect::Anthropic, "metadata") => M::User,
-        (Dialect::Chat | Dialect::Responses | Dialect::Anthropic, "service_tier") => M::ServiceTier,
-        (Dialect::Gemini, "generationConfig" | "generation_config")
+        (Dialect::Chat | Dialect::Responses | Dialect::Anthropic | Dialect::Interactions, "service_tier") => {
+            M::ServiceTier
+        }
+        (Dialect::Interactions, "agent") => M::Agent,
+        (Dialect::Gemini | Dialect::Interactions, "generation_config")
+        | (Dialect::Gemini, "generationConfig")
         | (Dialect::Bedrock, "inferenceConfig")
         | (Dialect::Ollama, "options") => M::Settings,
         _ => return None,
@@ -219,7 +228,8 @@ impl<'a> Found<'_, 'a> {
                 Some(answers) => self.facts.answers = answers,
                 None => return wrong("must be a whole number above 0"),
             },
-            Meaning::Format => self.facts.structured |= wants_json(key, raw),
+            Meaning::Format => self.facts.structured |= wants_json(self.facts.dialect, key, raw),
+            Meaning::Agent => return wrong("must not be there: agents run on Google's own servers; name a `model`"),
             Meaning::User => {
                 let user = match sort(raw) {
                     Sort::Object => Members::of(raw, key)?.text("user_id"),
@@ -266,7 +276,12 @@ fn count_tools(raw: &RawValue, key: &str) -> Result<u64, Error> {
 }
 
 /// Whether a format of the answer is JSON.
-fn wants_json(key: &str, raw: &RawValue) -> bool {
+fn wants_json(dialect: Dialect, key: &str, raw: &RawValue) -> bool {
+    if dialect == Dialect::Interactions {
+        let is_format = key == "response_format";
+        let wanted = interactions::wanted(is_format.then_some(raw), (!is_format).then_some(raw));
+        return matches!(wanted, interactions::Wanted::Json | interactions::Wanted::Schema(_));
+    }
     if key == "format" {
         // Ollama: the word "json" or a schema.
         return json::says_something(raw) || sort(raw) == Sort::Object;
@@ -328,6 +343,7 @@ fn bit(meaning: Meaning, key: &str) -> u32 {
         | "functions"
         | "system_instruction"
         | "output_format"
+        | "response_mime_type"
         | "generation_config" => 1,
         // Beside `prompt` in Ollama's generate.
         "images" => 2,
@@ -405,6 +421,12 @@ mod tests {
         let body = br#"{"model":"c","system":[{"type":"text","text":"Be short."}],"max_tokens":9,"messages":[],"metadata":{"user_id":"u"}}"#;
         let facts = Facts::read(Dialect::Anthropic, Operation::Chat, body).unwrap();
         assert_eq!((facts.output_tokens_max, facts.user.as_deref(), facts.characters), (Some(9), Some("u"), 9));
+        let body = br#"{"model":"c","system_instruction":"a","input":[{"type":"user_input","content":[{"type":"text","text":"bcd"},
+            {"type":"audio","data":"AAAA","mime_type":"audio/wav"}]}],"generation_config":{"max_output_tokens":8},"stream":true,
+            "response_format":{"type":"text","schema":{}},"tools":[{"type":"function","name":"f"}],"service_tier":"flex"}"#;
+        let facts = Facts::read(Dialect::Interactions, Operation::Chat, body).unwrap();
+        assert_eq!((facts.output_tokens_max, facts.messages, facts.tools, facts.files), (Some(8), 1, 1, 1));
+        assert!(facts.stream && facts.structured && facts.service_tier.as_deref() == Some("flex"));
         let body = br#"{"model":"c","instructions":"a","input":"bcd","max_output_tokens":7,"text":{"format":{"type":"json_schema"}}}"#;
         let facts = Facts::read(Dialect::Responses, Operation::Chat, body).unwrap();
         assert_eq!(

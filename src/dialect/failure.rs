@@ -1,7 +1,7 @@
 //! Errors as the dialects shape them: read from a provider, written for a caller.
 
 use super::json::{self, Members, Sort, sort};
-use super::{Dialect, anthropic, bedrock, chat, gemini, oip, ollama};
+use super::{Dialect, anthropic, bedrock, chat, gemini, interactions, oip, ollama};
 
 /// What went wrong, as far as a caller's program acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -149,6 +149,7 @@ impl Failure {
             Dialect::Chat | Dialect::Responses => chat::error(self, &mut out),
             Dialect::Anthropic => anthropic::error(self, request_id, &mut out),
             Dialect::Gemini => gemini::error(self, &mut out),
+            Dialect::Interactions => interactions::error(self, &mut out),
             Dialect::Ollama => ollama::error(self, &mut out),
             Dialect::Bedrock => bedrock::error(self, &mut out),
             Dialect::Oip => oip::error(self, &mut out),
@@ -170,6 +171,8 @@ impl Failure {
             Dialect::Ollama => ollama::read_error(&members, status),
             Dialect::Bedrock => bedrock::read_error(&members, status),
             Dialect::Oip => oip::read_error(&members, status),
+            // No server is asked in it.
+            Dialect::Interactions => None,
         };
         // Proxies and servers of other houses: `{"error": "..."}`, `{"message": "..."}`, `{"detail": ...}`.
         let mut failure = read.or_else(|| loose(&members, status)).unwrap_or_else(|| {

@@ -42,9 +42,12 @@ impl Frames {
     /// The framing of `dialect`; a frame has at most `max_bytes`.
     pub(crate) fn of(dialect: Dialect, max_bytes: usize) -> Result<Self, Error> {
         match dialect {
-            Dialect::Chat | Dialect::Responses | Dialect::Anthropic | Dialect::Gemini | Dialect::Oip => {
-                Ok(Self::Sse(sse::Reader::new(max_bytes)))
-            }
+            Dialect::Chat
+            | Dialect::Responses
+            | Dialect::Anthropic
+            | Dialect::Gemini
+            | Dialect::Interactions
+            | Dialect::Oip => Ok(Self::Sse(sse::Reader::new(max_bytes))),
             Dialect::Ollama => Ok(Self::Lines(lines::Reader::new(max_bytes))),
             Dialect::Bedrock => Ok(Self::Events(event_stream::Reader::new(max_bytes))),
         }

@@ -13,6 +13,8 @@ pub enum Dialect {
     Anthropic,
     /// Google's `generateContent` and `embedContent`.
     Gemini,
+    /// Google's Interactions API: a language of callers only.
+    Interactions,
     /// Ollama's chat, generate, tags and embed.
     Ollama,
     /// AWS Bedrock's Converse.
@@ -23,8 +25,16 @@ pub enum Dialect {
 
 impl Dialect {
     /// Every dialect, in the order of their declaration.
-    pub const ALL: [Self; 7] =
-        [Self::Chat, Self::Responses, Self::Anthropic, Self::Gemini, Self::Ollama, Self::Bedrock, Self::Oip];
+    pub const ALL: [Self; 8] = [
+        Self::Chat,
+        Self::Responses,
+        Self::Anthropic,
+        Self::Gemini,
+        Self::Interactions,
+        Self::Ollama,
+        Self::Bedrock,
+        Self::Oip,
+    ];
 
     /// Its name in configuration, headers and records.
     pub const fn name(self) -> &'static str {
@@ -33,6 +43,7 @@ impl Dialect {
             Self::Responses => "responses",
             Self::Anthropic => "anthropic",
             Self::Gemini => "gemini",
+            Self::Interactions => "interactions",
             Self::Ollama => "ollama",
             Self::Bedrock => "bedrock",
             Self::Oip => "oip",
@@ -42,7 +53,9 @@ impl Dialect {
     /// The `content-type` of a stream in this dialect.
     pub const fn stream_content_type(self) -> &'static str {
         match self {
-            Self::Chat | Self::Responses | Self::Anthropic | Self::Gemini | Self::Oip => "text/event-stream",
+            Self::Chat | Self::Responses | Self::Anthropic | Self::Gemini | Self::Interactions | Self::Oip => {
+                "text/event-stream"
+            }
             Self::Ollama => "application/x-ndjson",
             Self::Bedrock => "application/vnd.amazon.eventstream",
         }

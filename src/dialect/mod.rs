@@ -1,5 +1,5 @@
 //! The dialects in which models are asked: OpenAI's chat and responses, Anthropic's messages, those of Gemini, Ollama and
-//! Bedrock, and of servers the Open Inference Protocol; what a request says, and its translation, its answer's, its stream's and its errors', into another one.
+//! Bedrock, of callers Google's interactions, and of servers the Open Inference Protocol; what a request says, and its translation, its answer's, its stream's and its errors', into another one.
 //!
 //! A request is read once for its [`Facts`]. [`request`] makes of it what the model's server wants, [`answer`] or a
 //! [`Stream`] make of what comes back what the caller wants, [`Failure`] does it for errors. Dialects are translated pair
@@ -14,7 +14,7 @@
 //!
 //! To add a dialect: its folder (what its bodies look like, one reader and one writer), an arm in `frame.rs` for its
 //! framing, in `facts.rs` and `walk.rs` for its members, in `failure.rs` for its errors, in `same/` for passing through,
-//! and a file in `pairs/` for each dialect beside it; or, where one side is Gemini, Ollama or Bedrock, a reader and a
+//! and a file in `pairs/` for each dialect beside it; or, where one side is Gemini, Ollama, Bedrock or interactions, a reader and a
 //! writer of its requests in `talk/`, who listens to its answers in `hear/`, who tells it answers in `tell/`, and rows in
 //! `pairs/between.rs`.
 
@@ -31,6 +31,7 @@ mod failure;
 mod frame;
 mod gemini;
 mod hear;
+mod interactions;
 mod json;
 mod kind;
 mod lines;

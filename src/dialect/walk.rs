@@ -176,7 +176,7 @@ impl Visitor<'_> for Keys {
             "role" | "id" | "call_id" | "tool_call_id" | "tool_use_id" | "media_type" | "mimeType" | "mime_type"
             | "detail" | "cache_control" | "toolUseId" => Inside::Word,
             "data" | "file_data" | "url" | "image_url" | "file_url" | "encrypted_content" | "signature" | "bytes"
-            | "thoughtSignature" | "thought_signature" | "source" => Inside::Bytes,
+            | "thoughtSignature" | "thought_signature" | "source" | "uri" => Inside::Bytes,
             // Gemini's and Bedrock's parts are named by their key.
             "inlineData" | "inline_data" | "fileData" | "image" => Inside::Image,
             "images" => Inside::Images,
@@ -195,7 +195,9 @@ impl<'de> DeserializeSeed<'de> for KindOf<'_, 'de> {
         let raw: &'de RawValue = serde::Deserialize::deserialize(deserializer)?;
         match raw.get() {
             r#""image_url""# | r#""input_image""# | r#""image""# => self.0.images += 1,
-            r#""input_audio""# | r#""file""# | r#""input_file""# | r#""document""# => self.0.files += 1,
+            r#""input_audio""# | r#""file""# | r#""input_file""# | r#""document""# | r#""audio""# | r#""video""# => {
+                self.0.files += 1;
+            }
             _ => {}
         }
         Ok(())

@@ -32,8 +32,18 @@ const PROVIDERS: [(&str, &str, &str, &str, &str); 13] = [
 
 /// Models with which something goes wrong. Each has a route of its own, so that nothing else is held up by it, and each
 /// client waits for a time of its own.
-const ILL: [&str; 8] =
-    ["status-503", "status-500", "status-401", "status-404", "status-400", "error-3", "half-3", "short-3"];
+const ILL: [&str; 10] = [
+    "status-503",
+    "status-500",
+    "status-401",
+    "status-404",
+    "status-400",
+    "error-3",
+    "error-4",
+    "half-3",
+    "half-4",
+    "short-3",
+];
 const WAITS_S: std::ops::Range<u32> = 7..16;
 
 struct Clients {

@@ -231,6 +231,7 @@ async fn every_path_answers_in_its_own_dialect() {
             r#""values":"#,
         ),
         ("/v1/projects/p/locations/l/publishers/google/models/chat:generateContent", google, r#""candidates":"#),
+        ("/v1beta/interactions", json!({ "model": "chat", "input": "Hello" }), r#""object":"interaction""#),
         ("/api/chat", ollama, r#""done":true"#),
         ("/api/generate", json!({ "model": "chat", "stream": false, "prompt": "Hello" }), r#""response":"Hi""#),
         ("/api/embed", json!({ "model": "embedding", "input": "Hello" }), r#""embeddings":"#),
@@ -261,6 +262,12 @@ async fn every_stream_comes_in_its_own_dialect() {
             "event: response.completed",
         ),
         ("/v1beta/models/stream:streamGenerateContent?alt=sse", google, "text/event-stream", "\"finishReason\""),
+        (
+            "/v1beta/interactions",
+            json!({ "model": "stream", "input": "x", "stream": true }),
+            "text/event-stream",
+            "event: interaction.completed",
+        ),
         ("/api/chat", ask("stream"), "application/x-ndjson", "\"done\":true"),
     ] {
         let (status, headers, body) = world.post(path, &body).await;
@@ -289,6 +296,8 @@ async fn a_key_comes_in_any_of_the_usual_headers_and_a_wrong_one_is_told_in_the_
         ("/v1/chat/completions", r#""code":"invalid_api_key""#),
         ("/v1/messages", r#""type":"authentication_error""#),
         ("/v1beta/models/chat:generateContent", r#""status":"UNAUTHENTICATED""#),
+        ("/v1beta/interactions", r#""code":"unauthenticated""#),
+        ("/v1beta/interactions/v1_x/cancel", r#""code":"unauthenticated""#),
         ("/api/chat", r#"{"error":"#),
     ] {
         for header in
@@ -371,6 +380,11 @@ async fn wrong_bodies_are_refused_in_the_callers_dialect() {
         assert!(body.starts_with(r#"{"type":"error","error":{"type":"invalid_request_error""#), "{body}");
     }
     assert_eq!(world.post("/v1beta/models/chat:explode", &json!({})).await.0, 404);
+    let (status, _, body) = world.post("/v1beta/interactions/v1_x/cancel", &json!({})).await;
+    assert!(status == 404 && body.contains(r#""code":"not_found""#), "nothing is kept: {body}");
+    let asked = json!({ "model": "chat", "input": "Hello", "previous_interaction_id": "v1_x" });
+    let (status, _, body) = world.post("/v1beta/interactions", &asked).await;
+    assert!(status == 400 && body.contains("send the whole conversation as `input`"), "{body}");
 }
 
 #[tokio::test(start_paused = true)]

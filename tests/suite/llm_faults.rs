@@ -39,7 +39,7 @@ fn faulty(mock: &Mock) -> String {
     let mut config = provider("well", mock, "");
     let names = BEFORE.iter().map(|(fault, ..)| *fault).chain(AFTER);
     for name in names {
-        for way in ["whole", "stream"] {
+        for way in ["whole", "stream", "again"] {
             let here = format!("{way}-{name}");
             config += &provider(&here, mock, IMPATIENT);
             let bad = format!("{{ provider = \"{here}\", model = \"{name}\" }}");
@@ -78,16 +78,22 @@ async fn an_answer_that_broke_off_is_continued_by_nobody_and_ends_with_an_error_
     let mock = Mock::start(Behaviour::default()).await;
     let world = World::start(&faulty(&mock));
     let gemini = json!({ "contents": [{ "role": "user", "parts": [{ "text": "Hello" }] }] });
-    let dialects = ["openai", "anthropic", "responses", "gemini", "ollama"];
+    let dialects = ["openai", "anthropic", "responses", "gemini", "interactions", "ollama"];
     let asked = AFTER.iter().flat_map(|fault| dialects.map(|dialect| (*fault, dialect)));
     join_all(asked.map(async |(fault, dialect)| {
-        let (model, id) = (format!("stream-{fault}"), format!("{dialect}-{fault}"));
+        // Five failures in a row open a breaker, so the sixth dialect has a provider of its own.
+        let way = if dialect == "interactions" { "again" } else { "stream" };
+        let (model, id) = (format!("{way}-{fault}"), format!("{dialect}-{fault}"));
         let (path, body, error, end) = match dialect {
             "openai" => (CHAT.to_owned(), streamed(&model), "data: {\"error\":{", "[DONE]"),
             "anthropic" => ("/v1/messages".to_owned(), streamed(&model), "event: error\ndata: ", "message_stop"),
             "responses" => {
                 let body = json!({ "model": model, "input": "Hello", "stream": true });
                 ("/v1/responses".to_owned(), body, "event: error\ndata: ", "response.completed")
+            }
+            "interactions" => {
+                let body = json!({ "model": model, "input": "Hello", "stream": true });
+                ("/v1beta/interactions".to_owned(), body, "event: error\ndata: ", "interaction.completed")
             }
             "gemini" => {
                 let path = format!("/v1beta/models/{model}:streamGenerateContent?alt=sse");

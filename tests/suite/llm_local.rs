@@ -157,6 +157,11 @@ fn a_language_model_of_the_box_answers_in_every_dialect_without_a_route() {
         "generationConfig": {"temperature": 0, "maxOutputTokens": 12}});
     let told = post(&gateway, "/v1beta/models/talker:generateContent", "", &gemini).json();
     assert_eq!(told["candidates"][0]["content"]["parts"][0]["text"], greedy, "{told}");
+    let interaction = json!({"model": "talker", "system_instruction": "Be brief.", "input": "Is the pump hot?",
+        "generation_config": {"temperature": 0, "max_output_tokens": 12}});
+    let told = post(&gateway, "/v1beta/interactions", "", &interaction).json();
+    assert_eq!(told["steps"][0]["content"][0]["text"], greedy, "{told}");
+    assert_eq!(told["status"], "incomplete", "the limit was met: {told}");
     let ollama = json!({"model": "talker", "messages": question(), "stream": false, "options": {"temperature": 0, "num_predict": 12}});
     let told = post(&gateway, "/api/chat", "", &ollama).json();
     assert_eq!((&told["message"]["content"], &told["done"]), (&json!(greedy), &json!(true)), "{told}");
@@ -171,9 +176,9 @@ fn a_language_model_of_the_box_answers_in_every_dialect_without_a_route() {
     let talker =
         tags["models"].as_array().unwrap().iter().find(|model| model["name"].as_str().unwrap().starts_with("talker"));
     assert_eq!(talker.unwrap()["details"]["family"], "qwen2", "{tags}");
-    let calls = poll("seven calls are recorded", || {
+    let calls = poll("eight calls are recorded", || {
         let calls = gateway.get("/api/v1/calls");
-        (calls["calls"].as_array()?.len() == 7).then_some(calls)
+        (calls["calls"].as_array()?.len() == 8).then_some(calls)
     });
     let call = &calls["calls"][0];
     assert_eq!(

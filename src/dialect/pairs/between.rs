@@ -1,4 +1,4 @@
-//! Pairs with Gemini, Ollama or Bedrock at one of their ends: whoever reads a request of the one writes it for the other,
+//! Pairs with Gemini, Google's interactions, Ollama or Bedrock at one of their ends: whoever reads a request of the one writes it for the other,
 //! and whoever listens to the other's answer tells it to the one.
 
 use bytes::Bytes;
@@ -20,8 +20,8 @@ const fn between(from: Dialect, to: Dialect) -> Between {
     Between { from, to }
 }
 
-/// All of them. Nobody asks in Bedrock's dialect.
-static ALL: [Between; 17] = [
+/// All of them. Nobody asks in Bedrock's dialect, and no server in that of interactions.
+static ALL: [Between; 22] = [
     between(Dialect::Chat, Dialect::Gemini),
     between(Dialect::Chat, Dialect::Ollama),
     between(Dialect::Chat, Dialect::Bedrock),
@@ -35,6 +35,11 @@ static ALL: [Between; 17] = [
     between(Dialect::Gemini, Dialect::Anthropic),
     between(Dialect::Gemini, Dialect::Ollama),
     between(Dialect::Gemini, Dialect::Bedrock),
+    between(Dialect::Interactions, Dialect::Chat),
+    between(Dialect::Interactions, Dialect::Anthropic),
+    between(Dialect::Interactions, Dialect::Gemini),
+    between(Dialect::Interactions, Dialect::Ollama),
+    between(Dialect::Interactions, Dialect::Bedrock),
     between(Dialect::Ollama, Dialect::Chat),
     between(Dialect::Ollama, Dialect::Anthropic),
     between(Dialect::Ollama, Dialect::Gemini),
@@ -284,6 +289,25 @@ mod tests {
                     }
                     read.reason.push_str(text(&piece["done_reason"]));
                 }
+                Dialect::Interactions => {
+                    let said = |content: &Value| text(&content["text"]).to_owned();
+                    for step in piece["steps"].as_array().into_iter().flatten().chain([&piece["step"]]) {
+                        read.text.push_str(&said(&step["content"][0]));
+                        read.thought.push_str(&said(&step["summary"][0]));
+                        read.call.push_str(text(&step["name"]));
+                        if step["arguments"].as_object().is_some_and(|arguments| !arguments.is_empty()) {
+                            read.arguments.push_str(&step["arguments"].to_string());
+                        }
+                    }
+                    let delta = &piece["delta"];
+                    read.text.push_str(&said(delta));
+                    read.thought.push_str(&said(&delta["content"]));
+                    read.arguments.push_str(text(&delta["arguments"]));
+                    let whole = if piece["object"] == "interaction" { piece } else { &piece["interaction"] };
+                    if whole["usage"].is_object() {
+                        read.reason.push_str(text(&whole["status"]));
+                    }
+                }
                 Dialect::Responses => {
                     // A whole response, or the last event, which repeats it.
                     let whole = if piece["object"] == "response" { piece } else { &piece["response"] };
@@ -336,6 +360,7 @@ mod tests {
             Dialect::Ollama => "stop",
             Dialect::Anthropic => "tool_use",
             Dialect::Responses => "completed",
+            Dialect::Interactions => "requires_action",
             _ => "tool_calls",
         };
         Read {
@@ -358,8 +383,14 @@ mod tests {
         data.map(json).collect()
     }
 
-    const CALLERS: [Dialect; 5] =
-        [Dialect::Chat, Dialect::Responses, Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama];
+    const CALLERS: [Dialect; 6] = [
+        Dialect::Chat,
+        Dialect::Responses,
+        Dialect::Anthropic,
+        Dialect::Gemini,
+        Dialect::Interactions,
+        Dialect::Ollama,
+    ];
     const MODELS: [Dialect; 5] =
         [Dialect::Chat, Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama, Dialect::Bedrock];
 
@@ -378,7 +409,7 @@ mod tests {
 
     #[test]
     fn every_pair_tells_a_stream_whole() {
-        assert_eq!(pairs().count(), 17);
+        assert_eq!(pairs().count(), 22);
         for pair @ (from, to) in pairs() {
             let mut stream = Stream::new(to, &asked(from, true)).unwrap();
             let mut out = Vec::new();
@@ -420,6 +451,79 @@ mod tests {
         let blocks = of(Dialect::Anthropic);
         let signed = blocks["content"].as_array().unwrap().iter().find(|block| block["signature"] == "gemini.Sig=");
         assert_eq!(signed.unwrap()["type"], "thinking");
+        let steps = of(Dialect::Interactions)["steps"].clone();
+        let summary = json!([{"type": "text", "text": "hm"}]);
+        assert_eq!(steps[0], json!({"type": "thought", "summary": summary}));
+        assert_eq!(steps[2], json!({"type": "thought", "signature": "Sig="}), "beside the call that it belongs to");
+        assert_eq!(steps[3]["type"], "function_call");
+    }
+
+    #[test]
+    fn events_of_an_interaction_come_in_the_order_that_its_clients_count_on() {
+        let told = |to| {
+            let mut stream = Stream::new(to, &asked(Dialect::Interactions, true)).unwrap();
+            let mut out = Vec::new();
+            stream.push(&streamed(to), &mut out).unwrap();
+            stream.close(&mut out).unwrap();
+            assert!(out.ends_with(b"event: done\ndata: [DONE]\n\n"));
+            pieces(Dialect::Interactions, &out)
+        };
+        let names = |pieces: &[Value]| -> Vec<String> {
+            let of = |piece: &Value| match &piece["delta"]["type"] {
+                Value::String(kind) => kind.clone(),
+                _ => piece["event_type"].as_str().unwrap().to_owned(),
+            };
+            pieces.iter().map(of).collect()
+        };
+        let pieces = told(Dialect::Gemini);
+        let thought = ["step.start", "thought_summary", "step.stop"];
+        let words = ["step.start", "text", "step.stop"];
+        let signature = ["step.start", "thought_signature", "step.stop"];
+        let call = ["step.start", "arguments_delta", "step.stop"];
+        let all =
+            [&["interaction.created"][..], &thought, &words, &signature, &call, &["interaction.completed"]].concat();
+        assert_eq!(names(&pieces), all);
+        let indexes: Vec<_> = pieces.iter().filter_map(|piece| piece["index"].as_u64()).collect();
+        assert_eq!(indexes, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]);
+        let last = &pieces.last().unwrap()["interaction"];
+        assert_eq!((&last["id"], &last["created"]), (&json!("v1_7f3a"), &json!("2026-11-18T11:06:40Z")));
+        assert_eq!(
+            last["usage"],
+            json!({"total_input_tokens": 40, "total_cached_tokens": 16, "total_output_tokens": 9,
+                "total_thought_tokens": 3, "total_tokens": 52})
+        );
+        let pieces = told(Dialect::Anthropic);
+        let signed = pieces.iter().find(|piece| piece["delta"]["type"] == "thought_signature").unwrap();
+        assert_eq!(signed["delta"]["signature"], "claude++Sig=", "it is told apart from Google's");
+        assert_eq!(signed["index"], 0);
+    }
+
+    #[test]
+    fn a_caller_who_wants_no_summaries_of_thoughts_gets_only_their_signatures() {
+        let body =
+            json!({"model": "m", "input": "Hi", "stream": true, "generation_config": {"thinking_summaries": "none"}});
+        let body = Bytes::from(body.to_string());
+        let facts = Facts::read(Dialect::Interactions, Operation::Chat, &body).unwrap();
+        let asked = Asked::new(&facts, body.clone(), "7f3a", 1_795_000_000);
+        let answer = answer(&Bytes::from(whole(Dialect::Anthropic).to_string()), Dialect::Anthropic, &asked).unwrap();
+        let told: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(told["steps"][0], json!({"type": "thought", "signature": "claude++Sig="}));
+        let mut stream = Stream::new(Dialect::Anthropic, &asked).unwrap();
+        let mut out = Vec::new();
+        stream.push(&streamed(Dialect::Anthropic), &mut out).unwrap();
+        assert!(!String::from_utf8(out).unwrap().contains("hm"));
+    }
+
+    #[test]
+    fn an_interaction_says_by_its_status_why_it_ended() {
+        for (reason, status) in [("STOP", "completed"), ("MAX_TOKENS", "incomplete"), ("SAFETY", "failed")] {
+            let said = json!({"candidates": [{"content": {"parts": [{"text": "It"}]}, "finishReason": reason}]});
+            let answer =
+                answer(&Bytes::from(said.to_string()), Dialect::Gemini, &asked(Dialect::Interactions, false)).unwrap();
+            let body: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(body["status"], status);
+            assert_eq!(body.get("errors").is_some(), status == "failed");
+        }
     }
 
     #[test]

@@ -27,8 +27,9 @@ pub(crate) fn of(dialect: Dialect) -> &'static dyn Pair {
         Dialect::Gemini => &Same(Dialect::Gemini),
         Dialect::Ollama => &Same(Dialect::Ollama),
         Dialect::Bedrock => &Same(Dialect::Bedrock),
-        // Nobody asks in it, so nothing passes.
+        // Nobody asks in the one, and no server in the other, so nothing passes.
         Dialect::Oip => &Same(Dialect::Oip),
+        Dialect::Interactions => &Same(Dialect::Interactions),
     }
 }
 
@@ -39,7 +40,7 @@ impl Pair for Same {
 
     fn answer(&self, body: &Bytes, asked: &Asked) -> Result<Answer, Error> {
         match self.0 {
-            Dialect::Gemini | Dialect::Ollama | Dialect::Bedrock | Dialect::Oip => {
+            Dialect::Gemini | Dialect::Interactions | Dialect::Ollama | Dialect::Bedrock | Dialect::Oip => {
                 listened::answer(self.0, body, asked)
             }
             dialect => answer(dialect, body, asked),
@@ -51,7 +52,7 @@ impl Pair for Same {
             Dialect::Chat => Box::new(chat::Pass::new(asked)),
             Dialect::Responses => Box::new(responses::Pass::new(asked)),
             Dialect::Anthropic => Box::new(anthropic::Pass::new(asked)),
-            dialect @ (Dialect::Gemini | Dialect::Ollama | Dialect::Bedrock | Dialect::Oip) => {
+            dialect @ (Dialect::Gemini | Dialect::Interactions | Dialect::Ollama | Dialect::Bedrock | Dialect::Oip) => {
                 Box::new(listened::Pass::new(dialect, asked))
             }
         }

@@ -45,7 +45,7 @@ pub(crate) enum Part<'a> {
     },
     Media(Media<'a>),
     Thought {
-        text: &'a str,
+        text: Cow<'a, str>,
         /// Anthropic's proof that the model thought so.
         signature: Option<Cow<'a, str>>,
     },
@@ -174,6 +174,19 @@ pub(crate) enum Thinking<'a> {
     Tokens(u64),
     /// OpenAI's words: minimal, low, medium, high, xhigh.
     Effort(Cow<'a, str>),
+}
+
+impl Part<'_> {
+    /// Claude's signature, if it is a thought and Claude signed it: Google's goes with the thoughts of some callers, and
+    /// Claude refuses what it did not sign.
+    pub(crate) fn claudes_signature(&self) -> Option<&str> {
+        match self {
+            Self::Thought { signature, .. } => {
+                signature.as_deref().filter(|signature| !signature.starts_with(super::SIGNATURE_MARK))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl<'a> Conversation<'a> {

@@ -118,7 +118,7 @@ fn read_block<'a>(block: &Members<'a>, here: String, say: &mut dyn FnMut(Part<'a
         }
         "thinking" => {
             let signature = block.text("signature").filter(|signature| !signature.is_empty());
-            say(Part::Thought { text: text_of("thinking")?, signature });
+            say(Part::Thought { text: Cow::Borrowed(text_of("thinking")?), signature });
         }
         "redacted_thinking" => say(Part::Redacted(text_of("data")?)),
         "image" => say(Part::Media(read_media(block, "image/jpeg", here)?)),

@@ -114,7 +114,7 @@ fn read_message<'a>(said: &mut Conversation<'a>, message: &Members<'a>, at: usiz
         "assistant" => {
             let thought = message.get("reasoning_content").or_else(|| message.get("reasoning"));
             if let Some(text) = thought.filter(|raw| json::says_something(raw)).and_then(json::inner) {
-                said.say(true, Part::Thought { text, signature: None });
+                said.say(true, Part::Thought { text: Cow::Borrowed(text), signature: None });
             }
             for name in ["content", "refusal"] {
                 if let Some(content) = message.get(name) {

@@ -116,7 +116,7 @@ fn read_parts<'a>(content: &Members<'a>, field: &str, say: &mut dyn FnMut(Part<'
         if let Some(text) = part.get("text") {
             let text = json::inner(text).ok_or_else(|| Error::field(format!("{here}.text"), "must be a text"))?;
             if part.get("thought").and_then(json::flag) == Some(true) {
-                say(Part::Thought { text, signature });
+                say(Part::Thought { text: Cow::Borrowed(text), signature });
             } else if !text.is_empty() {
                 say(Part::Text { text, signature });
             }

@@ -28,7 +28,7 @@ pub(super) fn read_chat(body: &[u8]) -> Result<Conversation<'_>, Error> {
             }
             Some("assistant") => {
                 if let Some(text) = message.get("thinking").and_then(json::inner).filter(|text| !text.is_empty()) {
-                    said.say(true, Part::Thought { text, signature: None });
+                    said.say(true, Part::Thought { text: Cow::Borrowed(text), signature: None });
                 }
                 words.into_iter().for_each(|part| said.say(true, part));
                 let calls = message.get("tool_calls").map(|raw| json::elements(raw, &field("tool_calls")));

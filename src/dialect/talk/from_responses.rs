@@ -144,7 +144,7 @@ fn read_item<'a>(said: &mut Conversation<'a>, item: &Members<'a>, here: &str) ->
                     said.say(true, Part::Redacted(data));
                 }
                 (text, signature, _) => {
-                    said.say(true, Part::Thought { text: text.unwrap_or_default(), signature });
+                    said.say(true, Part::Thought { text: Cow::Borrowed(text.unwrap_or_default()), signature });
                 }
             }
         }

@@ -4,6 +4,7 @@ mod conversation;
 mod from_anthropic;
 mod from_chat;
 mod from_gemini;
+mod from_interactions;
 mod from_ollama;
 mod from_responses;
 mod schema;
@@ -24,6 +25,7 @@ pub(crate) fn request(body: &[u8], facts: &Facts<'_>, to: &Target<'_>) -> Result
     let said = match (facts.dialect, facts.operation) {
         (Dialect::Anthropic, _) => from_anthropic::read(body)?,
         (Dialect::Gemini, _) => from_gemini::read(body)?,
+        (Dialect::Interactions, _) => from_interactions::read(body, to.dialect)?,
         (Dialect::Responses, _) => from_responses::read(body, to.dialect)?,
         (Dialect::Ollama, Operation::Completions) => from_ollama::read_generate(body)?,
         (Dialect::Ollama, _) => from_ollama::read_chat(body)?,
@@ -122,12 +124,31 @@ pub(crate) mod tests {
                     {"type": "message", "role": "user", "content": "Well? END"}],
                 "tools": [{"type": "function", "name": "look", "description": "Looks.", "parameters": schema}],
                 "tool_choice": "auto"}),
+            Dialect::Interactions => json!({
+                "model": "m", "system_instruction": "Be brief.",
+                "input": [
+                    {"type": "user_input", "content": [
+                        {"type": "text", "text": "What is \"this\"?\n"},
+                        {"type": "image", "mime_type": "image/png", "data": "iVBORw0KGgo="}]},
+                    {"type": "thought", "signature": "Sig=", "summary": [{"type": "text", "text": "hm"}]},
+                    {"type": "function_call", "id": "call_1", "name": "look", "arguments": {"line": 4}},
+                    {"type": "function_result", "call_id": "call_1", "name": "look", "result": "hot"},
+                    {"type": "user_input", "content": [{"type": "text", "text": "Well?"}]}],
+                "tools": [{"type": "function", "name": "look", "description": "Looks.", "parameters": schema}],
+                "generation_config": {"max_output_tokens": 500, "temperature": 0.2, "stop_sequences": ["END"],
+                    "tool_choice": "auto"}}),
             other @ (Dialect::Bedrock | Dialect::Oip) => panic!("nobody asks in {other}"),
         }
     }
 
-    const CALLERS: [Dialect; 5] =
-        [Dialect::Chat, Dialect::Responses, Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama];
+    const CALLERS: [Dialect; 6] = [
+        Dialect::Chat,
+        Dialect::Responses,
+        Dialect::Anthropic,
+        Dialect::Gemini,
+        Dialect::Interactions,
+        Dialect::Ollama,
+    ];
 
     /// What every written request must hold, wherever the dialect has it.
     #[test]
@@ -150,7 +171,7 @@ pub(crate) mod tests {
                 assert!(left_out.is_empty(), "{from} to {to}: {left_out:?}");
             }
         }
-        assert!(pairs >= 17, "{pairs}");
+        assert!(pairs >= 22, "{pairs}");
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub(super) fn write(mut said: Conversation<'_>, facts: &Facts<'_>, to: &Target<'
 fn thinking<'a>(said: &mut Conversation<'a>, most: u64) -> Option<Thinking<'a>> {
     let asked = said.settings.thinking.take().filter(|asked| !matches!(asked, Thinking::Off))?;
     let forced = matches!(said.choice, Some(Choice::Any | Choice::Named(_)));
-    let signed = |part: &Part<'_>| matches!(part, Part::Redacted(_) | Part::Thought { signature: Some(_), .. });
+    let signed = |part: &Part<'_>| matches!(part, Part::Redacted(_)) || part.claudes_signature().is_some();
     let lost = said.turns.iter().rev().find(|turn| turn.model).is_some_and(|turn| {
         turn.parts.iter().any(|part| matches!(part, Part::Call(_))) && !turn.parts.iter().any(signed)
     });
@@ -108,7 +108,9 @@ fn write_blocks(parts: &[Part<'_>], content: &mut Array<'_>) -> Result<(), Error
         match part {
             Part::Text { text, .. } => write_text(text, content),
             Part::Media(media) => write_media(media, content)?,
-            Part::Thought { text, signature: Some(signature) } => {
+            Part::Thought { text, .. } => {
+                // A thought that nobody signed is refused.
+                let Some(signature) = part.claudes_signature() else { continue };
                 let mut block = content.object();
                 block.text("type", "thinking");
                 block.escaped("thinking", text);
@@ -119,8 +121,7 @@ fn write_blocks(parts: &[Part<'_>], content: &mut Array<'_>) -> Result<(), Error
                 block.text("type", "redacted_thinking");
                 block.escaped("data", data);
             }
-            // A thought that nobody signed is refused.
-            Part::Thought { .. } | Part::CachePoint(_) => {}
+            Part::CachePoint(_) => {}
             Part::Call(call) => {
                 let mut block = content.object();
                 block.text("type", "tool_use");

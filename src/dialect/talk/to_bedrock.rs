@@ -111,9 +111,7 @@ fn thinking<'a>(said: &mut Conversation<'a>, family: Family) -> Option<Thinking<
             let most = said.settings.output_tokens_max.unwrap_or(u64::MAX);
             let lost = said.turns.iter().rev().find(|turn| turn.model).is_some_and(|turn| {
                 let calls = turn.parts.iter().any(|part| matches!(part, Part::Call(_)));
-                let thought = |part: &Part<'_>| {
-                    matches!(part, Part::Redacted(_)) || matches!(part, Part::Thought { signature: Some(_), .. })
-                };
+                let thought = |part: &Part<'_>| matches!(part, Part::Redacted(_)) || part.claudes_signature().is_some();
                 calls && !turn.parts.iter().any(thought)
             });
             !forced && !lost && most > THINKING_MIN_TOKENS
@@ -136,8 +134,8 @@ fn write_part(part: &Part<'_>, content: &mut Array<'_>, family: Family) -> Resul
         Part::Text { text, .. } => content.object().escaped("text", text),
         Part::Media(media) => write_media(media, content)?,
         // Without a signature the thought is not the model's own, and Claude refuses it.
-        Part::Thought { text, signature } => {
-            if let Some(signature) = signature {
+        Part::Thought { text, .. } => {
+            if let Some(signature) = part.claudes_signature() {
                 let mut block = content.object();
                 let mut reasoning = block.object("reasoningContent");
                 let mut thought = reasoning.object("reasoningText");

@@ -157,6 +157,10 @@ fn write_result(
         response.text("name", name);
         let mut texts = Vec::new();
         match &answered.content {
+            // Google sees in the object itself whether the tool failed.
+            Content::Object(object) if answered.failed && Members::lenient(object).get("error").is_none() => {
+                response.object("response").raw("error", object);
+            }
             Content::Object(object) => response.raw("response", object),
             Content::Parts(all) => {
                 for part in all {

@@ -107,7 +107,7 @@ fn write_messages(said: &Conversation<'_>, request: &mut Object<'_>) -> Result<(
     Ok(())
 }
 
-fn thought<'a>(part: &Part<'a>) -> Option<&'a str> {
+fn thought<'p>(part: &'p Part<'_>) -> Option<&'p str> {
     match part {
         Part::Thought { text, .. } if !text.is_empty() => Some(text),
         _ => None,

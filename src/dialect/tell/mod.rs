@@ -4,6 +4,7 @@ mod anthropic;
 mod arguments;
 mod chat;
 mod gemini;
+mod interactions;
 mod ollama;
 mod responses;
 
@@ -51,6 +52,7 @@ pub(crate) fn stream(asked: &Asked, from: Dialect) -> Box<dyn Teller> {
     match asked.dialect {
         Dialect::Anthropic => Box::new(anthropic::Stream::new(asked)),
         Dialect::Gemini => Box::new(gemini::Gemini::new(asked, from, true)),
+        Dialect::Interactions => Box::new(interactions::Stream::new(asked, from)),
         Dialect::Ollama => Box::new(ollama::Ollama::new(asked, from, true)),
         Dialect::Responses => Box::new(responses::Responses::new(asked, true)),
         _ => Box::new(chat::Stream::new(asked)),
@@ -62,6 +64,7 @@ pub(crate) fn whole(asked: &Asked, from: Dialect) -> Box<dyn Teller> {
     match asked.dialect {
         Dialect::Anthropic => Box::new(anthropic::Whole::new(asked, from)),
         Dialect::Gemini => Box::new(gemini::Gemini::new(asked, from, false)),
+        Dialect::Interactions => Box::new(interactions::Whole::new(asked, from)),
         Dialect::Ollama => Box::new(ollama::Ollama::new(asked, from, false)),
         Dialect::Responses => Box::new(responses::Responses::new(asked, false)),
         _ => Box::new(chat::Whole::new(asked)),

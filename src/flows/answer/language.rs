@@ -132,6 +132,8 @@ mod tests {
         assert_eq!(chat(Kind::Vertex, "claude-sonnet-4-5", Dialect::Chat), Some((Dialect::Anthropic, Wire::Anthropic)));
         assert_eq!(chat(Kind::Vertex, "meta/llama", Dialect::Anthropic), Some((Dialect::Chat, Wire::Openai)));
         assert_eq!(chat(Kind::Mistral, "m", Dialect::Responses), Some((Dialect::Chat, Wire::Openai)));
+        assert_eq!(chat(Kind::Gemini, "m", Dialect::Interactions), Some((Dialect::Gemini, Wire::Gemini)));
+        assert_eq!(chat(Kind::Openai, "m", Dialect::Interactions), Some((Dialect::Chat, Wire::Openai)));
         assert_eq!(chat(Kind::Oip, "m", Dialect::Chat), None);
     }
 

@@ -16,12 +16,12 @@ from llm_comply.tests import get_tests
 from importlib import resources
 
 GATEWAY, PROVIDERS = sys.argv[1], sys.argv[2].split(",")
-# Google's Interactions API keeps conversations on its servers; the gateway does not speak it (docs/llm-dialects.md).
 LANES = {
     "open-responses": ("/v1", "Authorization", True),
     "openai-chat": ("/v1", "Authorization", True),
     "anthropic": ("/v1", "x-api-key", False),
     "google-genai": ("", "x-goog-api-key", False),
+    "google-interactions": ("", "x-goog-api-key", False),
 }
 # (test, provider or `*`, a part of what is said): why it is no failure of the gateway.
 EXCUSED = {

@@ -233,6 +233,26 @@ over(providers, "google errors", async (provider) => {
   await raises(ApiError, { status: 503 }, () => ask(`${provider}/status-503`));
 });
 
+over(providers, "google interactions", async (provider) => {
+  const ask = (model, more = {}) => gemini.interactions.create({ model: `${provider}/${model}`, input: "How is it?", ...more });
+  const answer = await ask("m", { system_instruction: "Be short." });
+  assert.deepEqual([answer.output_text, answer.status, answer.usage.total_output_tokens], [says, "completed", 5]);
+  const events = await all(await ask("m", { stream: true }));
+  assert.equal(events.map((event) => event.delta?.text ?? "").join(""), says);
+  assert.equal(events.at(-1).interaction.status, "completed");
+  const tools = [{ type: "function", name: "look", description: "Looks.", parameters: schema }];
+  const called = await ask("able", { tools });
+  const call = called.steps.at(-1);
+  assert.deepEqual([called.status, call.name, call.arguments], ["requires_action", "look", { n: 1 }]);
+  const result = { type: "function_result", call_id: call.id, name: call.name, result: { pressure: "80 bar" } };
+  const input = [{ type: "user_input", content: [{ type: "text", text: "How is it?" }] }, ...called.steps, result];
+  assert.equal((await ask("able", { tools, input })).output_text, says);
+  const cut = await all(await ask("error-4", { stream: true }));
+  assert.equal(cut.at(-1).event_type, "error");
+  const nobody = gemini.interactions.create({ model: "nobody", input: "How is it?" });
+  await assert.rejects(nobody, (error) => error.status === 404 && error.constructor.name === "NotFoundError");
+});
+
 check("google models", async () => {
   const names = (await all(await gemini.models.list())).map((model) => model.name);
   assert(names.includes("models/named"), names);

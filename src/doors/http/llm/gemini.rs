@@ -32,7 +32,9 @@ pub(in crate::doors::http) fn readdress<B>(request: &mut hyper::Request<B>) {
     let path = request.uri().path();
     let Some(rest) = versions.iter().find_map(|version| path.strip_prefix(version)) else { return };
     let calls = || gemini_call(&percent_decoded(path)).is_some();
-    let named = if rest.starts_with("models") {
+    let named = if let Some(found) = interactions(rest) {
+        Some(found.to_owned())
+    } else if rest.starts_with("models") {
         let is_googles =
             || ["x-goog-api-client", "x-goog-api-key"].iter().any(|name| request.headers().contains_key(*name));
         let asks_google = !path.starts_with("/v1/") || calls() || (request.method() == Method::GET && is_googles());
@@ -53,6 +55,17 @@ pub(in crate::doors::http) fn readdress<B>(request: &mut hyper::Request<B>) {
     if let Some(Ok(uri)) = named.map(|named| format!("/v1beta/{named}{query}").parse()) {
         *request.uri_mut() = uri;
     }
+}
+
+/// The path of interactions, which nobody but Google has, without the project and the location before it.
+fn interactions(path: &str) -> Option<&str> {
+    let is_it = |path: &str| path == "interactions" || path.starts_with("interactions/");
+    if is_it(path) {
+        return Some(path);
+    }
+    let mut parts = path.strip_prefix("projects/")?.splitn(4, '/').skip(1);
+    let is_place = parts.next() == Some("locations");
+    parts.nth(1).filter(|rest| is_place && is_it(rest))
 }
 
 async fn call(State(llm): Whole, request: Request) -> Response {
@@ -137,6 +150,10 @@ mod tests {
         ] {
             assert_eq!(readdressed("POST", from, ""), to);
         }
+        for from in ["/v1/interactions", "/v1alpha/interactions", "/v1beta1/projects/p/locations/l/interactions"] {
+            assert_eq!(readdressed("POST", &format!("{from}?alt=sse"), ""), "/v1beta/interactions?alt=sse");
+            assert_eq!(readdressed("GET", &format!("{from}/v1_x"), ""), "/v1beta/interactions/v1_x");
+        }
         assert_eq!(readdressed("GET", "/v1/models?pageSize=9", "x-goog-api-key"), "/v1beta/models?pageSize=9");
         assert_eq!(readdressed("GET", "/v1/models/m", "x-goog-api-client"), "/v1beta/models/m");
     }
@@ -148,6 +165,9 @@ mod tests {
             ("GET", "/v1/models/m", "x-api-key"),
             ("POST", "/v1/models/m:predict", "x-goog-api-key"),
             ("POST", "/v1/chat/completions", "x-goog-api-key"),
+            ("POST", "/v1/interactionsofmine", ""),
+            ("GET", "/v1/projects/p/locations/l/publishers/google/models/interactions/m", ""),
+            ("POST", "/v1/my/interactions", ""),
             ("POST", "/v1/projects/p/locations/l/publishers/anthropic/models/m:rawPredict", ""),
             ("GET", "/", ""),
         ] {

@@ -4,7 +4,7 @@
 //! One request walks: host and origin -> a place -> who asks -> the body, whole -> one question to the story -> the answer, the
 //! stream or the error in the caller's dialect. It does not pass the guard of the other paths: an answer may take minutes,
 //! and an error has the shape that the client's library knows. Paths, headers and errors follow OpenAI's API, Anthropic's
-//! (2023-06-01), Gemini's (v1beta) and Ollama's (0.12) as of November 2026.
+//! (2023-06-01), Gemini's and Google's interactions (v1beta) and Ollama's (0.12) as of November 2026.
 //!
 //! A key comes as a bearer token, `x-api-key`, `x-goog-api-key`, `api-key`, or Google's `?key=`. Answers carry
 //! `x-request-id`, `x-forebay-{route,model,cache,link,attempts,cost-usd,overhead-us,left-out}` as far as each is known, the rates
@@ -21,6 +21,7 @@ mod body;
 mod caller;
 mod config;
 mod gemini;
+mod interactions;
 mod metrics;
 mod office;
 mod ollama;
@@ -84,6 +85,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(llm: Arc<Llm>) -> Router<S> {
         .merge(openai::routes())
         .merge(anthropic::routes())
         .merge(gemini::routes())
+        .merge(interactions::routes())
         .merge(ollama::routes())
         .merge(office::routes())
         .merge(tenants::routes())

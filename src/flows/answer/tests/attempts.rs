@@ -207,6 +207,7 @@ async fn a_model_of_this_box_answers_every_dialect() {
     for (dialect, body, has) in [
         (Dialect::Anthropic, HELLO, r#""type":"message""#),
         (Dialect::Responses, r#"{"model":"m","input":"Hello"}"#, r#""object":"response""#),
+        (Dialect::Interactions, r#"{"model":"m","input":"Hello"}"#, r#""object":"interaction""#),
         (
             Dialect::Ollama,
             r#"{"model":"m","stream":false,"messages":[{"role":"user","content":"Hello"}]}"#,
