@@ -28,6 +28,7 @@ mod key;
 pub mod languages;
 mod lease;
 mod leases;
+pub mod lend;
 mod load_config;
 mod load_spec;
 pub mod logging;
