@@ -21,6 +21,7 @@ use crate::flows::answer::{Answer, Config, Local as _, Metrics, Office, Parts};
 #[cfg(feature = "text")]
 use crate::flows::languages::Embedding;
 use crate::flows::languages::Languages;
+use crate::flows::{LeaseEnds, Leases};
 use crate::ledger::{self, Ledger};
 use crate::price::{self, Builder, LocalPrices, Prices, Source};
 use crate::provider::{self, Providers};
@@ -65,6 +66,8 @@ pub(super) struct Ground<'a> {
     pub(super) languages: Arc<Languages>,
     /// The link at the start: down where there is a cloud that was not reached yet, up where nobody watches one.
     pub(super) link: Link,
+    /// What leases of the cloud come over, where a limit asks for them.
+    pub(super) leases: Option<LeaseEnds>,
     pub(super) rng: StdRng,
 }
 
@@ -75,6 +78,7 @@ pub(super) struct Built {
     /// What does not work as it is configured, and stops nothing else.
     pub(super) problem: Option<String>,
     quota: Quota,
+    leases: Option<Leases>,
     ledger: Ledger,
     access: Arc<Access>,
     clock: Arc<dyn Clock>,
@@ -102,7 +106,7 @@ pub(super) async fn with_keys(access: Access, store: &Store, clock: &Arc<dyn Clo
 /// Puts everything together. Asks nobody.
 pub(super) async fn build(sections: Sections, ground: Ground<'_>) -> anyhow::Result<Built> {
     let Sections { answer, routing, route, provider, quota, ledger, cache, prices, llm, hosts } = sections;
-    let Ground { store, access, clock, registry, credentials, languages, link, mut rng } = ground;
+    let Ground { store, access, clock, registry, credentials, languages, link, leases, mut rng } = ground;
     let setting =
         |section: &str, (key, problem): (&str, String)| anyhow::anyhow!("failed to use {section}.{key}: {problem}");
     ledger.check().map_err(|wrong| setting("ledger", wrong))?;
@@ -121,6 +125,10 @@ pub(super) async fn build(sections: Sections, ground: Ground<'_>) -> anyhow::Res
 
     let quota = resume_quota(&quota, store, &clock).await?;
     quota.metrics().register(registry);
+    let leases = leases.map(|ends| Leases::new(quota.clone(), store.writer(), ends, Arc::clone(&clock)));
+    if let Some(leases) = &leases {
+        leases.metrics().register(registry);
+    }
     let keep_audit = ledger.keep_audit;
     let ledger = Ledger::new(ledger);
     ledger.metrics().register(registry);
@@ -176,14 +184,14 @@ pub(super) async fn build(sections: Sections, ground: Ground<'_>) -> anyhow::Res
         new_key: Box::new(move || new_key(&mut *keys.lock().unwrap_or_else(PoisonError::into_inner))),
     };
     let llm = Arc::new(Llm::new(llm, parts));
-    Ok(Built { answer, llm, problem, quota, ledger, access, clock, writer: store.writer() })
+    Ok(Built { answer, llm, problem, quota, leases, ledger, access, clock, writer: store.writer() })
 }
 
 impl Built {
     /// Writes budgets and records behind, follows the link, and looks after keys and providers, until `stop`; then writes
     /// what is left. `link` is what is seen of it; none: nobody watches one.
     pub(super) async fn run(self, mut link: Option<watch::Receiver<LinkState>>, stop: CancellationToken) {
-        let Self { answer, quota, ledger, access, clock, writer, llm: _, problem: _ } = self;
+        let Self { answer, quota, leases, ledger, access, clock, writer, llm: _, problem: _ } = self;
         let looks = async {
             loop {
                 sleep(LOOK).await;
@@ -212,8 +220,16 @@ impl Built {
                 }
             }
         };
+        let lending = async {
+            if let Some(leases) = leases {
+                leases.run(stop.clone()).await;
+            }
+            // Without a link nothing is lent, and everything else goes on.
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             () = stop.cancelled() => {}
+            () = lending => {}
             () = quota.keep(&writer) => {}
             () = ledger.keep(&writer, &*clock) => {}
             () = looks => {}

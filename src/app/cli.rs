@@ -48,6 +48,12 @@ enum Command {
     /// Ask a gateway for something, over the broker or the NATS server that it sends to, and print its answer.
     #[command(subcommand)]
     Request(RequestCommand),
+    /// Lend gateways parts of budgets that they share, so that each can spend its part without the link.
+    ///
+    /// Runs in the cloud, once for its budgets. Reads what there is to lend from a file, keeps what is lent and used in a
+    /// SQLite file, and talks to the gateways over the broker or the NATS server that they send to. docs/quotas.md has an
+    /// example.
+    Lend(Box<LendArgs>),
     /// Models on this box.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -256,6 +262,37 @@ pub(super) struct RawArgs {
     /// How long to wait for the answer.
     #[arg(long, value_name = "S", default_value_t = 60)]
     pub timeout_s: u64,
+    #[command(flatten)]
+    pub link: LinkArgs,
+    #[command(flatten)]
+    pub nats: NatsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LendArgs {
+    /// What there is to lend, as TOML; not needed for --report.
+    #[arg(required_unless_present = "report")]
+    pub file: Option<PathBuf>,
+    /// Folder of the database that knows what is lent. Never two lenders over copies of it: a budget would be lent twice.
+    #[arg(long, value_name = "FOLDER", default_value = "lent")]
+    pub state: PathBuf,
+    /// Only read the file and say what is wrong with line and column. Exit code 1 if something is.
+    #[arg(long, conflicts_with = "report")]
+    pub check: bool,
+    /// Instead of lending: say of each budget what is lent to whom until when, what was used as far as has been told, and
+    /// what is left. Also while another process lends.
+    #[arg(long)]
+    pub report: bool,
+    /// The report as JSON.
+    #[arg(long, requires = "report")]
+    pub json: bool,
+    /// Where the database was lost or set aside: lend each budget from its whole again. Without it what was lent counts as
+    /// used until the next period.
+    #[arg(long, conflicts_with_all = ["report", "check"])]
+    pub begin_anew: bool,
+    /// Client id at the broker.
+    #[arg(long, default_value = "forebay-lend")]
+    pub client_id: String,
     #[command(flatten)]
     pub link: LinkArgs,
     #[command(flatten)]
@@ -530,6 +567,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             commands::collect::run(&args, stop).await
         }),
         Command::Request(RequestCommand::Raw(args)) => runtime()?.block_on(commands::request::raw(&args)),
+        Command::Lend(args) if args.check => commands::lend::check(&args),
+        Command::Lend(args) if args.report => runtime()?.block_on(commands::lend::report(&args)),
+        Command::Lend(args) => runtime()?.block_on(async {
+            let stop = until_told_to_stop()?;
+            commands::lend::run(&args, stop).await
+        }),
         Command::Model(ModelCommand::List(args)) => commands::model::list(&args.models),
         Command::Model(ModelCommand::Inspect { file }) => commands::model::inspect(&file),
         Command::Model(ModelCommand::Bench(args)) => commands::bench::run(&args, &overrides()),

@@ -36,7 +36,9 @@ use crate::flows::raw::Raw;
 use crate::flows::repository::Repository;
 use crate::flows::salvage::Salvage;
 use crate::flows::sense::{self, Sense};
-use crate::flows::{AcknowledgedBy, Address, InPlaceOfRows, Requests, SYNC_SCHEMA, Sync, SyncConfig, keep_queue};
+use crate::flows::{
+    AcknowledgedBy, Address, InPlaceOfRows, LeaseEnds, Requests, SYNC_SCHEMA, Sync, SyncConfig, keep_queue,
+};
 use crate::history::{self, History};
 use crate::outbox::{self, Outbox};
 use crate::route::Link;
@@ -343,32 +345,6 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
     signals.register(&mut registry);
     news.register(&mut registry);
 
-    let (sync, link, asking) = match cloud {
-        None => (None, None, None),
-        Some(cloud) => {
-            let client_id = format!("forebay-{}", gateway.name);
-            let sync: SyncConfig = sync;
-            if let Err((key, problem)) = sync.check() {
-                bail!("failed to set up the uplink: sync.{key} {problem}");
-            }
-            let uplink = AnyUplink::new(cloud, &client_id, Arc::clone(&clock))?.listening(ears(&sync, &gateway.name));
-            uplink.metrics().register(&mut registry);
-            let rng = StdRng::from_os_rng();
-            let (answers, per_minute) = (Address::responses(&sync.tenant, &gateway.name), sync.requests_per_minute);
-            let watches_routes = sync.metered == flows::Metered::Auto;
-            let mut sync =
-                Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
-            if watches_routes {
-                let (metered, told) = Metered::new(Path::new("/proc"), Path::new("/sys"));
-                tasks.spawn(metered.run(streams_end.clone()));
-                sync = sync.metered_by(told);
-            }
-            let asking = (sync.requests(), answers, per_minute);
-            sync.metrics().register(&mut registry);
-            let link = LinkWatch { state: sync.link(), metrics: sync.metrics().clone() };
-            (Some(sync), Some(link), Some(asking))
-        }
-    };
     let inference = Inference::new(Arc::clone(&models), Arc::clone(&clock)).seeded(StdRng::from_os_rng());
     let inference = Arc::new(inference);
     let generate_metrics = generate::Metrics::default();
@@ -380,6 +356,43 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
         chance: StdRng::from_os_rng(),
         cpu: cpu::of_this_thread,
     }));
+    let has_leases = sync.leases_per_minute > 0 && quota.limit.iter().any(|limit| !limit.leased.is_empty());
+    let (sync, link, asking, lease_ends) = match cloud {
+        None => (None, None, None, None),
+        Some(cloud) => {
+            let client_id = format!("forebay-{}", gateway.name);
+            let sync: SyncConfig = sync;
+            if let Err((key, problem)) = sync.check() {
+                bail!("failed to set up the uplink: sync.{key} {problem}");
+            }
+            let uplink = AnyUplink::new(cloud, &client_id, Arc::clone(&clock))?.listening(ears(
+                &sync,
+                &gateway.name,
+                has_leases,
+            ));
+            uplink.metrics().register(&mut registry);
+            let rng = StdRng::from_os_rng();
+            let (answers, per_minute) = (Address::responses(&sync.tenant, &gateway.name), sync.requests_per_minute);
+            let leases_per_minute = sync.leases_per_minute;
+            let watches_routes = sync.metered == flows::Metered::Auto;
+            let mut sync =
+                Sync::new(outbox.clone(), store.writer(), uplink, gateway.name, Arc::clone(&clock), sync, rng);
+            if watches_routes {
+                let (metered, told) = Metered::new(Path::new("/proc"), Path::new("/sys"));
+                tasks.spawn(metered.run(streams_end.clone()));
+                sync = sync.metered_by(told);
+            }
+            let link = LinkWatch { state: sync.link(), metrics: sync.metrics().clone() };
+            // Without anybody to ask there is no budget to lend to: the requests' story says so to the cloud.
+            let lease_ends = (has_leases && answers::anybody(&route, &languages)).then(|| {
+                let ((asked, say), topic) = (sync.leases(), answers.clone());
+                LeaseEnds { asked, say, topic, per_minute: leases_per_minute, link: sync.link() }
+            });
+            let asking = (sync.requests(), answers, per_minute);
+            sync.metrics().register(&mut registry);
+            (Some(sync), Some(link), Some(asking), lease_ends)
+        }
+    };
     let llm = if answers::anybody(&route, &languages) {
         generate_metrics.register(&mut registry);
         let (llm, hosts) = (http.llm.clone(), http.hosts.clone());
@@ -393,6 +406,7 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
             credentials: credentials(),
             languages,
             link: state.as_ref().map_or(Link::Up, |state| answers::link_of(&state.borrow())),
+            leases: lease_ends,
             rng: StdRng::from_os_rng(),
         };
         let built = answers::build(sections, ground).await?;
@@ -500,10 +514,11 @@ fn credentials() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
-/// What a gateway listens to: receipts where they count, and requests where they are taken.
-fn ears(sync: &SyncConfig, gateway: &Name) -> Ears {
+/// What a gateway listens to: receipts where they count, and requests where they, or leases, are taken.
+fn ears(sync: &SyncConfig, gateway: &Name, has_leases: bool) -> Ears {
     let receipts = (sync.acknowledged_by == AcknowledgedBy::Receiver).then(|| Address::receipts(&sync.tenant, gateway));
-    let requests = (sync.requests_per_minute > 0).then(|| Address::requests(&sync.tenant, gateway));
+    let hears_requests = sync.requests_per_minute > 0 || has_leases;
+    let requests = hears_requests.then(|| Address::requests(&sync.tenant, gateway));
     let filters = receipts.iter().chain(&requests).cloned().collect();
     Ears { filters, response_topic: receipts, answers: Some(Address::responses(&sync.tenant, gateway)) }
 }

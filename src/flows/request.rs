@@ -5,7 +5,6 @@
 //! again. `docs/batch.cddl` describes both messages, as JSON and as CBOR; the answer speaks as the question did.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::form::Form;
+use super::lease::{id_of, is_lease};
+use super::rate::{Pass, Rate};
 use super::raw::{Enqueued, Raw, RawError, Wanted};
 use crate::base::{Clock, Name};
 use crate::uplink::{CloudMessage, Message};
@@ -128,41 +130,6 @@ impl CloudAnswer {
     }
 }
 
-/// How a message is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Json,
-    Cbor,
-}
-
-impl Form {
-    /// No CBOR map begins with a brace or a blank.
-    fn of(payload: &[u8]) -> Self {
-        match payload.first() {
-            Some(b'{' | b' ' | b'\t' | b'\r' | b'\n') => Self::Json,
-            _ => Self::Cbor,
-        }
-    }
-
-    fn read(self, payload: &[u8]) -> Result<CloudRequest, String> {
-        match self {
-            Self::Json => serde_json::from_slice(payload).map_err(|error| error.to_string()),
-            Self::Cbor => ciborium::from_reader(payload).map_err(|error| error.to_string()),
-        }
-    }
-
-    fn write(self, answer: &CloudAnswer) -> Vec<u8> {
-        match self {
-            Self::Json => serde_json::to_vec(answer).expect("numbers and texts"),
-            Self::Cbor => {
-                let mut out = Vec::new();
-                ciborium::into_writer(answer, &mut out).expect("a vector takes everything");
-                out
-            }
-        }
-    }
-}
-
 impl CloudRequest {
     /// As the gateway takes it.
     pub fn to_json(&self) -> Bytes {
@@ -208,46 +175,6 @@ impl RequestMetrics {
         registry.register("fulfilled", "Requests whose rows are on their way", self.fulfilled.clone());
         registry.register("refused", "Requests refused or put off", self.refused.clone());
         registry.register("dropped", "Requests beyond the rate, unanswered", self.dropped.clone());
-    }
-}
-
-/// So many a minute, saved up to a minute's worth.
-#[derive(Debug)]
-struct Rate {
-    per_minute: u32,
-    saved: f64,
-    at: Duration,
-    told_at: Option<Duration>,
-}
-
-/// What the rate says to one request.
-#[derive(Debug, PartialEq, Eq)]
-enum Pass {
-    Yes,
-    /// It is told so.
-    No,
-    /// Too many to answer each.
-    Silence,
-}
-
-impl Rate {
-    fn new(per_minute: u32, now: Duration) -> Self {
-        Self { per_minute, saved: f64::from(per_minute), at: now, told_at: None }
-    }
-
-    fn pass(&mut self, now: Duration) -> Pass {
-        let most = f64::from(self.per_minute);
-        let grown = now.saturating_sub(self.at).as_secs_f64() * most / 60.0;
-        (self.saved, self.at) = ((self.saved + grown).min(most), now);
-        if self.saved >= 1.0 {
-            self.saved -= 1.0;
-            return Pass::Yes;
-        }
-        if self.told_at.is_some_and(|told_at| now.saturating_sub(told_at) < Duration::from_secs(1)) {
-            return Pass::Silence;
-        }
-        self.told_at = Some(now);
-        Pass::No
     }
 }
 
@@ -311,7 +238,7 @@ impl Requests {
     }
 
     async fn answer(&mut self, form: Form, payload: &[u8]) -> Option<CloudAnswer> {
-        let request = form.read(payload);
+        let request = form.read::<CloudRequest>(payload);
         // A name that is none is not repeated, neither in the log nor in the answer.
         let id = request.as_ref().ok().map(|request| request.id.as_str()).filter(|id| Raw::is_name(id)).unwrap_or("");
         match self.rate.pass(self.clock.since_boot()) {
@@ -325,6 +252,13 @@ impl Requests {
         }
         let request = match &request {
             Ok(request) => request,
+            Err(_) if is_lease(payload) => {
+                tracing::warn!(
+                    "the cloud lends a part of a budget, and no questions to language models are answered here"
+                );
+                let reason = "this gateway answers no questions to language models, so nothing can be lent to it";
+                return Some(CloudAnswer::without(&id_of(payload), Outcome::Refused, reason));
+            }
             Err(reason) => {
                 tracing::warn!(reason, "a request of the cloud cannot be read");
                 return Some(CloudAnswer::without("", Outcome::Refused, format!("it cannot be read: {reason}")));
@@ -387,7 +321,7 @@ mod tests {
         let mut cbor = Vec::new();
         ciborium::into_writer(&request(), &mut cbor).unwrap();
         for payload in [json, &cbor] {
-            assert_eq!(Form::of(payload).read(payload).unwrap(), request());
+            assert_eq!(Form::of(payload).read::<CloudRequest>(payload).unwrap(), request());
         }
         assert_eq!((Form::of(json), Form::of(&cbor)), (Form::Json, Form::Cbor));
         assert_eq!(request().wanted(), Ok(Wanted::Around { alarm: 7, before: MARGIN, after: 10 }));
@@ -415,24 +349,7 @@ mod tests {
             "{",
             "",
         ] {
-            Form::of(payload.as_bytes()).read(payload.as_bytes()).unwrap_err();
+            Form::of(payload.as_bytes()).read::<CloudRequest>(payload.as_bytes()).unwrap_err();
         }
-    }
-
-    #[test]
-    fn beyond_its_rate_the_cloud_is_told_once_a_second_and_then_nothing() {
-        let second = Duration::from_secs(1);
-        let mut rate = Rate::new(2, second);
-        let passes: Vec<_> = (0..4).map(|_| rate.pass(second)).collect();
-        assert_eq!(passes, [Pass::Yes, Pass::Yes, Pass::No, Pass::Silence]);
-        assert_eq!(rate.pass(3 * second), Pass::No);
-        assert_eq!(rate.pass(32 * second), Pass::Yes, "one every half minute");
-        assert_eq!(rate.pass(32 * second), Pass::No);
-        assert_eq!(rate.pass(1000 * second), Pass::Yes);
-        assert_eq!(
-            (rate.pass(1000 * second), rate.pass(1001 * second)),
-            (Pass::Yes, Pass::No),
-            "saved for a minute at most"
-        );
     }
 }

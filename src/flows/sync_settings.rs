@@ -59,6 +59,8 @@ pub struct SyncConfig {
     pub receipt_most_ms: u64,
     /// Requests of the cloud that are looked at in a minute; 0 takes none.
     pub requests_per_minute: u32,
+    /// Questions of the cloud about leases that are looked at in a minute; saved up for one minute. 0 takes none.
+    pub leases_per_minute: u32,
     /// Most bytes a second, payload and topic of every message, repeated ones included; what TCP and TLS add (5 to
     /// 10 %) is not counted. Absent: no limit.
     pub bytes_per_s: Option<u64>,
@@ -101,6 +103,7 @@ impl Default for SyncConfig {
             receipt_timeout_ms: 10_000,
             receipt_most_ms: 600_000,
             requests_per_minute: 6,
+            leases_per_minute: 240,
             bytes_per_s: None,
             burst_bytes: None,
             bytes_per_day: None,

@@ -85,6 +85,8 @@ pub(super) struct Purse {
     last_turn: u32,
     /// Its row says the same.
     pub(super) is_written: bool,
+    /// Of a lease: what its owner was told as the last word. What comes later counts elsewhere.
+    pub(super) told: Option<u64>,
 }
 
 impl Purse {
@@ -102,7 +104,7 @@ impl Purse {
     }
 
     pub(super) fn holds(&self, turn: u32) -> bool {
-        (self.first_turn..=self.last_turn).contains(&turn)
+        self.told.is_none() && (self.first_turn..=self.last_turn).contains(&turn)
     }
 }
 
@@ -147,9 +149,11 @@ impl Budget {
         true
     }
 
-    /// Puts the purse of now aside and begins an empty one.
+    /// Puts the purse of now aside and begins an empty one; of a lease, one that has what came after the last word.
     pub(super) fn begin(&mut self, period: i64, turn: u32) {
-        self.previous = Some(Box::new(std::mem::replace(&mut self.current, Purse::new(period, turn))));
+        let late = self.current.told.map_or(0, |told| self.current.spent.saturating_sub(told));
+        let fresh = Purse { spent: late, ..Purse::new(period, turn) };
+        self.previous = Some(Box::new(std::mem::replace(&mut self.current, fresh)));
         self.has_turned = true;
     }
 

@@ -16,13 +16,22 @@ pub(super) struct Ends {
 }
 
 impl Ends {
+    /// Whatever the clocks say.
+    pub(super) const PASSED: Self = Self { wall_ms: 0, boot_ms: 0 };
+
     pub(super) fn at(wall_ms: i64, now: Now) -> Self {
         let lasts_ms = wall_ms.saturating_sub(now.wall_ms).max(0).cast_unsigned();
         Self { wall_ms, boot_ms: now.boot_ms.saturating_add(lasts_ms) }
     }
 
     pub(super) fn is_over(&self, now: Now) -> bool {
-        now.wall_ms >= self.wall_ms || now.boot_ms >= self.boot_ms
+        self.lasts_ms(now) == 0
+    }
+
+    /// Milliseconds to the end by the clock that is nearer to it.
+    pub(super) fn lasts_ms(&self, now: Now) -> u64 {
+        let by_wall = self.wall_ms.saturating_sub(now.wall_ms).max(0).cast_unsigned();
+        by_wall.min(self.boot_ms.saturating_sub(now.boot_ms))
     }
 }
 
@@ -36,6 +45,8 @@ pub(super) struct Kept {
     pub(super) written: u64,
     /// Of a lease.
     pub(super) ends: Option<Ends>,
+    /// It was too little for a request.
+    pub(super) is_short: bool,
 }
 
 #[derive(Debug, Clone)]

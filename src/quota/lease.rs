@@ -1,21 +1,19 @@
-//! Shares of a budget that is one for many gateways, so that each can spend without asking.
+//! Shares of a budget that is one for many gateways, so that each can spend without asking: the gateway's side.
 //!
-//! The owner keeps a [`Pool`] and lends parts of it with an end. A gateway spends no more than its lease and nothing after
-//! its end ([`Quota::grant`]), and tells what it used when the link allows ([`Quota::lease_reports`]). A part that was lent
-//! stays taken until its report has come, however long that takes: all gateways together can never admit more than the
-//! pool has, whatever is lost or repeated on the way.
-
-use std::collections::BTreeMap;
+//! The owner keeps a [`Pool`](super::Pool) and lends parts of it with an end. A gateway spends no more than its lease and
+//! nothing after its end ([`Quota::grant`]), and tells what it used when the link allows ([`Quota::lease_reports`]). What was
+//! told as final ([`Quota::close_leases`]) is final, whatever becomes of clocks and of requests that took more than they
+//! reserved: that counts in the next lease.
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budget;
 use super::config::Limit;
-use super::counter::{Body, Counter, Ends};
+use super::counter::{Body, Counter, Ends, Kept};
 use super::reserve::Quota;
+use super::state::{Account, State};
 use super::unit::{Now, Span, Unit};
 
-/// Leases of one pool that are out at the same time.
-const MAX_OUT: usize = 65_536;
 /// Names that leases may be for beyond the configuration's own.
 const MAX_LEASED: usize = 65_536;
 
@@ -51,8 +49,24 @@ pub struct LeaseReport {
     pub unit: Unit,
     /// How much of it was used by requests that are over. More than was lent, if requests took more than they reserved.
     pub used: u64,
+    /// It was too little for a request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short: bool,
     /// Nothing more will be used: it has ended or a newer one has come, and no request of it is under way.
     pub is_final: bool,
+}
+
+/// A lease as its gateway sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseStanding {
+    /// What the owner is told.
+    pub report: LeaseReport,
+    /// What may be spent of it in all; 0 once it is closed.
+    pub amount: u64,
+    /// What requests under way have reserved of it.
+    pub held: u64,
+    /// Milliseconds to its end; 0 once it is closed.
+    pub lasts_ms: u64,
 }
 
 /// Why a lease was not taken.
@@ -73,11 +87,57 @@ pub enum LeaseError {
 }
 
 impl Quota {
+    /// True if the configuration says that this name spends nothing of this unit without a lease.
+    pub fn is_leased(&self, level: &str, name: &str, unit: Unit) -> bool {
+        let state = self.inner.lock();
+        state.limits_of(level, name).iter().any(|limit| (limit.unit, limit.span) == (unit, Span::Lease))
+    }
+
     /// Takes a lease: from now on it is the limit of its unit for its name. The one before it is closed; requests of it that
     /// are under way still count there.
     pub fn grant(&self, lease: &Lease, now: Now) -> Result<(), LeaseError> {
+        if now.wall_ms >= lease.ends_ms {
+            return Err(LeaseError::Void);
+        }
+        self.take(lease, lease.amount, Ends::at(lease.ends_ms, now), now)
+    }
+
+    /// Moves the end of a lease that is here; never nearer. False if it is not, or has been told as final: then it stays so.
+    pub fn extend(&self, lease: &Lease, now: Now) -> bool {
+        let mut state = self.inner.lock();
+        let State { accounts, levels, .. } = &mut *state;
+        let is_it =
+            |account: &Account| *levels[account.level as usize].name == *lease.level && *account.name == *lease.name;
+        let mut named = accounts.iter_mut().enumerate().filter_map(|(id, account)| Some((id, account.as_mut()?)));
+        let Some((id, account)) = named.find(|(_, account)| is_it(account)) else { return false };
+        let is_unit = |counter: &&mut Counter| (counter.limit.unit, counter.limit.span) == (lease.unit, Span::Lease);
+        let Some(counter) = account.counters.iter_mut().find(is_unit) else { return false };
+        let Body::Kept(kept) = &mut counter.body else { return false };
+        let Kept { budget: Budget { current, .. }, ends, .. } = &mut **kept;
+        if current.period.cast_unsigned() != lease.number || current.told.is_some() {
+            return false;
+        }
+        let later = Ends::at(lease.ends_ms, now);
+        if ends.is_none_or(|ends| ends.lasts_ms(now) < later.lasts_ms(now)) {
+            *ends = Some(later);
+            current.is_written = false;
+            let is_first = state.mark_dirty(u32::try_from(id).expect("accounts are numbered by u32"));
+            drop(state);
+            if is_first {
+                self.inner.dirty.notify_one();
+            }
+        }
+        true
+    }
+
+    /// Uses up the number of a lease that came too late: it is told as final with nothing used, and cannot come again.
+    pub fn decline(&self, lease: &Lease, now: Now) -> Result<(), LeaseError> {
+        self.take(lease, 0, Ends::PASSED, now)
+    }
+
+    fn take(&self, lease: &Lease, amount: u64, ends: Ends, now: Now) -> Result<(), LeaseError> {
         let number = i64::try_from(lease.number).map_err(|_| LeaseError::Void)?;
-        if number < 1 || lease.amount > i64::MAX.cast_unsigned() || now.wall_ms >= lease.ends_ms {
+        if number < 1 || amount > i64::MAX.cast_unsigned() {
             return Err(LeaseError::Void);
         }
         let mut state = self.inner.lock();
@@ -108,9 +168,10 @@ impl Quota {
         if kept.budget.previous.as_ref().is_some_and(|previous| previous.period == 0) {
             kept.budget.previous = None;
         }
-        kept.ends = Some(Ends::at(lease.ends_ms, now));
+        kept.ends = Some(ends);
+        kept.is_short = false;
         kept.written = 0;
-        counter.limit.amount = lease.amount;
+        counter.limit.amount = amount;
         counter.hush(&shares);
         let is_first = state.mark_dirty(id);
         self.inner.limits_something(&state);
@@ -123,30 +184,71 @@ impl Quota {
 
     /// What is known of all leases, those that are closed included until [`settled_lease`](Self::settled_lease).
     pub fn lease_reports(&self, now: Now) -> Vec<LeaseReport> {
-        let state = self.inner.lock();
-        let mut reports = Vec::new();
-        for account in state.accounts.iter().flatten() {
-            for counter in &account.counters {
-                let Body::Kept(kept) = &counter.body else { continue };
-                if counter.limit.span != Span::Lease {
-                    continue;
-                }
-                let is_over = kept.ends.is_none_or(|ends| ends.is_over(now));
-                let purses =
-                    [kept.budget.previous.as_deref().map(|purse| (purse, true)), Some((&kept.budget.current, is_over))];
-                for (purse, is_over) in purses.into_iter().flatten().filter(|(purse, _)| purse.period > 0) {
-                    reports.push(LeaseReport {
-                        number: purse.period.cast_unsigned(),
-                        level: state.levels[account.level as usize].name.to_string(),
-                        name: account.name.to_string(),
-                        unit: counter.limit.unit,
-                        used: purse.spent,
-                        is_final: is_over && purse.held == 0,
+        self.leases(now, false).into_iter().map(|standing| standing.report).collect()
+    }
+
+    /// The same, and what it calls final stays so: a lease that has ended does not come back with a clock that is set back,
+    /// and what its requests take beyond their reservations counts in the next one. To be [flushed](Self::flush) before
+    /// it is told.
+    pub fn close_leases(&self, now: Now) -> Vec<LeaseReport> {
+        self.leases(now, true).into_iter().map(|standing| standing.report).collect()
+    }
+
+    /// How all leases stand, the older of a name first.
+    pub fn lease_standings(&self, now: Now) -> Vec<LeaseStanding> {
+        self.leases(now, false)
+    }
+
+    fn leases(&self, now: Now, closes: bool) -> Vec<LeaseStanding> {
+        let mut state = self.inner.lock();
+        let (mut standings, mut closed) = (Vec::new(), Vec::new());
+        let State { accounts, levels, .. } = &mut *state;
+        for (id, account) in accounts.iter_mut().enumerate() {
+            let Some(account) = account else { continue };
+            for counter in account.counters.iter_mut().filter(|counter| counter.limit.span == Span::Lease) {
+                let Body::Kept(kept) = &mut counter.body else { continue };
+                let Kept { budget, ends, is_short, .. } = &mut **kept;
+                let lasts_ms = ends.map_or(0, |ends| ends.lasts_ms(now));
+                let earlier = budget.previous.as_deref_mut().map(|purse| (purse, 0));
+                for (purse, lasts_ms) in earlier.into_iter().chain([(&mut budget.current, lasts_ms)]) {
+                    if purse.period == 0 {
+                        continue;
+                    }
+                    let is_final = purse.told.is_some() || (lasts_ms == 0 && purse.held == 0);
+                    if closes && is_final && purse.told.is_none() {
+                        purse.told = Some(purse.spent);
+                        purse.is_written = false;
+                        closed.push(u32::try_from(id).expect("accounts are numbered by u32"));
+                    }
+                    standings.push(LeaseStanding {
+                        report: LeaseReport {
+                            number: purse.period.cast_unsigned(),
+                            level: levels[account.level as usize].name.to_string(),
+                            name: account.name.to_string(),
+                            unit: counter.limit.unit,
+                            used: purse.told.unwrap_or(purse.spent),
+                            short: lasts_ms > 0 && *is_short,
+                            is_final,
+                        },
+                        amount: if lasts_ms == 0 { 0 } else { counter.limit.amount },
+                        held: purse.held,
+                        lasts_ms,
                     });
+                }
+                if budget.current.told.is_some() {
+                    *ends = Some(Ends::PASSED);
                 }
             }
         }
-        reports
+        let mut is_first = false;
+        for id in closed {
+            is_first |= state.mark_dirty(id);
+        }
+        drop(state);
+        if is_first {
+            self.inner.dirty.notify_one();
+        }
+        standings
     }
 
     /// The owner has taken a final report: the lease need not be told any more. One that has ended goes on refusing until a
@@ -154,7 +256,7 @@ impl Quota {
     pub fn settled_lease(&self, report: &LeaseReport) {
         let mut state = self.inner.lock();
         let Some(at) = state.levels.iter().position(|level| *level.name == *report.level) else { return };
-        let is_it = |account: &super::state::Account| account.level as usize == at && *account.name == *report.name;
+        let is_it = |account: &Account| account.level as usize == at && *account.name == *report.name;
         let Some(id) = state.accounts.iter().position(|account| account.as_ref().is_some_and(is_it)) else { return };
         let id = u32::try_from(id).expect("accounts are numbered by u32");
         let is_unit = |counter: &&mut Counter| (counter.limit.unit, counter.limit.span) == (report.unit, Span::Lease);
@@ -175,95 +277,10 @@ impl Quota {
     }
 }
 
-/// The owner's side: one budget for one period, and what is lent of it. Plain data: keep it where the owner keeps things.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pool {
-    total: u64,
-    /// Told in final reports.
-    spent: u64,
-    next: u64,
-    out: BTreeMap<u64, Out>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Out {
-    amount: u64,
-    /// Told so far.
-    used: u64,
-}
-
-/// What a report changed in a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reported {
-    /// It is noted; the lease is still out.
-    Noted,
-    /// The lease is closed; what it did not use is in the pool again.
-    Closed {
-        /// Given back.
-        returned: u64,
-    },
-    /// It was closed before.
-    Known,
-    /// No such lease was ever given.
-    Stranger,
-}
-
-impl Pool {
-    /// A budget of `total`, none of it lent, whose first lease gets the number `first`: one more than the last of the
-    /// period before, so that numbers rise for ever.
-    pub fn new(total: u64, first: u64) -> Self {
-        Self { total, spent: 0, next: first.max(1), out: BTreeMap::new() }
-    }
-
-    /// What can still be lent.
-    pub fn left(&self) -> u64 {
-        let out = self.out.values().fold(0_u64, |sum, lease| sum.saturating_add(lease.amount.max(lease.used)));
-        self.total.saturating_sub(self.spent).saturating_sub(out)
-    }
-
-    /// What was used as far as has been told.
-    pub fn used(&self) -> u64 {
-        self.out.values().fold(self.spent, |sum, lease| sum.saturating_add(lease.used))
-    }
-
-    /// Lends up to `wanted`, no more than an even share of what is left among `sharers` gateways: the lease's number and
-    /// amount. None if nothing is left or 65,536 leases are out.
-    pub fn lend(&mut self, wanted: u64, sharers: u64) -> Option<(u64, u64)> {
-        let left = self.left();
-        // The last bits go out whole rather than as nothing.
-        let amount = wanted.min(left.div_ceil(sharers.max(1)));
-        if amount == 0 || self.out.len() >= MAX_OUT {
-            return None;
-        }
-        let number = self.next;
-        self.next += 1;
-        self.out.insert(number, Out { amount, used: 0 });
-        Some((number, amount))
-    }
-
-    /// Takes what a gateway says about lease `number`.
-    pub fn report(&mut self, number: u64, used: u64, is_final: bool) -> Reported {
-        let Some(lease) = self.out.get_mut(&number) else {
-            return if number < self.next { Reported::Known } else { Reported::Stranger };
-        };
-        // Reports may overtake each other; what is used never falls.
-        lease.used = lease.used.max(used);
-        if !is_final {
-            return Reported::Noted;
-        }
-        let Out { amount, used } = *lease;
-        self.out.remove(&number);
-        self.spent = self.spent.saturating_add(used);
-        Reported::Closed { returned: amount.saturating_sub(used) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::quota::{Amounts, Config, Subject, Why};
-    use proptest::prelude::{ProptestConfig, proptest};
 
     const TENANT: Subject<'static> = Subject { level: "tenant", name: "acme" };
 
@@ -329,52 +346,58 @@ mod tests {
         assert_eq!(quota.lease_reports(now(2000))[0].used, 20);
         assert!(quota.lease_reports(now(2000))[0].is_final);
     }
-
     #[test]
-    fn a_part_that_was_lent_is_taken_until_its_report_comes_and_repeats_change_nothing() {
-        let mut pool = Pool::new(100, 1);
-        assert_eq!(pool.lend(40, 1), Some((1, 40)));
-        assert_eq!(pool.lend(100, 2), Some((2, 30)));
-        assert_eq!(pool.left(), 30);
-        assert_eq!(pool.report(1, 10, false), Reported::Noted);
-        assert_eq!((pool.left(), pool.used()), (30, 10), "it may use the rest yet");
-        assert_eq!(pool.report(1, 25, true), Reported::Closed { returned: 15 });
-        assert_eq!(pool.report(1, 25, true), Reported::Known);
-        assert_eq!(pool.report(1, 5, false), Reported::Known);
-        assert_eq!(pool.report(3, 5, true), Reported::Stranger);
-        assert_eq!((pool.left(), pool.used()), (45, 25));
-        assert_eq!(pool.report(2, 50, true), Reported::Closed { returned: 0 });
-        assert_eq!((pool.left(), pool.used()), (25, 75), "more than was lent is told as it was");
-        let kept: Pool = serde_json::from_str(&serde_json::to_string(&pool).unwrap()).unwrap();
-        assert_eq!(kept, pool);
+    fn what_was_told_as_final_stays_so_and_what_comes_late_counts_in_the_next_lease() {
+        let quota = leased();
+        quota.grant(&lease(1, 100, 1000), now(0)).unwrap();
+        quota.reserve(&[TENANT], tokens(30), now(1)).unwrap().settle(tokens(30));
+        // It reserves nothing, and says at its end what it took.
+        let local = quota.reserve(&[TENANT], tokens(0), now(2)).unwrap();
+        let told = |quota: &Quota, at_ms| {
+            let reports = quota.close_leases(now(at_ms));
+            reports.iter().map(|report| (report.number, report.used, report.is_final)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&quota, 3), [(1, 30, false)]);
+        assert_eq!(told(&quota, 1000), [(1, 30, true)]);
+        let set_back = Now { wall_ms: now(5).wall_ms, boot_ms: now(5).boot_ms };
+        assert_eq!(quota.reserve(&[TENANT], tokens(1), set_back).unwrap_err().why, Why::NoLease);
+        local.settle(tokens(7));
+        assert_eq!(told(&quota, 1001), [(1, 30, true)]);
+        quota.grant(&lease(2, 50, 9000), now(1002)).unwrap();
+        assert_eq!(told(&quota, 1003), [(1, 30, true), (2, 7, false)]);
+        assert_eq!(why(&quota, 44, 1004), Why::Exhausted);
+        quota.reserve(&[TENANT], tokens(43), now(1004)).unwrap().refund();
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn a_lease_that_is_here_may_last_longer_and_one_that_was_told_as_final_may_not() {
+        let quota = leased();
+        assert!(!quota.extend(&lease(1, 100, 3000), now(0)), "not here");
+        quota.grant(&lease(1, 100, 1000), now(0)).unwrap();
+        quota.reserve(&[TENANT], tokens(30), now(1)).unwrap().settle(tokens(30));
+        assert!(quota.extend(&lease(1, 100, 3000), now(1)) && quota.extend(&lease(1, 100, 2000), now(1)));
+        assert!(!quota.extend(&lease(2, 100, 3000), now(1)));
+        assert_eq!(why(&quota, 71, 2999), Why::Exhausted);
+        assert!(quota.lease_reports(now(2999))[0].short, "its owner hears that it was too little");
+        quota.close_leases(now(3000));
+        assert!(!quota.extend(&lease(1, 100, 9000), now(3000)));
+        assert_eq!(why(&quota, 1, 3001), Why::NoLease);
+    }
 
-        /// Gateways that keep to their leases, a link that loses, repeats and reorders what they say.
-        #[test]
-        fn gateways_together_never_use_more_than_the_pool(
-            total in 0_u64..1000,
-            steps in proptest::collection::vec((0_u8..4, 0_usize..4, 0_u64..300), 0..80),
-        ) {
-            let mut pool = Pool::new(total, 1);
-            let mut leases: Vec<(u64, u64, u64, bool)> = Vec::new();
-            for (what, who, amount) in steps {
-                match what {
-                    0 => leases.extend(pool.lend(amount, who as u64).map(|(number, amount)| (number, amount, 0, false))),
-                    1 => if let Some(lease) = leases.iter_mut().rev().nth(who).filter(|lease| !lease.3) {
-                        lease.2 = lease.1.min(lease.2 + amount);
-                    },
-                    _ => if let Some(lease) = leases.iter_mut().rev().nth(who) {
-                        lease.3 |= what == 3;
-                        pool.report(lease.0, lease.2, lease.3);
-                    },
-                }
-                let used: u64 = leases.iter().map(|lease| lease.2).sum();
-                let could: u64 = leases.iter().map(|lease| if lease.3 { lease.2 } else { lease.1 }).sum();
-                assert!(used <= could && could + pool.left() <= total, "{used} {could} {} {total}", pool.left());
-            }
-        }
+    #[test]
+    fn a_lease_that_came_too_late_is_declined_once_and_for_all() {
+        let quota = leased();
+        quota.grant(&lease(1, 100, 1000), now(0)).unwrap();
+        assert_eq!(quota.grant(&lease(2, 100, 5), now(6)), Err(LeaseError::Void));
+        quota.decline(&lease(2, 100, 5), now(6)).unwrap();
+        assert_eq!(why(&quota, 1, 7), Why::NoLease);
+        let reports = quota.close_leases(now(7));
+        assert!(reports.iter().all(|report| report.is_final && report.used == 0), "{reports:?}");
+        assert_eq!(quota.grant(&lease(2, 100, 9000), now(8)), Err(LeaseError::Old(2)));
+        reports.iter().for_each(|report| quota.settled_lease(report));
+        quota.grant(&lease(3, 100, 9000), now(8)).unwrap();
+        quota.reserve(&[TENANT], tokens(100), now(9)).unwrap().refund();
+        assert!(quota.is_leased("tenant", "acme", Unit::Tokens) && !quota.is_leased("tenant", "acme", Unit::Money));
+        assert!(!quota.is_leased("key", "acme", Unit::Tokens));
     }
 }

@@ -18,7 +18,8 @@
 //!   A bucket owes at most a minute.
 //! - An unknown amount is never nothing: it refuses, or is admitted and counted in the metrics, as configured. What
 //!   takes nothing of a unit is never refused for it, so a local model answers when the money is gone.
-//! - A [`Lease`] is a share that the cloud has granted until a time: spent offline, reported and reconciled later.
+//! - A [`Lease`] is a share that the cloud has granted until a time: spent offline, reported and reconciled later. The
+//!   [`Pool`] that it comes from is the owner's side.
 //!
 //! Never here: what a token or a dollar is, who a caller is, waiting until a limit allows.
 //!
@@ -32,6 +33,7 @@ mod counter;
 mod keep;
 mod lease;
 mod metrics;
+mod pool;
 mod refusal;
 mod reservation;
 mod reserve;
@@ -45,8 +47,9 @@ mod unit;
 pub use calendar::{Calendar, Day};
 pub use config::{Config, LimitConfig, Usd, WhenUnknown};
 pub use keep::{Remembered, Resumed, remembered};
-pub use lease::{Lease, LeaseError, LeaseReport, Pool, Reported};
+pub use lease::{Lease, LeaseError, LeaseReport, LeaseStanding};
 pub use metrics::Metrics;
+pub use pool::{Pool, Reported};
 pub use refusal::{Rate, Rates, Refusal, Warning, Why};
 pub use reservation::Reservation;
 pub use reserve::{Quota, SettingError};

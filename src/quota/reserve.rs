@@ -340,7 +340,10 @@ fn admit(
     }
     let (_, id, at, block) = worst?;
     let account = state.held(id);
-    let (counter, level, name) = (&account.counters[at], account.level, Arc::clone(&account.name));
+    let (counter, level, name) = (&mut account.counters[at], account.level, Arc::clone(&account.name));
+    if let (Body::Kept(kept), Why::Exhausted | Why::TooLarge) = (&mut counter.body, block.why) {
+        kept.is_short = true;
+    }
     let (limit, left) = (counter.limit, counter.left());
     Some(Blocked(Refusal {
         level: state.levels[level as usize].name.clone(),

@@ -26,6 +26,14 @@ pub struct NatsConfig {
     /// Looks at the stream before anything is sent: one that keeps in memory or gives no answers is refused. A user that
     /// may not look goes on without.
     pub check_stream: bool,
+    /// Requests that this side says are written as letters, too. Not in a file: who asks again and again anyhow would fill
+    /// letterboxes with it.
+    #[serde(skip, default = "kept")]
+    pub keep_requests: bool,
+}
+
+fn kept() -> bool {
+    true
 }
 
 impl Default for NatsConfig {
@@ -38,6 +46,7 @@ impl Default for NatsConfig {
             nkey_file: None,
             inbox_prefix: "_INBOX".to_owned(),
             check_stream: true,
+            keep_requests: true,
         }
     }
 }

@@ -8,6 +8,8 @@ pub(super) mod doctor;
 pub(super) mod import;
 mod inspect;
 pub(super) mod key;
+pub(super) mod lend;
+mod lent;
 pub(super) mod model;
 pub(super) mod prove;
 pub(super) mod replay;
@@ -18,9 +20,9 @@ use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
 
-use super::cli::NatsArgs;
+use super::cli::{LinkArgs, NatsArgs};
 use crate::base::Name;
-use crate::uplink::{self, Kind, NatsConfig};
+use crate::uplink::{self, Kind, NatsConfig, TlsConfig};
 
 /// The same link over NATS instead of MQTT.
 pub(super) fn over_nats(args: &NatsArgs, link: uplink::Config) -> Result<uplink::Config> {
@@ -36,6 +38,30 @@ pub(super) fn over_nats(args: &NatsArgs, link: uplink::Config) -> Result<uplink:
         ..NatsConfig::default()
     };
     Ok(uplink::Config { kind: Kind::Nats, nats: Some(nats), ..link })
+}
+
+/// How long the far side may be silent before it is asked whether it lives.
+const PATIENCE_MS: u64 = 20_000;
+
+/// The link of whoever asks gateways: over MQTT, or over NATS where that is named.
+pub(super) fn link(args: &LinkArgs, nats: &NatsArgs) -> Result<uplink::Config> {
+    let (host, port) = replay::host_and_port(nats.nats.as_ref().unwrap_or(&args.broker))?;
+    let tls = args.ca.clone().map(|ca_file| TlsConfig {
+        ca_file,
+        certificate_file: args.certificate.clone(),
+        key_file: args.key.clone(),
+        server_name: None,
+    });
+    let config = uplink::Config {
+        host,
+        port,
+        tls,
+        username: args.user.clone(),
+        password_file: args.password_file.clone(),
+        answer_timeout_ms: PATIENCE_MS,
+        ..uplink::Config::default()
+    };
+    if nats.nats.is_some() { over_nats(nats, config) } else { Ok(config) }
 }
 
 /// One line of answer. A reader that went away (`| head`) is no error.

@@ -9,16 +9,14 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
 
-use super::{note, say};
+use super::{link, note, say};
 use crate::app::cli::RawArgs;
 use crate::base::{Clock, Name, SystemClock};
 use crate::flows::{Address, Ask, CloudAnswer, CloudRequest, Outcome};
-use crate::uplink::{self, Answer, AnyUplink, CloudMessage, Ears, Message, TlsConfig, Uplink};
+use crate::uplink::{self, Answer, AnyUplink, CloudMessage, Ears, Message, Uplink};
 
 /// A question without an answer is asked again after this long, and so is a broker that cannot be reached.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How long a gateway's answer may take before the broker is asked whether it lives.
-const PATIENCE_MS: u64 = 20_000;
 
 /// Asks for raw readings and prints the answer as JSON.
 pub(crate) async fn raw(args: &RawArgs) -> Result<ExitCode> {
@@ -41,7 +39,7 @@ pub(crate) async fn raw(args: &RawArgs) -> Result<ExitCode> {
     let client_id = format!("forebay-request-{:08x}", rng.random::<u32>());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let ears = Ears { filters: vec![answers], response_topic: None, answers: None };
-    let mut link = AnyUplink::new(link(args)?, &client_id, clock)?.listening(ears);
+    let mut link = AnyUplink::new(link(&args.link, &args.nats)?, &client_id, clock)?.listening(ears);
     note(format_args!("asking {gateway} of tenant {tenant}, request {}", request.id));
     let limit = Duration::from_secs(args.timeout_s);
     let asking = ask(&mut link, &question, &request.id);
@@ -110,26 +108,6 @@ async fn hear(heard: &mut Option<mpsc::Receiver<CloudMessage>>) -> Option<CloudM
         Some(heard) => heard.recv().await,
         None => std::future::pending().await,
     }
-}
-
-fn link(RawArgs { link: args, nats, .. }: &RawArgs) -> Result<uplink::Config> {
-    let (host, port) = super::replay::host_and_port(nats.nats.as_ref().unwrap_or(&args.broker))?;
-    let tls = args.ca.clone().map(|ca_file| TlsConfig {
-        ca_file,
-        certificate_file: args.certificate.clone(),
-        key_file: args.key.clone(),
-        server_name: None,
-    });
-    let config = uplink::Config {
-        host,
-        port,
-        tls,
-        username: args.user.clone(),
-        password_file: args.password_file.clone(),
-        answer_timeout_ms: PATIENCE_MS,
-        ..uplink::Config::default()
-    };
-    if nats.nats.is_some() { super::over_nats(nats, config) } else { Ok(config) }
 }
 
 /// Milliseconds since 1970, or a time with its zone.

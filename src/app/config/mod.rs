@@ -9,6 +9,7 @@ mod spending;
 
 pub use diagnosis::{Diagnosis, nearest};
 pub use overrides::Overrides;
+pub(super) use place::place;
 pub use review::{Review, review};
 
 use std::path::Path;
@@ -145,7 +146,7 @@ impl Loaded {
     }
 }
 
-fn read_text(path: &Path, file: &str) -> Result<String, Diagnosis> {
+pub(super) fn read_text(path: &Path, file: &str) -> Result<String, Diagnosis> {
     let hint = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Some("name the file, not its folder".to_owned()),
         Ok(metadata) if metadata.len() > MAX_BYTES => {

@@ -15,6 +15,7 @@ use crate::quota::{self, WhenUnknown};
 /// Looks at all of it; tables of prices are read as the gateway would. `routes` has the names of routes.
 pub(super) fn spending(loaded: &Loaded, catalog: &Catalog, routes: &[String], review: &mut Review) {
     quotas(loaded, catalog, review);
+    unlent(&loaded.config, review);
     kept(loaded, routes, review);
     embedder(loaded, catalog, review);
     if let Some(prices) = prices(loaded, review) {
@@ -196,6 +197,18 @@ fn embedder(loaded: &Loaded, catalog: &Catalog, review: &mut Review) {
         };
         review.problems.push(at(loaded, path, &format!("there is no model {name} in {folder}"), Some(hint)));
     }
+}
+
+/// Limits that wait for leases which cannot come.
+fn unlent(config: &Config, review: &mut Review) {
+    let Some(limit) = config.quota.limit.iter().find(|limit| !limit.leased.is_empty()) else { return };
+    let missing = match &config.cloud {
+        None => "there is no [cloud] that leases could come from",
+        Some(_) if config.sync.leases_per_minute == 0 => "sync.leases_per_minute is 0",
+        Some(_) => return,
+    };
+    let level = &limit.level;
+    review.remarks.push(format!("a limit of a {level} is leased, and {missing}: its requests are refused"));
 }
 
 /// Models whose requests a budget in dollars would refuse.

@@ -76,6 +76,10 @@ pub struct Sync<U, R> {
     pub(super) receipts: String,
     /// Whoever answers what is no receipt.
     pub(super) asking: Option<mpsc::Sender<CloudMessage>>,
+    /// Whoever answers questions about leases.
+    pub(super) leasing: Option<mpsc::Sender<CloudMessage>>,
+    /// The other end of `saying`, until its takers have it.
+    say: Option<mpsc::Sender<Message>>,
     saying: Option<mpsc::Receiver<Message>>,
     /// The link says that no receipts come.
     pub(super) silent: bool,
@@ -105,6 +109,8 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
             cloud,
             receipts: Address::receipts(&config.tenant, &gateway),
             asking: None,
+            leasing: None,
+            say: None,
             saying: None,
             silent: false,
             gateway,
@@ -144,9 +150,24 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
     /// full is dropped, since whoever asks asks again.
     pub fn requests(&mut self) -> (mpsc::Receiver<CloudMessage>, mpsc::Sender<Message>) {
         let (asking, asked) = mpsc::channel(MAX_REQUESTS);
-        let (say, saying) = mpsc::channel(MAX_REQUESTS);
-        (self.asking, self.saying) = (Some(asking), Some(saying));
-        (asked, say)
+        self.asking = Some(asking);
+        (asked, self.voice())
+    }
+
+    /// The same for questions about leases, which have room of their own to wait in.
+    pub fn leases(&mut self) -> (mpsc::Receiver<CloudMessage>, mpsc::Sender<Message>) {
+        let (leasing, asked) = mpsc::channel(MAX_REQUESTS);
+        self.leasing = Some(leasing);
+        (asked, self.voice())
+    }
+
+    fn voice(&mut self) -> mpsc::Sender<Message> {
+        if let Some(say) = &self.say {
+            return say.clone();
+        }
+        let (say, saying) = mpsc::channel(2 * MAX_REQUESTS);
+        self.saying = Some(saying);
+        self.say.insert(say).clone()
     }
 
     /// How the link is, with hysteresis; changes wake the receivers.

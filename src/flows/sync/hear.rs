@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 use crate::base::Backoff;
 use crate::flows::confirm::Heard;
+use crate::flows::lease::is_lease;
 use crate::flows::pace::Claim;
 use crate::flows::receipt::Receipt;
 use crate::outbox::{self, Class, StreamKey};
@@ -34,7 +35,10 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
     /// What the cloud says: a receipt, or something for others to answer.
     pub(super) async fn hear(&mut self, message: CloudMessage, backoff: &mut Backoff) -> Result<(), outbox::Error> {
         if message.topic != self.receipts {
-            if self.asking.as_ref().is_none_or(|asking| asking.try_send(message).is_err()) {
+            // Apart, so that neither kind waits for the other.
+            let asking =
+                if is_lease(&message.payload) && self.leasing.is_some() { &self.leasing } else { &self.asking };
+            if asking.as_ref().is_none_or(|asking| asking.try_send(message).is_err()) {
                 tracing::warn!("a request of the cloud is dropped: too many at once, or nobody answers them");
             }
             return Ok(());

@@ -62,9 +62,11 @@ impl Ears {
     ) -> Result<Self, String> {
         let (mut lives, mut letterbox) = (Vec::new(), None);
         for filter in filters {
-            let line = Line::of(filter).ok_or_else(|| format!("{filter} is nothing that a gateway listens to"))?;
-            lives.push(client.subscribe(line.live()).await.map_err(|error| error.to_string())?);
-            letterbox = letterbox.or_else(|| is_kept(&line).then(|| (letters.clone(), line)));
+            let line = Line::of(filter);
+            let live = line.as_ref().map(Line::live).or_else(|| Line::live_of_all(filter));
+            let live = live.ok_or_else(|| format!("{filter} is nothing that is said beside the rows"))?;
+            lives.push(client.subscribe(live).await.map_err(|error| error.to_string())?);
+            letterbox = letterbox.or_else(|| line.filter(is_kept).map(|line| (letters.clone(), line)));
         }
         let inbox = client.new_inbox();
         let letters = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
@@ -159,7 +161,7 @@ impl Ears {
     async fn take(&mut self, letter: Message) {
         let Some(name) = letter.reply.as_ref().map(ToString::to_string) else { return };
         let is_request = Line::of(&topic_of(&letter.subject)).is_some_and(|line| line.word() == Word::Request);
-        let may_be_heard = letter.payload.len() <= HEARD_BYTES && self.topics.contains(&topic_of(&letter.subject));
+        let may_be_heard = letter.payload.len() <= HEARD_BYTES && self.listens_to(&topic_of(&letter.subject));
         let done = is_request.then(|| Done::new(self.tell.clone(), name.clone()));
         let heard = self.hand_on(&letter, done);
         if is_request && may_be_heard {
@@ -174,7 +176,7 @@ impl Ears {
         // A copy, so that a short message does not hold the buffer that it was read into.
         let short = (message.payload.len() <= HEARD_BYTES).then(|| Bytes::copy_from_slice(&message.payload));
         let topic = topic_of(&message.subject);
-        let short = short.filter(|_| self.topics.contains(&topic));
+        let short = short.filter(|_| self.listens_to(&topic));
         let message = short.map(|payload| CloudMessage { topic, payload, correlation: None, done });
         let heard = message.is_some_and(|message| self.hearing.hear.try_send(message).is_ok());
         if heard {
@@ -183,6 +185,15 @@ impl Ears {
             self.hearing.metrics.unheard.inc()
         };
         heard
+    }
+
+    fn listens_to(&self, topic: &str) -> bool {
+        let fits = |filter: &String| {
+            let (mut levels, mut wanted) = (topic.split('/'), filter.split('/'));
+            wanted.all(|wanted| levels.next().is_some_and(|level| wanted == "+" || wanted == level))
+                && levels.next().is_none()
+        };
+        self.topics.iter().any(fits)
     }
 
     async fn acknowledge(&self, name: String) {

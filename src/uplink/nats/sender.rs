@@ -258,7 +258,7 @@ impl Uplink for JetStreamUplink {
         }
         let payload_bytes = payload.len() as u64;
         if let Some(line) = Line::of(&topic) {
-            if line.word() == subject::Word::Request {
+            if line.word() == subject::Word::Request && self.nats.keep_requests {
                 let letters = connection.letters.clone();
                 connection.waiting.insert(ticket, (topic, line.live()));
                 connection.posts.spawn(async move {

@@ -70,6 +70,13 @@ impl Line {
         levels.next().is_none().then_some(Self { tenant, gateway, word })
     }
 
+    /// Where what all gateways of a tenant say is heard: the subject of `fleet/v1/{tenant}/+/{receipt, request or response}`.
+    pub(super) fn live_of_all(filter: &str) -> Option<String> {
+        let (tenant, word) = filter.strip_prefix(TOPICS)?.split_once("/+/")?;
+        let line = Self::of(&format!("{TOPICS}{tenant}/x/{word}"))?;
+        Some(format!("{LIVE}{}.*.{}", line.tenant, line.word.as_str()))
+    }
+
     pub(super) fn word(&self) -> Word {
         self.word
     }
@@ -144,6 +151,15 @@ mod tests {
         for other in ["fleet/v1/a/b/receipt/c", "fleet/v1/a/b/alarm", "fleet/v1/a/receipt", "fleet/v1/a/*/receipt", "x"]
         {
             assert_eq!(Line::of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn all_gateways_of_a_tenant_are_heard_by_one_subject() {
+        let subject = Line::live_of_all("fleet/v1/ac.me/+/response").unwrap();
+        assert_eq!(subject, "cloud.v1.ac~me.*.response");
+        for other in ["fleet/v1/+/+/response", "fleet/v1/a/+/alarm", "fleet/v1/a/b/response", "fleet/v1/a/+/+"] {
+            assert_eq!(Line::live_of_all(other), None, "{other}");
         }
     }
 
