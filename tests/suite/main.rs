@@ -30,6 +30,7 @@ mod e2e_delegate;
 mod e2e_demo;
 mod e2e_disk;
 mod e2e_exactly_once;
+mod e2e_leases;
 #[cfg(feature = "nats")]
 mod e2e_letters;
 mod e2e_messages;
