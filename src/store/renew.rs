@@ -83,6 +83,7 @@ mod tests {
         store.close();
         watch.trace.take();
         let (store, _) = Store::open(&config, &[SCHEMA], clock).unwrap();
+        store.writer().commit_blocking(insert).unwrap();
         let first = watch.trace.take().into_iter().find_map(|event| match event {
             Event::Written { file, offset, .. } if file.ends_with("-wal") => Some(offset),
             _ => None,
