@@ -17,6 +17,7 @@ mod report;
 mod rows;
 mod story;
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may spawn")]
 mod tests;
 
 pub use book::{Book, Heard, Loan, Terms};
