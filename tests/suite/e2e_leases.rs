@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::chaos::Chaos;
-use crate::gateway::{forebay, forebay_says, loopback, poll};
+use crate::gateway::{forebay, forebay_says, poll};
 use crate::llm_fixture::{CHAT, Reply, World, chat, provider, route};
 use crate::mock_provider::{Behaviour, Mock};
 use crate::mosquitto::Mosquitto;
@@ -281,7 +281,7 @@ async fn leases_travel_over_nats_as_well_and_fill_no_letterbox() {
     let nats = NatsServer::start();
     nats.stream().await;
     let mock = Mock::start(Behaviour::default()).await;
-    let address = loopback(nats.port()).to_string();
+    let address = crate::gateway::loopback(nats.port()).to_string();
     let lender = tokio::task::block_in_place(|| Lender::start(&["--nats", &address], "[\"test-box\", \"second-box\"]"));
     let link = mqtt(nats.port()).replace("[cloud]\n", "[cloud]\nkind = \"nats\"\n");
     let world = gateway(&link, &mock);

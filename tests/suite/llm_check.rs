@@ -386,7 +386,9 @@ fn the_examples_of_the_manual_are_configurations() {
     let mut examples = 0;
     for page in ["llm", "keys", "providers", "routes", "quotas", "prices", "cache", "local-llm"] {
         let text = std::fs::read_to_string(root.join(format!("docs/{page}.md"))).unwrap();
-        for example in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        let all = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        // The lender's file is another program's; `e2e_leases` reads that one.
+        for example in all.filter(|example| !example.contains("[[budget]]")) {
             std::fs::write(&file, format!("{example}\n[gateway]\nname = \"box\"\n")).unwrap();
             let (_, said, _) = forebay_says(&["check", "--config", file.to_str().unwrap()]);
             let known = ["failed to open /etc/forebay/", "there is no provider "];
