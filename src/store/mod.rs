@@ -6,8 +6,8 @@
 //! What this room promises:
 //! - `done(Ok)` runs only after the commit that holds the work has returned from the disk (WAL, `synchronous=FULL`).
 //! - A commit that failed acknowledges nothing. Its frames are never synced again: the writer drops its connection
-//!   and overwrites them from a new one, while another connection keeps the log's end where it was. A start, which may find
-//!   them whole in the system's cache, writes the last commit of the log again before it adds to it.
+//!   and wipes and overwrites them from a new one, while another connection keeps the log's end where it was. A start, which may
+//!   find them whole in the system's cache, writes the last commit of the log again before it adds to it.
 //! - The process starts whatever the file holds: a bad one is set aside as `*.quarantine-<wall_ms>` and a new epoch begins.
 //! - Opening reads nothing that grows with the queue. Of the tables that are read whole at every start it follows the
 //!   pages first, so that none of their rows is hidden; a room does that for others when it first reads them.
@@ -34,6 +34,7 @@ mod renew;
 mod room;
 mod salvage;
 mod schema;
+mod stale;
 mod structure;
 mod submit;
 mod tx;

@@ -17,6 +17,7 @@ use super::metrics::Metrics;
 use super::quarantine;
 use super::queue::{Gathered, Job, Pace, Queue, Work};
 use super::room::LogRoom;
+use super::stale;
 use super::tx::Tx;
 use crate::base::Clock;
 
@@ -198,6 +199,7 @@ impl WriterThread {
     fn connected(&mut self) -> Result<&Connection, Error> {
         if self.connection.is_none() {
             let mut connection = open_writer(&self.config, &self.database)?;
+            stale::wipe(&connection, &self.config)?;
             watch_log(&mut connection, &self.gate)?;
             self.connection = Some(connection);
         }

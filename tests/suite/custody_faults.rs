@@ -257,3 +257,41 @@ fn while_the_disk_fails_nothing_is_acknowledged_and_afterwards_everything_is() {
         life.close().unwrap();
     }
 }
+
+/// Commits that fail one after the other, each smaller than the one before, leave their ends behind the first that works.
+#[test]
+fn what_failed_commits_left_behind_the_last_good_one_is_no_rot() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let watch = Arc::new(Watch::default());
+    let disk = Disk::watched(&watch).unwrap();
+    let (folder, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // No commit but those that are asked for.
+    let config = Config { checkpoint_bytes: 1 << 30, probe_ms: 3_600_000, ..config(folder.path(), disk) };
+    let life = Life::open(&config, clock()).unwrap().0;
+    let say: Say = Arc::new(|_| {});
+    runtime.block_on(async {
+        for row in 0..4 {
+            life.put(row, &say).await.unwrap();
+        }
+        watch.faults.order(Fault { call: Call::Sync, harm: Harm::Io, nth: 1, lasting: true });
+        let mut row = 100;
+        for together in [40, 20, 10, 5] {
+            let puts = (0..together).map(|_| {
+                row += 1;
+                life.put(row, &say)
+            });
+            for put in futures_util::future::join_all(puts).await {
+                put.unwrap_err();
+            }
+        }
+        watch.faults.withdraw();
+        life.put(200, &say).await.unwrap();
+    });
+    for name in ["forebay.db", "forebay.db-wal", "epoch"] {
+        std::fs::copy(folder.path().join(name), killed.path().join(name)).unwrap();
+    }
+    let (after, opened) = Life::open(&small(killed.path()), clock()).unwrap();
+    assert_eq!(opened.quarantined, None);
+    after.close().unwrap();
+    life.close().unwrap();
+}
