@@ -40,6 +40,8 @@ pub(crate) struct ChunkChoice<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Delta<'a> {
     #[serde(borrow, default)]
+    pub(crate) role: Option<Raw<'a>>,
+    #[serde(borrow, default)]
     pub(crate) content: Option<Raw<'a>>,
     #[serde(borrow, default)]
     pub(crate) refusal: Option<Raw<'a>>,

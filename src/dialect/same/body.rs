@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::lean::{self, Change};
 use crate::dialect::json::{self, Members, Raw};
 use crate::dialect::usage::Meter;
 use crate::dialect::write::{self, Object};
@@ -19,7 +20,7 @@ pub(crate) fn request(body: &Bytes, facts: &Facts<'_>, to: &Target<'_>) -> Resul
     if renamed.is_none() && !asks && unwanted.is_none() {
         return Ok(body.clone());
     }
-    let mut changes: Vec<(Range<usize>, Vec<u8>)> = Vec::with_capacity(2);
+    let mut changes: Vec<Change> = Vec::with_capacity(2);
     if let Some(at) = renamed {
         let mut name = Vec::with_capacity(to.model.len() + 2);
         write::string(&mut name, to.model);
@@ -32,8 +33,13 @@ pub(crate) fn request(body: &Bytes, facts: &Facts<'_>, to: &Target<'_>) -> Resul
         });
     }
     changes.extend(unwanted.map(|at| (at, Vec::new())));
-    changes.sort_unstable_by_key(|(at, _)| at.start);
-    let mut out = Vec::with_capacity(body.len() + 64 + to.model.len());
+    Ok(changed(body, changes))
+}
+
+/// The bytes with these changes, which do not overlap.
+fn changed(body: &Bytes, mut changes: Vec<Change>) -> Bytes {
+    changes.sort_by_key(|(at, _)| at.start);
+    let mut out = Vec::with_capacity(body.len() + changes.iter().map(|(_, new)| new.len()).sum::<usize>());
     let mut from = 0;
     for (at, change) in changes {
         out.extend_from_slice(&body[from..at.start]);
@@ -41,7 +47,7 @@ pub(crate) fn request(body: &Bytes, facts: &Facts<'_>, to: &Target<'_>) -> Resul
         from = at.end;
     }
     out.extend_from_slice(&body[from..]);
-    Ok(out.into())
+    out.into()
 }
 
 /// Where the whole member is whose value is there: its key, and the comma that goes with it.
@@ -71,7 +77,8 @@ fn with_usage(options: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(out)
 }
 
-/// The model's answer as it is; only read for its usage, and given the name that the caller shall see.
+/// The model's answer as it is; only read for its usage, and given the name that the caller shall see and, where a chat's
+/// lacks them, the members that strict clients require.
 pub(crate) fn answer(dialect: Dialect, body: &Bytes, asked: &Asked) -> Result<Answer, Error> {
     let malformed = |what| Error::Malformed { dialect, what };
     let members = Members::parse(body).map_err(|_| malformed("answer"))?;
@@ -112,22 +119,22 @@ pub(crate) fn answer(dialect: Dialect, body: &Bytes, asked: &Asked) -> Result<An
     }
     meter.told(&told);
     let usage = meter.usage();
-    Ok(Answer { body: renamed(body, &members, asked), usage, finish })
+    let mut changes = Vec::new();
+    if (dialect, asked.operation) == (Dialect::Chat, Operation::Chat) {
+        changes = lean::missing(body, &members, asked);
+    }
+    changes.extend(renamed(body, &members, asked));
+    let body = if changes.is_empty() { body.clone() } else { changed(body, changes) };
+    Ok(Answer { body, usage, finish })
 }
 
-/// The body with the model's name that the caller shall see.
-fn renamed(body: &Bytes, members: &Members<'_>, asked: &Asked) -> Bytes {
-    match (&asked.model_shown, members.get("model")) {
-        (Some(shown), Some(raw)) => {
-            let from = raw.get().as_ptr().addr() - body.as_ptr().addr();
-            let mut out = Vec::with_capacity(body.len() + shown.len());
-            out.extend_from_slice(&body[..from]);
-            write::string(&mut out, shown);
-            out.extend_from_slice(&body[from + raw.get().len()..]);
-            out.into()
-        }
-        _ => body.clone(),
-    }
+/// The model's name that the caller shall see in the place of the other.
+fn renamed(body: &Bytes, members: &Members<'_>, asked: &Asked) -> Option<Change> {
+    let (shown, raw) = (asked.model_shown.as_ref()?, members.get("model")?);
+    let from = raw.get().as_ptr().addr() - body.as_ptr().addr();
+    let mut name = Vec::with_capacity(shown.len() + 2);
+    write::string(&mut name, shown);
+    Some((from..from + raw.get().len(), name))
 }
 
 /// Appends a frame with the model's name in it changed; `raw` lies within `data`, which lies within `frame`.
@@ -208,10 +215,10 @@ mod tests {
 
     #[test]
     fn an_answer_passes_with_its_usage_read_and_the_name_that_is_shown() {
-        let request = Bytes::from_static(br#"{"model":"alias","messages":[]}"#);
-        let facts = Facts::read(Dialect::Chat, Operation::Chat, &request).unwrap();
+        let request = Bytes::from_static(br#"{"model":"alias","prompt":""}"#);
+        let facts = Facts::read(Dialect::Chat, Operation::Completions, &request).unwrap();
         let mut asked = Asked::new(&facts, request.clone(), "1", 1);
-        let body = Bytes::from_static(br#"{"model":"real", "choices":[{"message":{},"finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":2}}"#);
+        let body = Bytes::from_static(br#"{"model":"real", "choices":[{"text":"","finish_reason":"length"}],"usage":{"prompt_tokens":4,"completion_tokens":2}}"#);
         let told = answer(Dialect::Chat, &body, &asked).unwrap();
         assert_eq!(told.body.as_ptr(), body.as_ptr());
         assert_eq!(

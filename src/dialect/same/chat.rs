@@ -3,22 +3,30 @@
 use memchr::memmem;
 
 use super::body::pass_renamed;
+use super::lean;
 use crate::dialect::frame::Frame;
 use crate::dialect::json;
 use crate::dialect::pair::{Step, Translate};
 use crate::dialect::usage::Meter;
-use crate::dialect::{Asked, Dialect, Error, Failure, Finish, chat, sse};
+use crate::dialect::{Asked, Dialect, Error, Failure, Finish, Operation, chat, sse};
 
 /// Passes chunks on and reads the usage.
 pub(super) struct Pass {
     include_usage: bool,
     model_shown: Option<String>,
     finish: Option<Finish>,
+    /// A chat says in its first delta whose words they are.
+    wants_role: bool,
 }
 
 impl Pass {
     pub(super) fn new(asked: &Asked) -> Self {
-        Self { include_usage: asked.include_usage, model_shown: asked.model_shown.clone(), finish: None }
+        Self {
+            include_usage: asked.include_usage,
+            model_shown: asked.model_shown.clone(),
+            finish: None,
+            wants_role: asked.operation == Operation::Chat,
+        }
     }
 }
 
@@ -76,6 +84,14 @@ impl Translate for Pass {
         }
         let from = out.len();
         pass_renamed(frame.raw, chunk.model, self.model_shown.as_deref(), out);
+        if self.wants_role
+            && let Some(delta) = chunk.choices.first().and_then(|choice| choice.delta.as_ref())
+        {
+            self.wants_role = false;
+            if delta.role.is_none() {
+                lean::give_role(out, from);
+            }
+        }
         if !self.include_usage {
             without_usage(out, from);
         }

@@ -1,11 +1,13 @@
 //! A caller and a model of the same dialect: bytes pass through.
 //!
 //! In a request the model's name changes and, in OpenAI's streams, the usage is asked for; in an answer the model's name,
-//! if the caller shall see another one, and the usage is taken out again for a caller who did not ask for it.
+//! if the caller shall see another one, and the usage is taken out again for a caller who did not ask for it. What strict
+//! clients of OpenAI's chats require and a server leaves out is added.
 
 mod anthropic;
 mod body;
 mod chat;
+mod lean;
 mod listened;
 mod responses;
 

@@ -39,6 +39,18 @@ def openai_chat(provider):
     assert "logprobs" in choice.model_fields_set
 
 
+# Servers that say the least that one can.
+@over(["openai", "azure", "mistral", "sagemaker", "huggingface", "groq", "vllm", "compatible"])
+def openai_of_a_lean_server(provider):
+    answer = client.chat.completions.create(model=f"{provider}/lean", messages=ASKS)
+    choice = answer.choices[0]
+    same((choice.message.content, choice.message.role, choice.finish_reason, choice.index), (SAYS, "assistant", "stop", 0))
+    assert answer.id and answer.created and answer.object == "chat.completion", answer
+    assert {"refusal", "annotations"} <= choice.message.model_fields_set and "logprobs" in choice.model_fields_set, choice
+    chunks = list(client.chat.completions.create(model=f"{provider}/lean", messages=ASKS, stream=True))
+    same(chunks[0].choices[0].delta.role, "assistant", "the first role")
+
+
 @over(PROVIDERS)
 def openai_stream(provider):
     for include_usage in (False, True):

@@ -33,6 +33,11 @@ fn is_refused(asked: &Asked<'_>) -> bool {
 }
 
 fn chat_whole(asked: &Asked<'_>) -> Answer {
+    // As small servers answer that know no more of the dialect.
+    if asked.model.contains("lean") {
+        let value = json!({"model": asked.model, "choices": [{"message": {"content": asked.text()}}]});
+        return json_answer(Dialect::OpenAi, &value);
+    }
     let mut message = json!({"role": "assistant", "content": asked.text(), "refusal": null, "annotations": []});
     let mut finish = "stop";
     if asked.does.reasoning {
@@ -69,6 +74,9 @@ fn chat_stream(asked: &Asked<'_>) -> Answer {
         data(&value)
     };
     let mut events = vec![chunk(json!({"role": "assistant", "content": "", "refusal": null}), Value::Null)];
+    if asked.model.contains("lean") {
+        events.clear();
+    }
     if asked.does.reasoning {
         events.push(chunk(json!({"reasoning_content": "Let me see."}), Value::Null));
     }
