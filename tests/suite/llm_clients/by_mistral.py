@@ -2,6 +2,7 @@
 
 from mistralai.client import Mistral
 from mistralai.client import errors as mistral_errors
+from mistralai.client.utils import BackoffStrategy, RetryConfig
 
 from checks import ASKS, GATEWAY, PROVIDERS, SAYS, TOOL, Reading, check, look, over, raises, same
 
@@ -34,12 +35,27 @@ def mistral_vectors(provider):
 
 
 @check
-def mistral_models_moderations_and_errors():
+def mistral_models_and_moderations():
     assert "named" in [model.id for model in mistral.models.list().data]
     answer = mistral.classifiers.moderate(model="mistral/m", inputs=["a"])
     same(answer.results[0].categories, {"violence": False})
-    stranger = Mistral(api_key="fb-wrong", server_url=GATEWAY)
-    ask = lambda model, client=mistral: client.chat.complete(model=model, messages=ASKS)
-    raises(mistral_errors.SDKError, lambda: ask("mistral/m", stranger), status_code=401)
-    raises(mistral_errors.SDKError, lambda: ask("nobody"), status_code=404)
-    raises(mistral_errors.SDKError, lambda: ask("mistral/status-429-10"), status_code=429)
+
+
+@over(PROVIDERS)
+def mistral_errors_of_all_kinds(provider):
+    by = lambda key: Mistral(api_key=key, server_url=GATEWAY)
+    ask = lambda model, client=mistral: client.chat.complete(model=f"{provider}/{model}", messages=ASKS)
+    raises(mistral_errors.SDKError, lambda: ask("m", by("fb-wrong")), status_code=401)
+    raises(mistral_errors.SDKError, lambda: ask("m", by("fb-narrow")), status_code=403)
+    raises(mistral_errors.SDKError, lambda: mistral.chat.complete(model="nobody", messages=ASKS), status_code=404)
+    error = raises(mistral_errors.SDKError, lambda: ask("status-429-10"), status_code=429)
+    same(error.headers["retry-after"], "10")
+    raises(mistral_errors.SDKError, lambda: ask("status-503"), status_code=503)
+
+
+@check
+def mistral_retries():
+    backoff = BackoffStrategy(initial_interval=10, max_interval=20, exponent=1.0, max_elapsed_time=10_000)
+    patient = RetryConfig("backoff", backoff, retry_connection_errors=False)
+    answer = mistral.chat.complete(model="once/flaky-2-j", messages=ASKS, retries=patient)
+    same(answer.choices[0].message.content, SAYS)

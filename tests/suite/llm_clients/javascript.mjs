@@ -20,6 +20,7 @@ const { zodResponseFormat, zodTextFormat } = await load("openai/helpers/zod");
 const { default: Anthropic } = await load("@anthropic-ai/sdk");
 const { GoogleGenAI, ApiError } = await load("@google/genai");
 const { Mistral } = await load("@mistralai/mistralai");
+const { MistralError } = await load("@mistralai/mistralai/models/errors");
 const { Ollama } = await load("ollama");
 const { generateText, streamText, embedMany, tool, stepCountIs, Output, APICallError } = await load("ai");
 const { createOpenAI } = await load("@ai-sdk/openai");
@@ -59,6 +60,13 @@ const raises = async (kind, wanted, call) => {
     return error;
   }
   assert.fail(`nothing was raised, where ${kind.name} belongs: ${JSON.stringify(seen)}`);
+};
+
+/** A `fetch` that counts its requests. */
+const counted = () => {
+  const counting = (...request) => ((counting.requests += 1), fetch(...request));
+  counting.requests = 0;
+  return counting;
 };
 
 // --- OpenAI
@@ -139,12 +147,11 @@ over(providers, "openai errors", async (provider) => {
 });
 
 check("openai retries", async () => {
-  let requests = 0;
-  const counting = (...request) => ((requests += 1), fetch(...request));
+  const counting = counted();
   const patient = openai("fb-app", { maxRetries: 3, fetch: counting });
   const answer = await patient.chat.completions.create({ model: "once/flaky-2-e", messages: asks });
   assert.equal(answer.choices[0].message.content, says);
-  assert.equal(requests, 3);
+  assert.equal(counting.requests, 3);
 });
 
 // --- Anthropic
@@ -185,15 +192,27 @@ over(providers, "anthropic tools, pictures and thinking", async (provider) => {
 over(providers, "anthropic errors", async (provider) => {
   const ask = (model, more = {}, who = claude) => who.messages.create({ model, max_tokens: 9, messages: asks, ...more });
   await raises(Anthropic.AuthenticationError, { status: 401 }, () => ask(`${provider}/m`, {}, anthropic("fb-wrong")));
+  await raises(Anthropic.PermissionDeniedError, { status: 403 }, () => ask(`${provider}/m`, {}, anthropic("fb-narrow")));
   await raises(Anthropic.NotFoundError, { status: 404 }, () => ask("nobody"));
   const limited = await raises(Anthropic.RateLimitError, { status: 429 }, () => ask(`${provider}/status-429-13`));
   assert.equal(limited.headers.get("retry-after"), "13");
+  await raises(Anthropic.InternalServerError, { status: 529, type: "overloaded_error" }, () => ask(`${provider}/status-503`));
   await raises(Anthropic.APIError, {}, async () => all(await ask(`${provider}/error-3`, { stream: true })));
+  await raises(Anthropic.APIError, {}, async () => all(await ask(`${provider}/half-3`, { stream: true })));
+});
+
+check("anthropic retries", async () => {
+  const counting = counted();
+  const patient = anthropic("fb-app", { maxRetries: 3, fetch: counting });
+  const answer = await patient.messages.create({ model: "once/flaky-2-g", max_tokens: 9, messages: asks });
+  assert.equal(answer.content[0].text, says);
+  assert.equal(counting.requests, 3);
 });
 
 // --- Google
 
-const google = (key = "fb-app") => new GoogleGenAI({ apiKey: key, httpOptions: { baseUrl: gateway, timeout: 20_000 } });
+const google = (key = "fb-app", more = {}) =>
+  new GoogleGenAI({ apiKey: key, httpOptions: { baseUrl: gateway, timeout: 20_000, ...more } });
 const gemini = google();
 
 over(providers, "google content", async (provider) => {
@@ -228,9 +247,20 @@ over(vectors, "google vectors", async (provider) => {
 over(providers, "google errors", async (provider) => {
   const ask = (model, who = gemini) => who.models.generateContent({ model, contents: "How is it?" });
   await raises(ApiError, { status: 401 }, () => ask(`${provider}/m`, google("fb-wrong")));
+  await raises(ApiError, { status: 403 }, () => ask(`${provider}/m`, google("fb-narrow")));
   await raises(ApiError, { status: 404 }, () => ask("nobody"));
   await raises(ApiError, { status: 429 }, () => ask(`${provider}/status-429-14`));
   await raises(ApiError, { status: 503 }, () => ask(`${provider}/status-503`));
+  const streamed = async (model) => all(await gemini.models.generateContentStream({ model, contents: "How is it?" }));
+  await raises(Error, {}, () => streamed(`${provider}/error-3`));
+  await raises(Error, {}, () => streamed(`${provider}/half-3`));
+});
+
+check("google retries", async () => {
+  const patient = google("fb-app", { retryOptions: { attempts: 3, initialDelay: 0.01, jitter: 0 } });
+  const ask = (who) => who.models.generateContent({ model: "once/flaky-2-h", contents: "How is it?" });
+  await raises(ApiError, { status: 503 }, () => ask(gemini));
+  assert.equal((await ask(patient)).text, says);
 });
 
 over(providers, "google interactions", async (provider) => {
@@ -260,7 +290,8 @@ check("google models", async () => {
 
 // --- Mistral
 
-const mistral = new Mistral({ apiKey: "fb-app", serverURL: gateway, timeoutMs: 20_000 });
+const mistralBy = (key = "fb-app", more = {}) => new Mistral({ apiKey: key, serverURL: gateway, timeoutMs: 20_000, ...more });
+const mistral = mistralBy();
 
 over(providers, "mistral chat", async (provider) => {
   const answer = await mistral.chat.complete({ model: `${provider}/m`, messages: asks });
@@ -271,9 +302,27 @@ over(providers, "mistral chat", async (provider) => {
   assert.equal(called.choices[0].message.toolCalls[0].function.name, "look");
 });
 
+over(providers, "mistral errors", async (provider) => {
+  const ask = (model, who = mistral) => who.chat.complete({ model, messages: asks });
+  await raises(MistralError, { statusCode: 401 }, () => ask(`${provider}/m`, mistralBy("fb-wrong")));
+  await raises(MistralError, { statusCode: 403 }, () => ask(`${provider}/m`, mistralBy("fb-narrow")));
+  await raises(MistralError, { statusCode: 404 }, () => ask("nobody"));
+  const limited = await raises(MistralError, { statusCode: 429 }, () => ask(`${provider}/status-429-15`));
+  assert.equal(limited.headers.get("retry-after"), "15");
+  await raises(MistralError, { statusCode: 503 }, () => ask(`${provider}/status-503`));
+});
+
+check("mistral retries", async () => {
+  const backoff = { initialInterval: 10, maxInterval: 20, exponent: 1, maxElapsedTime: 10_000 };
+  const patient = mistralBy("fb-app", { retryConfig: { strategy: "backoff", backoff, retryConnectionErrors: false } });
+  const answer = await patient.chat.complete({ model: "once/flaky-2-i", messages: asks });
+  assert.equal(answer.choices[0].message.content, says);
+});
+
 // --- Ollama
 
-const ollama = new Ollama({ host: gateway, headers: { authorization: "Bearer fb-app" } });
+const ollamaBy = (key = "fb-app") => new Ollama({ host: gateway, headers: { authorization: `Bearer ${key}` } });
+const ollama = ollamaBy();
 
 over(providers, "ollama chat", async (provider) => {
   const model = `${provider}/m`;
@@ -288,9 +337,21 @@ over(providers, "ollama chat", async (provider) => {
   assert.equal((await ollama.generate({ model, prompt: "How is it?" })).response, says);
 });
 
-check("ollama lists and errors", async () => {
+check("ollama lists", async () => {
   assert((await ollama.list()).models.some((model) => model.model === "named"));
-  await raises(Error, { status_code: 404 }, () => ollama.chat({ model: "nobody", messages: asks }));
+});
+
+// Its client retries nothing.
+over(providers, "ollama errors", async (provider) => {
+  const ask = (model, who = ollama) => who.chat({ model, messages: asks });
+  await raises(Error, { status_code: 401 }, () => ask(`${provider}/m`, ollamaBy("fb-wrong")));
+  await raises(Error, { status_code: 403 }, () => ask(`${provider}/m`, ollamaBy("fb-narrow")));
+  await raises(Error, { status_code: 404 }, () => ask("nobody"));
+  await raises(Error, { status_code: 429 }, () => ask(`${provider}/status-429-7`));
+  await raises(Error, { status_code: 503 }, () => ask(`${provider}/status-503`));
+  const streamed = async (model) => all(await ollama.chat({ model, messages: asks, stream: true }));
+  await raises(Error, {}, () => streamed(`${provider}/error-3`));
+  await raises(Error, {}, () => streamed(`${provider}/half-3`));
 });
 
 // --- The AI SDK
@@ -341,12 +402,18 @@ over(vectors, "ai vectors", async (provider) => {
   assert.deepEqual(embeddings, [Array(4).fill(0.25), Array(4).fill(0.25)]);
 });
 
-check("ai errors and retries", async () => {
-  const ask = (model, maxRetries) => generateText({ model: viaOpenai.chat(model), prompt: "How is it?", maxRetries });
-  const refused = await raises(APICallError, { statusCode: 404, isRetryable: false }, () => ask("nobody", 0));
-  assert.equal(JSON.parse(refused.responseBody).error.code, "model_not_found");
-  assert.equal((await ask("once/flaky-1-f", 1)).text, says);
-});
+for (const [at, [door, of]] of Object.entries(doors).entries()) {
+  // A provider that asks for a pause gets it, from whoever asks next as well: each door has its own.
+  const provider = providers[at];
+  check(`ai errors and retries by ${door}`, async () => {
+    const ask = (model, maxRetries) => generateText({ model: of(model), prompt: "How is it?", maxRetries });
+    await raises(APICallError, { statusCode: 404, isRetryable: false }, () => ask("nobody", 0));
+    const limited = await raises(APICallError, { statusCode: 429, isRetryable: true }, () => ask(`${provider}/status-429-9`, 0));
+    assert.equal(limited.responseHeaders["retry-after"], "9");
+    await raises(APICallError, { statusCode: 503, isRetryable: true }, () => ask(`${provider}/status-500`, 0));
+    assert.equal((await ask(`once/flaky-1-ai-${door}`, 1)).text, says);
+  });
+}
 
 let failed = 0;
 for (const [name, run] of checks) {
