@@ -155,10 +155,15 @@ impl Gateway {
     }
 
     pub(crate) fn with(setup: &Setup<'_>) -> Self {
+        Self::with_by(setup, &mut forebay())
+    }
+
+    /// By a prepared command.
+    pub(crate) fn with_by(setup: &Setup<'_>, command: &mut Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (mqtt, http) = (loopback(free_port()), loopback(free_port()));
         write_config(folder.path(), mqtt, http, setup);
-        let child = run(folder.path(), &mut forebay());
+        let child = run(folder.path(), command);
         let mut gateway = Self { folder, mqtt, http, child };
         gateway.wait_ready();
         gateway

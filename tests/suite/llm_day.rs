@@ -1,21 +1,32 @@
-//! A day of traffic in scaled time: calls come as fast as they are answered rather than every ten seconds, and every bound
-//! of time and room is as much smaller, so that all of them are met many times over.
+//! A day of traffic in scaled time: the real program, whose wall clock and time since boot run twelve hundred times as fast
+//! (`scaled_clock.c`), from a noon to the next, over the midnight that ends a day and a month. Bounds of time and room
+//! are so much smaller that all of them are met many times over.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use jiff::civil::{Date, time};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
 use serde_json::json;
 
-use crate::llm_fixture::{CHAT, World, chat, provider, route, streamed};
+use crate::gateway::forebay;
+use crate::llm_fixture::{CHAT, Connection, Reply, World, chat, identity, provider, route, streamed};
 use crate::mock_provider::{Behaviour, Mock};
 
-/// One each ten seconds of a day. `FOREBAY_DAY_CALLS` asks for more, for an evening's run.
-const CALLS: u64 = 8_640;
+const DAY: Duration = Duration::from_secs(86_400);
+/// One each ten seconds.
+const BETWEEN: Duration = Duration::from_secs(10);
 const WORKERS: u64 = 16;
+/// Of `modest`, who asks some five hundred times between noon and midnight, and as often after it.
+const REQUESTS_A_DAY: u64 = 40;
 
-fn calls() -> u64 {
-    std::env::var("FOREBAY_DAY_CALLS").ok().map_or(CALLS, |text| text.parse().expect("FOREBAY_DAY_CALLS is a number"))
+/// How many times as fast as ours their time is. `FOREBAY_DAY_RATE=24` takes an hour for the day.
+fn rate() -> u32 {
+    std::env::var("FOREBAY_DAY_RATE").map_or(1200, |text| text.parse().expect("FOREBAY_DAY_RATE is a whole number"))
 }
 
 /// Bounds that a small part of the day fills.
@@ -27,6 +38,11 @@ flush_ms = 100
 level = "key"
 requests_per_minute = 100000000
 usd_per_day = 1000
+[[quota.limit]]
+level = "key"
+name = "modest"
+requests_per_day = 40
+requests_per_month = 60
 [[quota.limit]]
 level = "user"
 tokens_per_day = 100000000
@@ -52,13 +68,75 @@ model = "gpt"
 usd_per_million_tokens = { input = 1, output = 2 }
 "#;
 
-async fn worker(world: &World, next: &AtomicU64, until: u64) {
+/// The last noon of next month.
+fn first_noon() -> Timestamp {
+    let today: Date = Timestamp::now().to_zoned(TimeZone::UTC).date();
+    let last = today.first_of_month().checked_add(1.month()).unwrap().last_of_month();
+    last.to_datetime(time(12, 0, 0, 0)).to_zoned(TimeZone::UTC).unwrap().timestamp()
+}
+
+/// A command that runs the gateway from `first` on, in scaled time. The folder holds what it is preloaded with.
+fn scaled(first: Timestamp, folder: &Path) -> Command {
+    let (source, library) =
+        (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/scaled_clock.c"), folder.join("scaled_clock.so"));
+    let built =
+        Command::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    assert!(built.expect("a C compiler is there, as for building the gateway").success());
+    let mut command = forebay();
+    command.env("LD_PRELOAD", library).env("FOREBAY_TEST_CLOCK", format!("{} {}", first.as_second(), rate()));
+    command
+}
+
+/// How far the day has come: their time as we reckon it, a little behind the gateway's own.
+struct Day {
+    began: Instant,
+    calls: AtomicU64,
+    /// Of `modest`: answered, refused before midnight, refused after it.
+    modest: [AtomicU64; 3],
+}
+
+impl Day {
+    fn passed(&self) -> Duration {
+        self.began.elapsed() * rate()
+    }
+
+    async fn until(&self, moment: Duration) {
+        tokio::time::sleep(moment.saturating_sub(self.passed()) / rate()).await;
+    }
+}
+
+/// When the gateway says that it answered.
+fn said(reply: &Reply) -> Timestamp {
+    jiff::fmt::rfc2822::parse(reply.header("date")).unwrap().timestamp()
+}
+
+/// Has forty requests a day and sixty a month; who is refused is told to come back when the day is over.
+async fn modest(day: &Day, connection: &mut Connection, midnight: Timestamp) {
+    let reply = connection.ask("modest", CHAT, &[], &chat("m")).await;
+    let (now, is_new_day) = (said(&reply), said(&reply) >= midnight);
+    match reply.status {
+        200 => day.modest[0].fetch_add(1, Ordering::Relaxed),
+        429 => {
+            let wait: i64 = reply.header("retry-after").parse().unwrap_or_else(|_| panic!("{reply:?}"));
+            let over = if is_new_day { midnight + 24.hours() } else { midnight };
+            let early = over.as_second() - (now.as_second() + wait);
+            // Between the decision and the date lie a few of our milliseconds, or a busy machine's second.
+            assert!(early.abs() < 3600, "{early} s before the day is over, at {now}: {reply:?}");
+            day.modest[1 + usize::from(is_new_day)].fetch_add(1, Ordering::Relaxed)
+        }
+        _ => panic!("{reply:?}"),
+    };
+}
+
+async fn worker(world: &World, day: &Day, until: Duration, midnight: Timestamp) {
     let mut connection = world.connect().await;
     loop {
-        let at = next.fetch_add(1, Ordering::Relaxed);
-        if at >= until {
+        let at = day.calls.fetch_add(1, Ordering::Relaxed);
+        let due = BETWEEN * u32::try_from(at).unwrap();
+        if due.max(day.passed()) >= until {
             return;
         }
+        day.until(due).await;
         let mut body = match at % 8 {
             0 => chat("faulty-503"),
             1 => chat("faulty-429"),
@@ -87,6 +165,7 @@ async fn worker(world: &World, next: &AtomicU64, until: u64) {
                 assert_eq!(reply.status, 200, "{reply:?}");
             }
             3 => assert_eq!(connection.ask("nobody", CHAT, &headers, &body).await.status, 401),
+            4 | 20 => modest(day, &mut connection, midnight).await,
             _ => {
                 let reply = connection.ask("app", CHAT, &headers, &body).await;
                 assert_eq!(reply.status, 200, "{reply:?}");
@@ -95,46 +174,63 @@ async fn worker(world: &World, next: &AtomicU64, until: u64) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_day_of_traffic_leaves_memory_and_disk_as_they_were_after_its_first_quarter() {
-    let mock = Mock::start(Behaviour { pace: Duration::from_micros(100), ..Behaviour::default() }).await;
+fn config(mock: &Mock) -> String {
     let with_fallback = |name: &str, model: &str| {
         let bad = format!("{{ provider = \"bad\", model = \"{model}\" }}");
         route(name, &[name], &[&bad, "{ provider = \"p\", model = \"gpt\" }"])
     };
-    let config = [
-        provider("p", &mock, ""),
-        provider("bad", &mock, ""),
+    let prices = ["half-3", "status-503", "status-429-1"].map(|model| {
+        format!("[[prices.model]]\nprovider = \"bad\"\nmodel = \"{model}\"\nusd_per_million_tokens = {{ input = 1, output = 2 }}\n")
+    });
+    [
+        identity("modest", "app"),
+        provider("p", mock, ""),
+        provider("bad", mock, ""),
         route("r", &["m"], &["{ provider = \"p\", model = \"gpt\" }"]),
         route("kept", &["kept"], &["{ provider = \"p\", model = \"gpt\" }"]),
         route("half", &["half"], &["{ provider = \"bad\", model = \"half-3\" }"]),
         with_fallback("faulty-503", "status-503"),
         with_fallback("faulty-429", "status-429-1"),
         BOUNDS.to_owned(),
-    ];
-    let prices = ["half-3", "status-503", "status-429-1"].map(|model| {
-        format!("[[prices.model]]\nprovider = \"bad\"\nmodel = \"{model}\"\nusd_per_million_tokens = {{ input = 1, output = 2 }}\n")
-    });
-    let world = World::start(&[config.concat(), prices.concat()].concat());
-    let (all, next) = (calls(), AtomicU64::new(0));
+        prices.concat(),
+    ]
+    .concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_of_traffic_over_the_end_of_a_month_leaves_memory_and_disk_as_they_were_after_its_first_quarter() {
+    let mock = Mock::start(Behaviour { pace: Duration::from_micros(100), ..Behaviour::default() }).await;
+    let (first, folder) = (first_noon(), tempfile::tempdir().unwrap());
+    let midnight = first + 12.hours();
+    let world = World::start_by(&config(&mock), &mut scaled(first, folder.path()));
+    let day = Day { began: Instant::now(), calls: AtomicU64::new(0), modest: [const { AtomicU64::new(0) }; 3] };
     let mut seen = Vec::new();
     for quarter in 1..=4 {
-        let until = all * quarter / 4;
-        join_all((0..WORKERS).map(|_| worker(&world, &next, until))).await;
-        next.store(until, Ordering::Relaxed);
+        let until = DAY * quarter / 4;
+        join_all((0..WORKERS).map(|_| worker(&world, &day, until, midnight))).await;
         let size_kib = |file: &str| {
             let path = world.gateway.folder.path().join("state").join(file);
             std::fs::metadata(path).map_or(0, |meta| meta.len() / 1024)
         };
         seen.push((world.memory_kib(), size_kib("forebay.db"), size_kib("forebay.db-wal")));
+        // The call that came to the end of this quarter belongs to the next.
+        day.calls.fetch_sub(WORKERS, Ordering::Relaxed);
     }
     assert_eq!(world.metric("forebay_answer_under_way"), 0.0);
     assert!(
         world.metric("forebay_answer_fallbacks_total") > 0.0 && world.metric("forebay_answer_abandoned_total") > 0.0
     );
+    let calls = day.calls.load(Ordering::Relaxed);
     let figures =
-        format!("(resident, of it anonymous), database, its log in KiB after each quarter of {all} calls: {seen:?}");
+        format!("(resident, of it anonymous), database, its log in KiB after each quarter of {calls} calls: {seen:?}");
     eprintln!("{figures}");
+    let modest = day.modest.each_ref().map(|count| count.load(Ordering::Relaxed));
+    assert!(modest[1] > 0 && modest[2] > 0, "answered, refused before midnight, after it: {modest:?}");
+    assert_eq!(modest[0], 2 * REQUESTS_A_DAY, "the day and the month began anew, once: {modest:?}");
+    let (status, usage) = world.boss("GET", "/api/v1/usage?by=day", "");
+    assert_eq!(status, 200, "{usage}");
+    let days = usage["usage"].as_array().unwrap();
+    assert_eq!(days.len(), 2, "{usage}");
     let ((_, first_kib), first_disk_kib, _) = seen[0];
     let ((_, last_kib), last_disk_kib, log_kib) = seen[3];
     // What the allocator has at hand moves by some hundred KiB; what leaks once a call is 6 MiB by then.

@@ -1,7 +1,7 @@
 //! The real binary between clients of language models and mock providers, over TCP.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use forebay::base::Digest;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::gateway::{Gateway, Setup};
+use crate::gateway::{Gateway, Setup, forebay};
 use crate::mock_provider::Mock;
 
 /// Nothing here takes so long; a test that waits longer has found a bug.
@@ -140,6 +140,12 @@ pub(crate) fn streamed(model: &str) -> Value {
     body
 }
 
+/// A caller whose name is the key.
+pub(crate) fn identity(name: &str, role: &str) -> String {
+    let digest = Digest::of(name.as_bytes());
+    format!("[[access.identity]]\nname = \"{name}\"\nrole = \"{role}\"\nkey_sha256 = \"{digest}\"\n")
+}
+
 /// A provider that speaks OpenAI and asks for no key.
 pub(crate) fn provider(name: &str, mock: &Mock, settings: &str) -> String {
     format!(
@@ -156,15 +162,18 @@ pub(crate) fn route(name: &str, models: &[&str], candidates: &[&str]) -> String 
 impl World {
     /// With these sections beside the usual ones.
     pub(crate) fn start(more: &str) -> Self {
+        Self::start_by(more, &mut forebay())
+    }
+
+    /// By a prepared command.
+    pub(crate) fn start_by(more: &str, command: &mut Command) -> Self {
         let mut access = String::new();
         for (name, role) in [("boss", "operator"), ("app", "app")] {
-            let digest = Digest::of(name.as_bytes());
-            writeln!(access, "[[access.identity]]\nname = \"{name}\"\nrole = \"{role}\"\nkey_sha256 = \"{digest}\"")
-                .unwrap();
+            access.push_str(&identity(name, role));
         }
         let models = tempfile::tempdir().unwrap();
         let setup = Setup { access: &access, models: Some(models.path()), more, ..Setup::default() };
-        Self { gateway: tokio::task::block_in_place(|| Gateway::with(&setup)), _models: models }
+        Self { gateway: tokio::task::block_in_place(|| Gateway::with_by(&setup, command)), _models: models }
     }
 
     pub(crate) async fn connect(&self) -> Connection {
