@@ -4,13 +4,15 @@
 //! `FOREBAY_PEERS=... cargo bench --bench answer`. Peers that are not installed are said and left out; ONLY=nginx,crabllm
 //! takes these. Everybody takes turns, ROUNDS (5) of SLICE_MS (1000), and medians of the rounds are printed. CPU time
 //! is what the kernel counted for all threads of a server's processes, so that a busy machine changes it little; times do
-//! change. Every request is a new one to every cache. ONE_CORE=1: everybody shares one core. FOREBAY_BENCH_PROGRAM is
-//! another build of the gateway to measure, FOREBAY_BEFORE one to compare with. STREAMS=0 and LADDER=0 leave these parts out.
+//! change. Every request is a new one to every cache. ONE_CORE=1: everybody shares one core. AWAKE=1: cores do not sleep
+//! between two words. FOREBAY_BENCH_PROGRAM is another build of the gateway to measure, FOREBAY_BEFORE one to compare with.
+//! STREAMS=0 and LADDER=0 leave these parts out.
 //!
 //! `cargo bench --bench answer -- mock --address 127.0.0.1:9100 ...` is the mock provider alone.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a bench")]
 
+mod awake;
 mod load;
 mod mock;
 mod servers;
@@ -67,6 +69,9 @@ fn main() {
         first.set(0);
         // Programs that are started from here inherit it.
         rustix::thread::sched_setaffinity(None, &first).unwrap();
+    }
+    if setting("AWAKE", 0) > 0 {
+        awake::keep_awake();
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(measure());
