@@ -27,9 +27,32 @@ fn every_answer_to_whatever_is_asked_is_as_described() {
 /// Paths of language models, and of those who look after them.
 const MODELS: &str = "^/(v1/(chat|completions|responses|embeddings|moderations|messages|projects)|v1beta/|api/(chat|generate|embed|embeddings|tags|show|version)$|api/v1/(keys|tenants|calls|usage|limits|cache|audit)|v1/models(/.model.)?$)";
 
-/// Over a provider that answers every model in every dialect, as an operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_about_language_models_is_as_described() {
+    holds_over("openai", "/v1", MODELS).await;
+}
+
+/// Questions to models: translated ones, where OpenAI's dialect passes.
+const QUESTIONS: &str =
+    "^/(v1/(chat|responses|embeddings|messages|projects)|v1beta/|api/(chat|generate|embed|embeddings)$)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_of_claude_is_as_described() {
+    holds_over("anthropic", "", QUESTIONS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_of_gemini_is_as_described() {
+    holds_over("gemini", "/v1beta", QUESTIONS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_of_ollama_is_as_described() {
+    holds_over("ollama", "", QUESTIONS).await;
+}
+
+/// These paths hold over a provider of that kind that answers every model, for an operator.
+async fn holds_over(kind: &str, path: &str, paths: &str) {
     let mock = Mock::start(Behaviour::default()).await;
     tokio::task::block_in_place(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -37,11 +60,11 @@ async fn every_answer_about_language_models_is_as_described() {
         std::fs::write(&key, "sk-mock").unwrap();
         let boss = Digest::of(b"boss");
         let more = format!(
-            "[[provider]]\nname = \"mock\"\nkind = \"openai\"\nbase_url = \"{}\"\nkey_file = {key:?}\n\
+            "[[provider]]\nname = \"mock\"\nkind = \"{kind}\"\nbase_url = \"{}\"\nkey_file = {key:?}\n\
              [[route]]\nname = \"all\"\nmodels = [\"chat\", \"*\"]\ncandidate = [{{ provider = \"mock\" }}]\n\
              [[quota.limit]]\nlevel = \"key\"\ntokens_per_day = 1000000000\n\
              [cache]\nmax_bytes = 1000000\n[[cache.policy]]\nexact = true\n",
-            mock.url("/v1")
+            mock.url(path)
         );
         let gateway = Gateway::with(&Setup {
             access: &format!("[[access.identity]]\nname = \"boss\"\nkey_sha256 = \"{boss}\"\nrole = \"operator\""),
@@ -52,11 +75,11 @@ async fn every_answer_about_language_models_is_as_described() {
         let said = run(
             &gateway,
             "schemathesis_llm.toml",
-            &["--include-path-regex", MODELS, "-H", "authorization: Bearer boss"],
+            &["--include-path-regex", paths, "-H", "authorization: Bearer boss"],
         );
         assert!(!said.contains("Authentication failed"), "{said}");
     });
-    assert!(mock.requests() > 50, "{} requests came through", mock.requests());
+    assert!(mock.requests() > 20, "{} requests came through", mock.requests());
 }
 
 /// What schemathesis says, which must be that nothing is wrong.
