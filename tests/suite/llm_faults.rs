@@ -261,6 +261,32 @@ async fn a_caller_who_leaves_ends_the_work_and_is_charged_for_what_was_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_provider_will_not_answer_is_a_422_of_the_callers_dialect_and_nobody_else_is_asked() {
+    let mock = Mock::start(Behaviour::default()).await;
+    let candidates = ["{ provider = \"p\", model = \"status-422\" }", "{ provider = \"p\", model = \"gpt\" }"];
+    let world = World::start(&[provider("p", &mock, ""), route("m", &["m"], &candidates)].concat());
+    let gemini = json!({ "contents": [{ "role": "user", "parts": [{ "text": "Hello" }] }] });
+    let responses = json!({ "model": "m", "input": "Hello" });
+    let ollama = json!({ "model": "m", "stream": false, "messages": [{ "role": "user", "content": "Hello" }] });
+    for (path, body, code_at) in [
+        (CHAT, chat("m"), "/error/code"),
+        (CHAT, streamed("m"), "/error/code"),
+        ("/v1/responses", responses, "/error/code"),
+        ("/v1/messages", chat("m"), "/error/type"),
+        ("/v1beta/models/m:generateContent", gemini, "/error/status"),
+        ("/api/chat", ollama, "/error"),
+    ] {
+        let reply = world.ask_as("filtered", path, &body).await;
+        assert_eq!(reply.status, 422, "{path}: {reply:?}");
+        assert!(reply.json().pointer(code_at).is_some_and(Value::is_string), "{path}: {reply:?}");
+        assert!(reply.text.contains("the mock was told to answer 422"), "{path}: {reply:?}");
+        assert_eq!(reply.header("x-forebay-attempts"), "1", "{path}");
+    }
+    let record = world.record("filtered");
+    assert_eq!(attempts(&record), ["p/status-422 content_refused"], "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_does_not_come_is_a_408_of_the_callers_dialect() {
     let mock = Mock::start(Behaviour::default()).await;
     let well = route("r", &["m"], &["{ provider = \"p\", model = \"gpt\" }"]);

@@ -164,6 +164,10 @@ pub(super) fn error(dialect: Dialect, status: u16, retry_after_s: Option<u64>) -
         _ => ("api_error", "INTERNAL", "InternalServerException"),
     };
     let value = match dialect {
+        // As Azure says that its filter stopped the question.
+        Dialect::OpenAi if status == 422 => {
+            json!({"error": {"message": message, "type": null, "param": "prompt", "code": "content_filter"}})
+        }
         Dialect::OpenAi => json!({"error": {"message": message, "type": name, "param": null, "code": null}}),
         Dialect::Anthropic => {
             json!({"type": "error", "error": {"type": name, "message": message}, "request_id": "req_mock"})
@@ -172,7 +176,8 @@ pub(super) fn error(dialect: Dialect, status: u16, retry_after_s: Option<u64>) -
         Dialect::Ollama | Dialect::Oip => json!({"error": message}),
         Dialect::Bedrock => json!({"message": message}),
     };
-    let mut answer = whole(dialect, status, &value);
+    let filtered = dialect == Dialect::OpenAi && status == 422;
+    let mut answer = whole(dialect, if filtered { 400 } else { status }, &value);
     if dialect == Dialect::Bedrock {
         answer.headers.push(("x-amzn-errortype", amazon.to_owned()));
     }
