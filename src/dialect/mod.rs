@@ -73,4 +73,4 @@ pub use ollama::{OllamaModel, ollama_tags};
 pub use pair::{Answer, Outgoing, Step, Target, answer, can_translate, request};
 pub use pairs::operation_there;
 pub use stream::Stream;
-pub use usage::Usage;
+pub use usage::{Served, Usage};

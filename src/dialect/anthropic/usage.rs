@@ -2,7 +2,7 @@
 
 use crate::dialect::json::{self, Members, Raw};
 use crate::dialect::write::Object;
-use crate::dialect::{Finish, Usage};
+use crate::dialect::{Finish, Served, Usage};
 
 /// The numbers as Anthropic tells them, in parts: later parts hold.
 #[derive(Debug, Clone, Copy, Default)]
@@ -11,6 +11,8 @@ pub(crate) struct Counts {
     output: Option<u64>,
     read: Option<u64>,
     written: Option<u64>,
+    hour: Option<u64>,
+    served: Option<Served>,
     thinking: Option<u64>,
 }
 
@@ -23,6 +25,9 @@ impl Counts {
         self.output = number("output_tokens", self.output);
         self.read = number("cache_read_input_tokens", self.read);
         self.written = number("cache_creation_input_tokens", self.written);
+        let lasting = members.get("cache_creation").map(Members::lenient).unwrap_or_default();
+        self.hour = lasting.get("ephemeral_1h_input_tokens").and_then(json::whole).or(self.hour);
+        self.served = Served::read(members.get("service_tier")).or(self.served);
         let details = members.get("output_tokens_details").map(Members::lenient).unwrap_or_default();
         self.thinking = details.get("thinking_tokens").and_then(json::whole).or(self.thinking);
     }
@@ -35,8 +40,10 @@ impl Counts {
             output_tokens: self.output,
             cache_read_tokens: self.read,
             cache_write_tokens: self.written,
+            cache_write_hour_tokens: self.hour,
             reasoning_tokens: self.thinking,
-            estimated: false,
+            served: self.served,
+            ..Usage::default()
         }
     }
 }
@@ -44,7 +51,14 @@ impl Counts {
 /// Writes `usage` of a message; every member of it is required by strict clients.
 pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
     write_counts(&mut to, usage);
-    to.null("cache_creation");
+    match (usage.cache_write_hour_tokens, usage.cache_write_tokens) {
+        (Some(hour), Some(written)) => {
+            let mut lasting = to.object("cache_creation");
+            lasting.number("ephemeral_1h_input_tokens", hour);
+            lasting.number("ephemeral_5m_input_tokens", written.saturating_sub(hour));
+        }
+        _ => to.null("cache_creation"),
+    }
     to.null("inference_geo");
     to.null("service_tier");
 }

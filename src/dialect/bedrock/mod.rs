@@ -4,4 +4,4 @@ mod error;
 mod usage;
 
 pub(crate) use error::{error, failure_of, read_error};
-pub(crate) use usage::{finish_of, usage_of};
+pub(crate) use usage::{finish_of, usage_in};

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::dialect::Usage;
 use crate::dialect::json::{self, Members, Raw};
+use crate::dialect::{Served, Usage};
 
 use super::usage::usage_of;
 
@@ -21,6 +21,8 @@ pub(crate) struct Chunk<'a> {
     /// Groq tells the usage here.
     #[serde(borrow, default)]
     pub(crate) x_groq: Option<Raw<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) service_tier: Option<Raw<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,6 +91,8 @@ pub(crate) struct Completion<'a> {
     pub(crate) choices: Vec<Choice<'a>>,
     #[serde(borrow, default)]
     pub(crate) usage: Option<Raw<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) service_tier: Option<Raw<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,7 +127,15 @@ impl<'a> Message<'a> {
 
 /// Usage of a chunk, wherever it stands.
 pub(crate) fn usage_in(chunk: &Chunk<'_>) -> Option<Usage> {
-    chunk.usage.or_else(|| Members::lenient(chunk.x_groq?).get("usage")).map(usage_of)
+    let usage = usage_of(chunk.usage.or_else(|| Members::lenient(chunk.x_groq?).get("usage"))?);
+    Some(Usage { served: Served::read(chunk.service_tier), ..usage })
+}
+
+impl Completion<'_> {
+    /// What it used, and how it was served.
+    pub(crate) fn used(&self) -> Option<Usage> {
+        Some(Usage { served: Served::read(self.service_tier), ..usage_of(self.usage?) })
+    }
 }
 
 /// Words and reasoning of a `content`, both escaped. It is a string; Mistral's reasoning models send parts, with parts in

@@ -18,8 +18,12 @@ pub(crate) fn usage_of(raw: Raw<'_>) -> Usage {
             // DeepSeek's name for the same.
             .or_else(|| number(&members, "prompt_cache_hit_tokens")),
         cache_write_tokens: number(&inputs, "cache_write_tokens"),
+        input_audio_tokens: number(&inputs, "audio_tokens"),
+        input_image_tokens: number(&inputs, "image_tokens"),
         reasoning_tokens: number(&outputs, "reasoning_tokens"),
-        estimated: false,
+        output_audio_tokens: number(&outputs, "audio_tokens"),
+        output_image_tokens: number(&outputs, "image_tokens"),
+        ..Usage::default()
     }
 }
 
@@ -32,14 +36,20 @@ pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
     {
         let mut details = to.object("prompt_tokens_details");
         details.number("cached_tokens", usage.cache_read_tokens.unwrap_or(0));
-        details.number("audio_tokens", 0);
+        details.number("audio_tokens", usage.input_audio_tokens.unwrap_or(0));
+        if let Some(pictures) = usage.input_image_tokens {
+            details.number("image_tokens", pictures);
+        }
         if let Some(written) = usage.cache_write_tokens {
             details.number("cache_write_tokens", written);
         }
     }
     let mut details = to.object("completion_tokens_details");
+    if let Some(pictures) = usage.output_image_tokens {
+        details.number("image_tokens", pictures);
+    }
     details.number("reasoning_tokens", usage.reasoning_tokens.unwrap_or(0));
-    details.number("audio_tokens", 0);
+    details.number("audio_tokens", usage.output_audio_tokens.unwrap_or(0));
     details.number("accepted_prediction_tokens", 0);
     details.number("rejected_prediction_tokens", 0);
 }

@@ -2,7 +2,7 @@
 
 use crate::dialect::json::{self, Members, Raw};
 use crate::dialect::write::Object;
-use crate::dialect::{Finish, Usage};
+use crate::dialect::{Finish, Served, Usage};
 
 /// Reads `usageMetadata`.
 pub(crate) fn usage_of(raw: Raw<'_>) -> Usage {
@@ -13,14 +13,29 @@ pub(crate) fn usage_of(raw: Raw<'_>) -> Usage {
     // What Google's own tools put into the prompt is billed as prompt.
     let asked = asked.map(|asked| asked.saturating_add(number("toolUsePromptTokenCount").unwrap_or(0)));
     let spoke = said.or(thought).is_some();
+    let of = |details, modality| members.get(details).and_then(|raw| tokens_of(raw, modality));
+    let fresh = |modality| {
+        let cached = of("cacheTokensDetails", modality).unwrap_or(0);
+        of("promptTokensDetails", modality).map(|all| all.saturating_sub(cached))
+    };
     Usage {
         input_tokens: asked,
         output_tokens: spoke.then(|| said.unwrap_or(0).saturating_add(thought.unwrap_or(0))),
         cache_read_tokens: number("cachedContentTokenCount"),
-        cache_write_tokens: None,
+        input_audio_tokens: fresh("AUDIO"),
+        input_image_tokens: fresh("IMAGE"),
         reasoning_tokens: thought,
-        estimated: false,
+        output_audio_tokens: of("candidatesTokensDetails", "AUDIO"),
+        output_image_tokens: of("candidatesTokensDetails", "IMAGE"),
+        served: Served::read(members.get("trafficType")),
+        ..Usage::default()
     }
+}
+
+/// The tokens of one modality in a list of all of them.
+fn tokens_of(details: Raw<'_>, modality: &str) -> Option<u64> {
+    let mut each = json::lenient_elements(details).into_iter().map(Members::lenient);
+    each.find(|one| one.text("modality").as_deref() == Some(modality))?.get("tokenCount").and_then(json::whole)
 }
 
 /// Writes `usageMetadata`.
@@ -34,6 +49,22 @@ pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
     }
     if let Some(thought) = usage.reasoning_tokens {
         to.number("thoughtsTokenCount", thought);
+    }
+    write_details(&mut to, "promptTokensDetails", [usage.input_audio_tokens, usage.input_image_tokens]);
+    write_details(&mut to, "candidatesTokensDetails", [usage.output_audio_tokens, usage.output_image_tokens]);
+}
+
+/// Those of sound and of pictures, as far as there are any.
+fn write_details(to: &mut Object<'_>, key: &str, [sound, pictures]: [Option<u64>; 2]) {
+    let told = [("AUDIO", sound), ("IMAGE", pictures)];
+    let told = || told.into_iter().filter_map(|(modality, tokens)| Some((modality, tokens.filter(|&n| n > 0)?)));
+    if told().next().is_some() {
+        let mut list = to.array(key);
+        for (modality, tokens) in told() {
+            let mut one = list.object();
+            one.text("modality", modality);
+            one.number("tokenCount", tokens);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bedrock's Converse and ConverseStream.
 
 use super::Told;
-use crate::dialect::bedrock::{failure_of, finish_of, usage_of};
+use crate::dialect::bedrock::{failure_of, finish_of, usage_in};
 use crate::dialect::frame::Frame;
 use crate::dialect::json::{self, Members, Raw};
 use crate::dialect::pair::Step;
@@ -72,8 +72,8 @@ impl super::Listener for Listener {
             }
             b"messageStop" => self.stopped(&event()?, to),
             b"metadata" => {
-                if let Some(usage) = event()?.get("usage") {
-                    to.meter.told(&usage_of(usage));
+                if let Some(usage) = usage_in(&event()?) {
+                    to.meter.told(&usage);
                 }
                 if let Some(finish) = self.finish {
                     to.end(finish)?;
@@ -111,8 +111,8 @@ impl super::Listener for Listener {
                 }
             }
         }
-        if let Some(usage) = answer.get("usage") {
-            to.meter.told(&usage_of(usage));
+        if let Some(usage) = usage_in(&answer) {
+            to.meter.told(&usage);
         }
         self.stopped(&answer, to);
         to.end(self.finish.unwrap_or(Finish::Other))

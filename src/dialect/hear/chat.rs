@@ -1,7 +1,7 @@
 //! OpenAI's chat completions and their chunks.
 
 use super::{Ids, Told};
-use crate::dialect::chat::{Chunk, Completion, Delta, ToolCallDelta, finish_of, spoken, usage_in, usage_of};
+use crate::dialect::chat::{Chunk, Completion, Delta, ToolCallDelta, finish_of, spoken, usage_in};
 use crate::dialect::frame::Frame;
 use crate::dialect::json::{self, Raw};
 use crate::dialect::pair::Step;
@@ -107,8 +107,8 @@ impl super::Listener for Listener {
         if let Some(model) = answer.model.and_then(json::text) {
             to.teller.model(&model);
         }
-        if let Some(usage) = answer.usage {
-            to.meter.told(&usage_of(usage));
+        if let Some(usage) = answer.used() {
+            to.meter.told(&usage);
         }
         if let Some(message) = &choice.message {
             say(message.thought(), message.content, message.refusal, to)?;

@@ -14,5 +14,5 @@ pub(crate) use error::error_event;
 pub(crate) use items::{Item, ending, items};
 pub(crate) use read::{Event, failure_of};
 pub(crate) use state::{effort, format, function, refuse_state};
-pub(crate) use usage::{finish_of, usage_of};
+pub(crate) use usage::{finish_of, usage_in};
 pub(crate) use write::Response;

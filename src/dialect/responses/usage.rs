@@ -2,10 +2,15 @@
 
 use crate::dialect::json::{self, Members, Raw};
 use crate::dialect::write::Object;
-use crate::dialect::{Finish, Usage};
+use crate::dialect::{Finish, Served, Usage};
 
-/// Reads `usage`.
-pub(crate) fn usage_of(raw: Raw<'_>) -> Usage {
+/// Reads the `usage` of a response, and how it was served.
+pub(crate) fn usage_in(response: &Members<'_>) -> Option<Usage> {
+    let usage = usage_of(response.get("usage")?);
+    Some(Usage { served: Served::read(response.get("service_tier")), ..usage })
+}
+
+fn usage_of(raw: Raw<'_>) -> Usage {
     let members = Members::lenient(raw);
     let number = |members: &Members<'_>, name| members.get(name).and_then(json::whole);
     let inputs = members.get("input_tokens_details").map(Members::lenient).unwrap_or_default();
@@ -15,8 +20,12 @@ pub(crate) fn usage_of(raw: Raw<'_>) -> Usage {
         output_tokens: number(&members, "output_tokens"),
         cache_read_tokens: number(&inputs, "cached_tokens"),
         cache_write_tokens: number(&inputs, "cache_write_tokens"),
+        input_audio_tokens: number(&inputs, "audio_tokens"),
+        input_image_tokens: number(&inputs, "image_tokens"),
         reasoning_tokens: number(&outputs, "reasoning_tokens"),
-        estimated: false,
+        output_audio_tokens: number(&outputs, "audio_tokens"),
+        output_image_tokens: number(&outputs, "image_tokens"),
+        ..Usage::default()
     }
 }
 

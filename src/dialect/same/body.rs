@@ -8,7 +8,9 @@ use super::lean::{self, Change};
 use crate::dialect::json::{self, Members, Raw};
 use crate::dialect::usage::Meter;
 use crate::dialect::write::{self, Object};
-use crate::dialect::{Answer, Asked, Dialect, Error, Facts, Operation, Target, anthropic, chat, responses};
+use crate::dialect::{
+    Answer, Asked, Dialect, Error, Facts, Operation, Served, Target, Usage, anthropic, chat, responses,
+};
 
 /// The caller's bytes with the model's name of the other side, and with the usage asked for in a stream of OpenAI's.
 pub(crate) fn request(body: &Bytes, facts: &Facts<'_>, to: &Target<'_>) -> Result<Bytes, Error> {
@@ -93,7 +95,7 @@ pub(crate) fn answer(dialect: Dialect, body: &Bytes, asked: &Asked) -> Result<An
             (counts.usage(), reason, members.get("content"))
         }
         (Dialect::Responses, _) => {
-            let told = members.get("usage").map(responses::usage_of).unwrap_or_default();
+            let told = responses::usage_in(&members).unwrap_or_default();
             (told, responses::finish_of(&members), members.get("output"))
         }
         (_, Operation::Chat | Operation::Completions) => {
@@ -102,7 +104,8 @@ pub(crate) fn answer(dialect: Dialect, body: &Bytes, asked: &Asked) -> Result<An
                 .first()
                 .and_then(|choice| Members::lenient(choice).text("finish_reason"))
                 .map(|reason| chat::finish_of(&reason));
-            (members.get("usage").map(chat::usage_of).unwrap_or_default(), reason, Some(choices))
+            let told = members.get("usage").map(chat::usage_of).unwrap_or_default();
+            (Usage { served: Served::read(members.get("service_tier")), ..told }, reason, Some(choices))
         }
         _ => {
             let mut told = members.get("usage").map(chat::usage_of).unwrap_or_default();

@@ -48,8 +48,8 @@ impl Translate for Pass {
         let mut ends = false;
         if let Some(response) = event.response.map(Members::lenient) {
             model = response.get("model");
-            if let Some(usage) = response.get("usage") {
-                meter.told(&responses::usage_of(usage));
+            if let Some(usage) = responses::usage_in(&response) {
+                meter.told(&usage);
             }
             ends = matches!(kind, "response.completed" | "response.incomplete");
             if ends {

@@ -1,6 +1,6 @@
 //! What a candidate may cost before it is asked, and what it did cost.
 
-use crate::dialect::{Operation, Usage};
+use crate::dialect::{Operation, Served, Usage};
 use crate::price::{self, Cost, LocalUse, Tier};
 use crate::quota::Amounts;
 
@@ -9,21 +9,40 @@ use super::story::{Answer, Stop};
 
 /// The usage as the price tables count it; none if a whole is unknown.
 fn counted(usage: &Usage) -> Option<price::Usage> {
+    // A part that nobody told of is billed with its whole.
+    let told = |tokens: Option<u64>| tokens.unwrap_or(0);
+    let hour = told(usage.cache_write_hour_tokens);
     Some(price::Usage {
         input: usage.input_tokens?,
+        cache_read: told(usage.cache_read_tokens),
+        cache_write: told(usage.cache_write_tokens).saturating_sub(hour),
+        cache_write_hour: hour,
+        input_audio: told(usage.input_audio_tokens),
+        input_image: told(usage.input_image_tokens),
         output: usage.output_tokens?,
-        cache_read: usage.cache_read_tokens.unwrap_or(0),
-        cache_write: usage.cache_write_tokens.unwrap_or(0),
-        reasoning: usage.reasoning_tokens.unwrap_or(0),
-        ..price::Usage::default()
+        reasoning: told(usage.reasoning_tokens),
+        output_audio: told(usage.output_audio_tokens),
+        output_image: told(usage.output_image_tokens),
     })
 }
 
-/// What a request is billed in that asks for this tier; none: nobody knows. Whether it was served in it stands in the answer,
-/// which is not looked into; so one that costs more is believed, and one that costs less is not.
+/// What a request is billed in that asks for this tier, as long as no answer says otherwise; none: nobody knows. One that
+/// costs more is believed, and one that costs less is not.
 pub(super) fn tier_of(asked: Option<&str>) -> Option<Tier> {
     let tier = Tier::of_service(asked.unwrap_or(""))?;
     Some(if tier == Tier::Priority { tier } else { Tier::Standard })
+}
+
+/// What an answer is billed in: the tier that it names, or else the one of its request.
+fn billed(asked: Option<Tier>, usage: &Usage) -> Option<Tier> {
+    match usage.served {
+        None => asked,
+        Some(Served::Standard) => Some(Tier::Standard),
+        Some(Served::Batch) => Some(Tier::Batch),
+        Some(Served::Flex) => Some(Tier::Flex),
+        Some(Served::Priority) => Some(Tier::Priority),
+        Some(Served::Other) => None,
+    }
 }
 
 impl Answer {
@@ -37,7 +56,7 @@ impl Answer {
         let provider = stop.provider()?;
         let names = [provider.name().as_str(), provider.kind().as_str()];
         let price = self.parts.prices.find_any(&names, model)?;
-        price.cost(&counted(usage)?, tier?)
+        price.cost(&counted(usage)?, billed(tier, usage)?)
     }
 
     /// What an answer of the target at `place` cost, in pico-USD. To be asked once an answer: it is counted by what is known.
@@ -99,5 +118,47 @@ mod tests {
         ] {
             assert_eq!(tier_of(asked), tier, "{asked:?}");
         }
+    }
+
+    #[test]
+    fn the_tier_that_an_answer_names_holds_whatever_was_asked_for() {
+        let served = |served| Usage { served: Some(served), ..Usage::default() };
+        assert_eq!(billed(Some(Tier::Standard), &Usage::default()), Some(Tier::Standard));
+        assert_eq!(billed(Some(Tier::Standard), &served(Served::Flex)), Some(Tier::Flex));
+        assert_eq!(billed(None, &served(Served::Batch)), Some(Tier::Batch));
+        assert_eq!(billed(Some(Tier::Priority), &served(Served::Standard)), Some(Tier::Standard), "it was not granted");
+        assert_eq!(billed(Some(Tier::Standard), &served(Served::Other)), None, "its price is not known");
+    }
+
+    #[test]
+    fn every_kind_of_token_reaches_its_price() {
+        let usage = Usage {
+            input_tokens: Some(100),
+            output_tokens: Some(50),
+            cache_read_tokens: Some(1),
+            cache_write_tokens: Some(10),
+            cache_write_hour_tokens: Some(7),
+            input_audio_tokens: Some(4),
+            input_image_tokens: Some(5),
+            reasoning_tokens: Some(6),
+            output_audio_tokens: Some(8),
+            output_image_tokens: Some(9),
+            served: None,
+            estimated: false,
+        };
+        let expected = price::Usage {
+            input: 100,
+            cache_read: 1,
+            cache_write: 3,
+            cache_write_hour: 7,
+            input_audio: 4,
+            input_image: 5,
+            output: 50,
+            reasoning: 6,
+            output_audio: 8,
+            output_image: 9,
+        };
+        assert_eq!(counted(&usage), Some(expected));
+        assert_eq!(counted(&Usage { output_tokens: None, ..usage }), None, "a whole is unknown");
     }
 }

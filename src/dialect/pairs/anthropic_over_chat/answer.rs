@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::dialect::anthropic::{message_head, message_stop, text_block, write_usage};
-use crate::dialect::chat::{Completion, Message, finish_of, spoken, usage_of};
+use crate::dialect::chat::{Completion, Message, finish_of, spoken};
 use crate::dialect::json;
 use crate::dialect::pairs::remarks::{anthropic_id, arguments_as_object};
 use crate::dialect::usage::Meter;
@@ -27,8 +27,8 @@ pub(super) fn answer(body: &Bytes, asked: &Asked) -> Result<Answer, Error> {
     let choice = completion.choices.first().ok_or(malformed("`choices`"))?;
     let message = choice.message.as_ref().ok_or(malformed("`message`"))?;
     let mut meter = Meter::new(asked.input_tokens_estimated);
-    if let Some(usage) = completion.usage {
-        meter.told(&usage_of(usage));
+    if let Some(usage) = completion.used() {
+        meter.told(&usage);
     }
     for raw in [message.content, message.refusal, message.thought()].into_iter().flatten() {
         meter.said(raw.get());

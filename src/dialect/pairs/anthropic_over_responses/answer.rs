@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::dialect::anthropic::{message_head, message_stop, text_block, write_usage};
 use crate::dialect::json::Members;
 use crate::dialect::pairs::remarks::{anthropic_id, parsed};
-use crate::dialect::responses::{Item, ending, finish_of, items, usage_of};
+use crate::dialect::responses::{Item, ending, finish_of, items, usage_in};
 use crate::dialect::usage::Meter;
 use crate::dialect::write::{Array, Object};
 use crate::dialect::{Answer, Asked, Dialect, Error};
@@ -30,8 +30,8 @@ pub(super) fn answer(body: &Bytes, asked: &Asked) -> Result<Answer, Error> {
     }
     let items = items(output);
     let mut meter = Meter::new(asked.input_tokens_estimated);
-    if let Some(usage) = members.get("usage") {
-        meter.told(&usage_of(usage));
+    if let Some(usage) = usage_in(&members) {
+        meter.told(&usage);
     }
     meter.said(output.get());
     let usage = meter.usage();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::dialect::chat::{completion_head, write_usage};
 use crate::dialect::json::Members;
-use crate::dialect::responses::{Item, ending, finish_of, items, usage_of};
+use crate::dialect::responses::{Item, ending, finish_of, items, usage_in};
 use crate::dialect::usage::Meter;
 use crate::dialect::write::Object;
 use crate::dialect::{Answer, Asked, Dialect, Error};
@@ -29,8 +29,8 @@ pub(super) fn answer(body: &Bytes, asked: &Asked) -> Result<Answer, Error> {
     }
     let items = items(output);
     let mut meter = Meter::new(asked.input_tokens_estimated);
-    if let Some(usage) = members.get("usage") {
-        meter.told(&usage_of(usage));
+    if let Some(usage) = usage_in(&members) {
+        meter.told(&usage);
     }
     meter.said(output.get());
     let usage = meter.usage();

@@ -4,7 +4,7 @@ use crate::dialect::chat::Chunks;
 use crate::dialect::frame::Frame;
 use crate::dialect::json::{self, Members};
 use crate::dialect::pair::{Step, Translate};
-use crate::dialect::responses::{Calls, Event, ending, failure_of, finish_of, usage_of};
+use crate::dialect::responses::{Calls, Event, ending, failure_of, finish_of, usage_in};
 use crate::dialect::usage::Meter;
 use crate::dialect::{Asked, Dialect, Error, Failure, Finish};
 
@@ -70,8 +70,8 @@ impl Translate for Translation {
             }
             "response.completed" | "response.incomplete" => {
                 let response = event.response.map(Members::lenient).unwrap_or_default();
-                if let Some(usage) = response.get("usage") {
-                    meter.told(&usage_of(usage));
+                if let Some(usage) = usage_in(&response) {
+                    meter.told(&usage);
                 }
                 self.finish = finish_of(&response);
                 let reason = reason_of(ending(&response).1.as_deref(), self.calls.any());

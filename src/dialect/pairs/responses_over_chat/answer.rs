@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::dialect::chat::{Completion, finish_of, spoken, usage_of};
+use crate::dialect::chat::{Completion, finish_of, spoken};
 use crate::dialect::json;
 use crate::dialect::responses::Response;
 use crate::dialect::usage::Meter;
@@ -23,8 +23,8 @@ pub(super) fn answer(body: &Bytes, asked: &Asked) -> Result<Answer, Error> {
     let choice = completion.choices.first().ok_or(malformed("`choices`"))?;
     let message = choice.message.as_ref().ok_or(malformed("`message`"))?;
     let mut meter = Meter::new(asked.input_tokens_estimated);
-    if let Some(usage) = completion.usage {
-        meter.told(&usage_of(usage));
+    if let Some(usage) = completion.used() {
+        meter.told(&usage);
     }
     let mut response = Response::at_once(asked);
     response.name(completion.model.and_then(json::text).as_deref());

@@ -293,3 +293,29 @@ async fn a_candidate_without_a_language_for_it_is_passed_over() {
     assert!(whole(world.ask(HELLO).await).contains("Hi"));
     assert_eq!(world.call().await.attempts[0].outcome, "unfit");
 }
+
+#[tokio::test]
+async fn what_anthropic_keeps_for_an_hour_costs_more_than_what_it_keeps_for_minutes_and_a_batch_half() {
+    let text = "
+        [[route]]\nname = 'r'\nmodels = ['m']\n[[route.candidate]]\nprovider = 'a'\nmodel = 'claude'
+        [[prices.model]]\nprovider = 'a'\nmodel = 'claude'
+        usd_per_million_tokens = { input = 3.0, output = 15.0, cache_write = 3.75, cache_write_hour = 6.0 }
+        batch_usd_per_million_tokens = { input = 1.5, output = 7.5, cache_write = 1.875, cache_write_hour = 3.0 }
+    ";
+    let answer = |tier: &str| {
+        let usage = format!(
+            r#"{{"input_tokens":10,"cache_creation_input_tokens":30,"cache_read_input_tokens":0,"output_tokens":5,
+            "cache_creation":{{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":20}},"service_tier":"{tier}"}}"#
+        );
+        Bytes::from(format!(
+            r#"{{"id":"msg_1","type":"message","role":"assistant","model":"claude","content":[{{"type":"text","text":"Hi"}}],"stop_reason":"end_turn","usage":{usage}}}"#
+        ))
+    };
+    let script = ["standard", "batch", "gold"].map(|tier| Scripted::Answer(vec![answer(tier)]));
+    let a = Arc::new(Fake::new(name("a"), Kind::Anthropic, script));
+    let world = World::new(text, vec![a]);
+    let pico = 10 * 3_000_000 + 10 * 3_750_000 + 20 * 6_000_000 + 5 * 15_000_000;
+    for cost in [Some(pico), Some(pico / 2), None] {
+        assert_eq!(world.ask(HELLO).await.told.cost_pico, cost, "the price of a tier that nobody knows is not known");
+    }
+}
