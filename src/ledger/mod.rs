@@ -37,7 +37,7 @@ pub use audit::{
 pub use config::Config;
 pub use metrics::Metrics;
 pub use read::{Cursor, CursorError, Page, Query, calls};
-pub use record::{Attempt, Call, Record, Tried, Usage};
+pub use record::{Attempt, Call, Here, Record, Tried, Usage};
 pub use recording::Ledger;
 pub use rows::SCHEMA;
 pub use sums::{By, Group, OTHER, Sums, SumsQuery, sums};

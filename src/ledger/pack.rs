@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::record::{Attempt, Call, Record, Tried, Usage};
+use super::record::{Attempt, Call, Here, Record, Tried, Usage};
 
 /// Longest text of a record.
 const MAX_TEXT_BYTES: usize = 256;
@@ -16,7 +16,9 @@ const MAX_TEXTS: usize = 2048;
 /// Texts of a record, and two of each attempt.
 const TEXTS: usize = 17;
 /// The first byte of a record in this form.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
+/// Likewise, of one that does not say what the request took of this box.
+const FORM_WITHOUT_HERE: u8 = 1;
 
 const IS_STREAM: u8 = 1;
 const IS_ESTIMATED: u8 = 2;
@@ -70,6 +72,9 @@ impl Packer {
         self.number(record.total_us);
         self.optional(record.first_token_us);
         self.number(record.overhead_us);
+        let Here { cpu_us, energy_uwh } = record.here.unwrap_or_default();
+        self.optional(cpu_us);
+        self.optional(energy_uwh);
         self.rows += 1;
         let (first, last) = self.times.unwrap_or((time_ms, time_ms));
         self.times = Some((first.min(time_ms), last.max(time_ms)));
@@ -176,7 +181,8 @@ struct Unpacker<'a> {
 
 impl<'a> Unpacker<'a> {
     fn call(&mut self) -> Result<Call, Malformed> {
-        if self.byte()? != FORM {
+        let form = self.byte()?;
+        if form != FORM && form != FORM_WITHOUT_HERE {
             return Err(Malformed);
         }
         let flags = self.byte()?;
@@ -234,6 +240,9 @@ impl<'a> Unpacker<'a> {
         call.total_us = self.number()?;
         call.first_token_us = self.optional()?;
         call.overhead_us = self.number()?;
+        if form == FORM {
+            call.here = Here { cpu_us: self.optional()?, energy_uwh: self.optional()? };
+        }
         Ok(call)
     }
 
@@ -327,6 +336,7 @@ mod tests {
             attempts: &attempts,
             usage: Usage { input_tokens: Some(0), output_tokens: None, estimated: true, ..Usage::default() },
             cost_pico: Some(u64::MAX - 1),
+            here: Some(Here { cpu_us: Some(1_234_567), energy_uwh: None }),
             status: 200,
             is_stream: true,
             is_cached: true,
@@ -345,6 +355,7 @@ mod tests {
         assert_eq!((call.time_ms, call.day, &*call.id, &*call.user), (1_700_000_000_123, -5, "req-1", "ümlaut"));
         assert_eq!((&*call.tenant, &*call.team, &*call.model_asked, &*call.route), ("acme", "acme", "gpt", ""));
         assert_eq!((call.usage, call.cost_pico, call.saved_pico), (record.usage, record.cost_pico, None));
+        assert_eq!(Some(call.here), record.here);
         assert_eq!(
             (call.status, call.is_stream && call.is_cached, call.first_token_us, call.total_us),
             (200, true, Some(3), 5)
@@ -354,6 +365,19 @@ mod tests {
         assert_eq!((call.attempts.len(), &call.attempts[0]), (2, &tried));
         assert_eq!((calls[1].time_ms, &*calls[1].user), (-7, "acme"));
         assert_eq!(calls[2], Call::default());
+    }
+
+    #[test]
+    fn records_of_the_form_before_are_read_and_took_of_this_box_what_nobody_knows() {
+        let mut packer = Packer::default();
+        packer.push(&Record { id: "a", tenant: "b", cost_pico: Some(7), overhead_us: 9, ..Record::default() });
+        // It had neither of the two numbers at its end.
+        let mut old = packer.body[..packer.body.len() - 2].to_vec();
+        old[0] = FORM_WITHOUT_HERE;
+        let both = [old.clone(), packer.body, old].concat();
+        let calls = unpack(&both).unwrap();
+        assert_eq!((calls.len(), calls[0].cost_pico, calls[2].overhead_us), (3, Some(7), 9));
+        assert_eq!(calls[0].here, Here { cpu_us: None, energy_uwh: None });
     }
 
     #[test]

@@ -17,6 +17,15 @@ pub struct Usage {
     pub estimated: bool,
 }
 
+/// What a request took of this box; None is unknown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Here {
+    /// Time of cores, all threads together, in microseconds.
+    pub cpu_us: Option<u64>,
+    /// Energy, in microwatt-hours.
+    pub energy_uwh: Option<u64>,
+}
+
 /// One candidate that was asked, or passed over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attempt<'a> {
@@ -79,6 +88,8 @@ pub struct Record<'a> {
     pub cost_pico: Option<u64>,
     /// What an answer from the cache has saved, likewise.
     pub saved_pico: Option<u64>,
+    /// What it took of this box; None: no model of this box worked for it.
+    pub here: Option<Here>,
     /// The status that the caller got.
     pub status: u16,
     /// Answered as a stream.
@@ -140,6 +151,8 @@ pub struct Call {
     pub usage: Usage,
     pub cost_pico: Option<u64>,
     pub saved_pico: Option<u64>,
+    #[serde(flatten)]
+    pub here: Here,
     pub status: u16,
     pub is_stream: bool,
     pub is_cached: bool,

@@ -26,6 +26,20 @@ pub const SCHEMA: Schema = Schema {
             no INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, clock TEXT NOT NULL, actor TEXT NOT NULL,
             action TEXT NOT NULL, target TEXT NOT NULL, detail TEXT NOT NULL, before BLOB NOT NULL, hash BLOB NOT NULL
         );
+    ",
+    "
+        -- What models of this box took. Of the requests of rows that are there nobody noted it. A row that was not what had
+        -- been written stays so.
+        ALTER TABLE ledger_sum ADD COLUMN cpu_us INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger_sum ADD COLUMN unknown_cpu INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger_sum ADD COLUMN energy_uwh INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger_sum ADD COLUMN unknown_energy INTEGER NOT NULL DEFAULT 0;
+        UPDATE ledger_sum SET unknown_cpu = requests, unknown_energy = requests, crc = row_crc('ledger_sum', day, tenant,
+            key, model, prompt, requests, failed, cached, unrecorded, input_tokens, output_tokens, cached_tokens,
+            reasoning_tokens, unknown_tokens, estimated, cost_pico, unknown_cost, saved_pico, 0, requests, 0, requests)
+        WHERE crc IS row_crc('ledger_sum', day, tenant, key, model, prompt, requests, failed, cached, unrecorded,
+            input_tokens, output_tokens, cached_tokens, reasoning_tokens, unknown_tokens, estimated, cost_pico, unknown_cost,
+            saved_pico);
     "],
     read_at_start: &[],
 };

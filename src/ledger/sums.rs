@@ -13,6 +13,8 @@ use crate::store::{Error, Tx};
 pub const OTHER: &str = "(other)";
 /// Sums that wait for the disk.
 const MAX_WAITING: usize = 4096;
+/// Numbers of [`Sums`].
+const COUNT: usize = 17;
 /// Most groups that one question is answered with.
 const MAX_GROUPS: usize = 10_000;
 
@@ -45,11 +47,19 @@ pub struct Sums {
     pub unknown_cost: u64,
     /// What answers from the cache have saved, likewise.
     pub saved_pico: u64,
+    /// Time of this box's cores, in microseconds.
+    pub cpu_us: u64,
+    /// Requests that a model of this box worked for, or may have, and nobody knows for how long.
+    pub unknown_cpu: u64,
+    /// Energy that models of this box took, in microwatt-hours.
+    pub energy_uwh: u64,
+    /// Requests that a model of this box worked for, or may have, and nobody knows with how much energy.
+    pub unknown_energy: u64,
 }
 
 impl Sums {
     fn of(record: &Record<'_>, is_recorded: bool) -> Self {
-        let usage = record.usage;
+        let (usage, here) = (record.usage, record.here);
         Self {
             requests: 1,
             failed: record.is_failed().into(),
@@ -64,10 +74,14 @@ impl Sums {
             cost_pico: record.cost_pico.unwrap_or(0),
             unknown_cost: record.cost_pico.is_none().into(),
             saved_pico: record.saved_pico.unwrap_or(0),
+            cpu_us: here.and_then(|here| here.cpu_us).unwrap_or(0),
+            unknown_cpu: here.is_some_and(|here| here.cpu_us.is_none()).into(),
+            energy_uwh: here.and_then(|here| here.energy_uwh).unwrap_or(0),
+            unknown_energy: here.is_some_and(|here| here.energy_uwh.is_none()).into(),
         }
     }
 
-    fn numbers(&self) -> [u64; 13] {
+    fn numbers(&self) -> [u64; COUNT] {
         [
             self.requests,
             self.failed,
@@ -82,13 +96,18 @@ impl Sums {
             self.cost_pico,
             self.unknown_cost,
             self.saved_pico,
+            self.cpu_us,
+            self.unknown_cpu,
+            self.energy_uwh,
+            self.unknown_energy,
         ]
     }
 
-    fn from_numbers(numbers: [u64; 13]) -> Self {
+    fn from_numbers(numbers: [u64; COUNT]) -> Self {
         let [requests, failed, cached, unrecorded, input_tokens, output_tokens, cached_tokens, reasoning_tokens, ..] =
             numbers;
-        let [.., unknown_tokens, estimated, cost_pico, unknown_cost, saved_pico] = numbers;
+        let [.., unknown_tokens, estimated, cost_pico, unknown_cost, saved_pico, _, _, _, _] = numbers;
+        let [.., cpu_us, unknown_cpu, energy_uwh, unknown_energy] = numbers;
         Self {
             requests,
             failed,
@@ -103,6 +122,10 @@ impl Sums {
             cost_pico,
             unknown_cost,
             saved_pico,
+            cpu_us,
+            unknown_cpu,
+            energy_uwh,
+            unknown_energy,
         }
     }
 
@@ -200,10 +223,10 @@ impl Waiting {
 
 const NUMBERS: &str =
     "requests, failed, cached, unrecorded, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-    unknown_tokens, estimated, cost_pico, unknown_cost, saved_pico";
+    unknown_tokens, estimated, cost_pico, unknown_cost, saved_pico, cpu_us, unknown_cpu, energy_uwh, unknown_energy";
 const CRC: &str = "row_crc('ledger_sum', day, tenant, key, model, prompt, requests, failed, cached, unrecorded,
     input_tokens, output_tokens, cached_tokens, reasoning_tokens, unknown_tokens, estimated, cost_pico, unknown_cost,
-    saved_pico)";
+    saved_pico, cpu_us, unknown_cpu, energy_uwh, unknown_energy)";
 
 /// What became of a place's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,18 +246,20 @@ pub(super) fn put(tx: &Tx<'_>, place: &Place, sums: &Sums) -> Result<Put, Error>
             "SELECT {NUMBERS}, crc IS {CRC} FROM ledger_sum
              WHERE day = ?1 AND tenant = ?2 AND key = ?3 AND model = ?4 AND prompt = ?5"
         ))?
-        .query_row(at, |row| if row.get(13)? { numbers(row, 0).map(Some) } else { Ok(None) })
+        .query_row(at, |row| if row.get(COUNT)? { numbers(row, 0).map(Some) } else { Ok(None) })
         .optional()?;
     let mut all = found.flatten().unwrap_or_default();
     all.add(sums);
     let mut values: Vec<rusqlite::types::Value> = vec![place.day.into()];
     values.extend([&place.tenant, &place.key, &place.model, &place.prompt].map(|name| name.to_string().into()));
     values.extend(all.numbers().map(|number| i64::try_from(number).unwrap_or(i64::MAX).into()));
-    tx.execute(
-        "INSERT OR REPLACE INTO ledger_sum VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
-         ?17, ?18, row_crc('ledger_sum', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18))",
-        rusqlite::params_from_iter(values),
-    )?;
+    // The day, four names and the numbers, in the order of the columns' names.
+    let places = (1..=5 + COUNT).map(|at| format!("?{at}")).collect::<Vec<_>>().join(", ");
+    tx.prepare_cached(&format!(
+        "INSERT OR REPLACE INTO ledger_sum (day, tenant, key, model, prompt, {NUMBERS}, crc)
+         VALUES ({places}, row_crc('ledger_sum', {places}))"
+    ))?
+    .execute(rusqlite::params_from_iter(values))?;
     Ok(match found {
         Some(Some(_)) => Put::Added,
         Some(None) => Put::Anew,
@@ -243,7 +268,7 @@ pub(super) fn put(tx: &Tx<'_>, place: &Place, sums: &Sums) -> Result<Put, Error>
 }
 
 fn numbers(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Sums> {
-    let mut numbers = [0; 13];
+    let mut numbers = [0; COUNT];
     for (at, number) in numbers.iter_mut().enumerate() {
         *number = row.get::<_, i64>(from + at)?.max(0).cast_unsigned();
     }

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    Action, Attempt, By, Call, Chain, Config, Cursor, Ledger, OTHER, Query, Record, SCHEMA, Sums, SumsQuery, Usage,
-    audit_enter, audit_entries, audit_head, audit_verify, calls, sums,
+    Action, Attempt, By, Call, Chain, Config, Cursor, Here, Ledger, OTHER, Query, Record, SCHEMA, Sums, SumsQuery,
+    Usage, audit_enter, audit_entries, audit_head, audit_verify, calls, sums,
 };
 use crate::base::{Clock as _, Digest, ManualClock};
-use crate::store::{self, Call as DiskCall, Disk, Fault, Harm, Store, Watch};
+use crate::store::{self, Call as DiskCall, Disk, Fault, Harm, Schema, Store, Watch};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -342,6 +342,57 @@ async fn a_damaged_block_is_left_out_and_a_damaged_sum_begins_anew() {
     ledger.record(&record(1, "new", "k"));
     ledger.flush(&store.writer(), None).await.unwrap();
     assert_eq!(total(&store).await.requests, 1);
+}
+
+#[tokio::test]
+async fn what_models_of_this_box_took_is_summed_up_and_the_unknown_counted_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let ledger = ledger(&store, Config::default()).await;
+    let here = |cpu_us, energy_uwh| Some(Here { cpu_us, energy_uwh });
+    for here in [None, here(Some(1500), Some(20)), here(Some(500), None), here(None, None)] {
+        ledger.record(&Record { here, ..record(1, "a", "k") });
+    }
+    ledger.flush(&store.writer(), None).await.unwrap();
+    let sums = total(&store).await;
+    assert_eq!((sums.requests, sums.cpu_us, sums.unknown_cpu), (4, 2000, 1));
+    assert_eq!((sums.energy_uwh, sums.unknown_energy), (20, 2));
+    let calls = read(&store, Query { most: 10, ..Query::default() }).await.calls;
+    let told: Vec<_> = calls.iter().map(|call| (call.here.cpu_us, call.here.energy_uwh)).collect();
+    assert_eq!(told, [(None, None), (Some(500), None), (Some(1500), Some(20)), (None, None)]);
+}
+
+/// The tables as they were before anybody noted what models of this box took.
+const BEFORE: Schema = Schema { room: SCHEMA.room, steps: SCHEMA.steps.split_at(1).0, read_at_start: &[] };
+
+#[tokio::test]
+async fn sums_of_the_release_before_go_on_and_what_they_took_of_this_box_is_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    let store = Store::open(&store::Config::at(folder.path()), &[BEFORE], clock).unwrap().0;
+    let old = |tx: &store::Tx<'_>| {
+        for (key, crc) in [
+            (
+                "k",
+                "row_crc('ledger_sum', 19675, 'acme', 'k', 'gpt-4o-2024', '', 7, 1, 2, 0, 70, 35, 0, 0, 0, 0, 9000, 0, 5)",
+            ),
+            ("bad", "1"),
+        ] {
+            tx.execute(&format!("INSERT INTO ledger_sum VALUES (19675, 'acme', '{key}', 'gpt-4o-2024', '', 7, 1, 2, 0, 70, 35, 0, 0, 0, 0, 9000, 0, 5, {crc})"), [])?;
+        }
+        Ok(())
+    };
+    store.writer().commit(1, old).await.unwrap();
+    store.close();
+    let store = open(folder.path());
+    let before = total(&store).await;
+    assert_eq!((before.requests, before.cost_pico, before.saved_pico), (7, 9000, 5), "the damaged row stays out");
+    assert_eq!((before.cpu_us, before.unknown_cpu, before.energy_uwh, before.unknown_energy), (0, 7, 0, 7));
+    let ledger = ledger(&store, Config::default()).await;
+    ledger.record(&Record { here: Some(Here { cpu_us: Some(4), energy_uwh: Some(2) }), ..record(1, "new", "k") });
+    ledger.flush(&store.writer(), None).await.unwrap();
+    let after = total(&store).await;
+    assert_eq!((after.requests, after.cpu_us, after.unknown_cpu, after.energy_uwh), (8, 4, 7, 2));
 }
 
 #[test]

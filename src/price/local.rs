@@ -19,8 +19,6 @@ pub struct LocalPrices {
 pub struct LocalUse {
     /// Time of cores, all threads together, in microseconds.
     pub cpu_us: u64,
-    /// Energy in microwatt-hours, where something measures it.
-    pub measured_uwh: Option<u64>,
 }
 
 /// What that comes to.
@@ -28,7 +26,7 @@ pub struct LocalUse {
 pub struct LocalCost {
     /// 10^-12 US dollars; none if no price is set, or energy has a price and is not known.
     pub pico_usd: Option<u64>,
-    /// Microwatt-hours, measured or from the time of the cores; none if neither is known.
+    /// Microwatt-hours, from the time of the cores; none if nobody said what a busy core draws.
     pub energy_uwh: Option<u64>,
 }
 
@@ -57,8 +55,7 @@ impl LocalPrices {
     /// The cost and energy of `used`. Halves are rounded up.
     pub fn cost(&self, used: &LocalUse) -> LocalCost {
         // 1 mW for 1 us is 1 nJ, and 1 uWh is 3.6 mJ.
-        let counted = || self.milliwatts_per_core.map(|power| share(used.cpu_us, power, 3_600_000));
-        let energy_uwh = used.measured_uwh.or_else(counted);
+        let energy_uwh = self.milliwatts_per_core.map(|power| share(used.cpu_us, power, 3_600_000));
         // An hour has 3.6 * 10^9 us, a micro-USD 10^6 pico-USD.
         let time = self.micro_usd_per_cpu_hour.map(|price| share(used.cpu_us, price, 3_600));
         let energy = self.micro_usd_per_kwh.map(|price| energy_uwh.map(|energy| share(energy, price, 1_000)));
@@ -88,16 +85,14 @@ mod tests {
     #[test]
     fn an_hour_of_a_core_costs_its_price_and_its_energy() {
         let prices = prices("usd_per_cpu_hour = 0.04\nusd_per_kwh = 0.30\nwatts_per_core = 6");
-        let cost = prices.cost(&LocalUse { cpu_us: 3_600_000_000, measured_uwh: None });
+        let cost = prices.cost(&LocalUse { cpu_us: 3_600_000_000 });
         assert_eq!(cost.energy_uwh, Some(6_000_000), "6 Wh");
         assert_eq!(cost.pico_usd, Some(40_000_000_000 + 1_800_000_000), "4 cents, and 6 Wh at 30 cents a kWh");
-        let measured = prices.cost(&LocalUse { cpu_us: 0, measured_uwh: Some(1_000_000_000) });
-        assert_eq!(measured.pico_usd, Some(300_000_000_000), "a kilowatt-hour");
     }
 
     #[test]
     fn what_is_not_set_is_unknown_and_not_free() {
-        let used = LocalUse { cpu_us: 1_000_000, measured_uwh: None };
+        let used = LocalUse { cpu_us: 1_000_000 };
         assert_eq!(prices("").cost(&used), LocalCost::default());
         assert_eq!(prices("watts_per_core = 3.6").cost(&used), LocalCost { pico_usd: None, energy_uwh: Some(1_000) });
         let unmeasured = prices("usd_per_cpu_hour = 1\nusd_per_kwh = 0.3").cost(&used);
@@ -112,6 +107,6 @@ mod tests {
             assert!(error.contains("prices.local.") && error.contains("10,000"), "{error}");
         }
         let prices = prices("usd_per_cpu_hour = 10000\nusd_per_kwh = 10000\nwatts_per_core = 10000");
-        assert_eq!(prices.cost(&LocalUse { cpu_us: u64::MAX, measured_uwh: None }).pico_usd, Some(u64::MAX));
+        assert_eq!(prices.cost(&LocalUse { cpu_us: u64::MAX }).pico_usd, Some(u64::MAX));
     }
 }

@@ -55,6 +55,18 @@ fn models() -> tempfile::TempDir {
     folder
 }
 
+/// A page of the office, such as `calls?id=7`.
+fn office(gateway: &Gateway, page: &str) -> Value {
+    let (status, body) = crate::gateway::http(gateway.http, "GET", &format!("/api/v1/{page}"), "", "").unwrap();
+    assert_eq!(status, 200, "{page}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// The record of a request, once it is written.
+fn record(gateway: &Gateway, id: &str) -> Value {
+    poll(&format!("a record of {id}"), || office(gateway, &format!("calls?id={id}"))["calls"].get(0).cloned())
+}
+
 fn gateway(models: &Path, more: &str) -> Gateway {
     Gateway::with(&Setup { models: Some(models), more, ..Setup::default() })
 }
@@ -314,6 +326,41 @@ fn texts_become_vectors_of_length_one_as_numbers_and_as_base64() {
     assert!(long.status == 400 && long.body.contains("21 tokens, the model takes 12"), "{} {}", long.status, long.body);
     let chat = post(&gateway, "/v1/chat/completions", "", &json!({"model": "texts", "messages": question()}));
     assert!(chat.status == 400 && chat.body.contains("texts"), "{} {}", chat.status, chat.body);
+}
+
+#[test]
+fn what_an_answer_of_the_box_took_stands_in_its_header_its_record_and_the_sums() {
+    let models = models();
+    let prices = "[prices.local]\nusd_per_cpu_hour = 0.36\nusd_per_kwh = 0.30\nwatts_per_core = 3.6\n";
+    let gateway = gateway(models.path(), prices);
+    let whole = post(&gateway, "/v1/chat/completions", "X-Request-Id: whole\r\n", &chat(&json!({})));
+    assert_eq!((whole.status, whole.header("x-forebay-model")), (200, "local/talker"), "{}", whole.body);
+    let streamed =
+        post(&gateway, "/v1/chat/completions", "X-Request-Id: streamed\r\n", &chat(&json!({"stream": true})));
+    assert_eq!(streamed.status, 200, "{}", streamed.body);
+    let vectors =
+        post(&gateway, "/v1/embeddings", "X-Request-Id: vectors\r\n", &json!({"model": "texts", "input": "the pump"}));
+    assert_eq!(vectors.status, 200, "{}", vectors.body);
+    let (mut cpu, mut energy, mut cost) = (0, 0, 0);
+    for id in ["whole", "streamed", "vectors"] {
+        let record = record(&gateway, id);
+        let number = |name: &str| record[name].as_u64().unwrap_or_else(|| panic!("no {name} in {record}"));
+        let (took, drew) = (number("cpu_us"), number("energy_uwh"));
+        assert!(took > 0, "{record}");
+        // 3.6 W are a microwatt-hour a millisecond; a microsecond of a core costs 100 pico-USD, a microwatt-hour 300.
+        assert_eq!(drew, (took + 500) / 1000, "{record}");
+        assert_eq!(number("cost_pico"), took * 100 + drew * 300, "{record}");
+        (cpu, energy, cost) = (cpu + took, energy + drew, cost + number("cost_pico"));
+        if id == "whole" {
+            let told: f64 = whole.header("x-forebay-cost-usd").parse().unwrap();
+            assert!((told * 1e12 - number("cost_pico") as f64).abs() < 0.5, "{told} {record}");
+        }
+    }
+    let sums = poll("the sums have them", || {
+        Some(office(&gateway, "usage")["usage"][0].clone()).filter(|sums| sums["requests"] == 3)
+    });
+    assert_eq!((&sums["cpu_us"], &sums["energy_uwh"], &sums["cost_pico"]), (&json!(cpu), &json!(energy), &json!(cost)));
+    assert_eq!((&sums["unknown_cpu"], &sums["unknown_energy"], &sums["unknown_cost"]), (&json!(0), &json!(0), &json!(0)));
 }
 
 #[test]

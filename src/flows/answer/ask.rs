@@ -145,6 +145,7 @@ impl Answer {
                     (free(), Some(0))
                 } else {
                     let usage = answer.usage;
+                    call.took(self.here(lease.place(), used));
                     (usage, self.cost_of(lease.place(), call.model_answered(), &usage, call.tier(), used))
                 };
                 lease.settle();

@@ -81,6 +81,10 @@ pub(super) struct Call {
     left_out: Vec<String>,
     /// What attempts without an answer may cost.
     lost: Amounts,
+    /// One of them was a model's of this box: nobody knows what it took, and nobody sends a bill.
+    is_lost_here: bool,
+    /// What the answer took of this box.
+    here: Option<ledger::Here>,
     /// Somebody is being asked.
     pub(super) is_pending: bool,
     cost: Option<u64>,
@@ -118,6 +122,8 @@ impl Call {
             model_answered: String::new(),
             left_out: Vec::new(),
             lost: Amounts::FREE,
+            is_lost_here: false,
+            here: None,
             is_pending: false,
             cost: None,
             tier: None,
@@ -243,8 +249,12 @@ impl Call {
         if self.operation == Operation::CountTokens {
             return;
         }
-        let cost = self.story.prompt_cost(stop, model, input_tokens, self.tier);
         self.lost.tokens = self.lost.tokens.map(|tokens| tokens.saturating_add(input_tokens));
+        if stop.provider().is_none() {
+            self.is_lost_here = true;
+            return;
+        }
+        let cost = self.story.prompt_cost(stop, model, input_tokens, self.tier);
         self.lost.money = self.lost.money.zip(cost).map(|(one, other)| one.saturating_add(other));
     }
 
@@ -261,6 +271,11 @@ impl Call {
         if self.is_stream {
             self.first = Some(now.saturating_sub(self.arrived));
         }
+    }
+
+    /// What the answer took of this box, as far as it has come.
+    pub(super) fn took(&mut self, here: Option<ledger::Here>) {
+        self.here = here;
     }
 
     /// An answer that began broke off.
@@ -334,7 +349,10 @@ impl Call {
                 }
             }
         }
-        self.cost = cost;
+        self.cost = cost.filter(|_| !self.is_lost_here);
+        if self.is_lost_here || matches!(spent, Spent::Unseen) && self.story.parts.local.is_some() {
+            self.here = Some(ledger::Here::default());
+        }
         self.record(status, error, usage, saved, matches!(spent, Spent::Kept { .. }));
     }
 
@@ -379,6 +397,7 @@ impl Call {
             },
             cost_pico: self.cost,
             saved_pico,
+            here: self.here,
             status,
             is_stream: self.is_stream,
             total_us: us(total),

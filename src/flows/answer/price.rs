@@ -1,6 +1,7 @@
 //! What a candidate may cost before it is asked, and what it did cost.
 
 use crate::dialect::{Operation, Served, Usage};
+use crate::ledger;
 use crate::price::{self, Cost, LocalUse, Tier};
 use crate::quota::Amounts;
 
@@ -79,6 +80,15 @@ impl Answer {
         cost.map(|cost| cost.pico_usd)
     }
 
+    /// What an answer of the target at `place` took of this box; none: it was made elsewhere.
+    pub(super) fn here(&self, place: usize, used: Option<LocalUse>) -> Option<ledger::Here> {
+        let is_here = self.stops[place].provider().is_none();
+        is_here.then(|| ledger::Here {
+            cpu_us: used.map(|used| used.cpu_us),
+            energy_uwh: used.and_then(|used| self.parts.local_prices.cost(&used).energy_uwh),
+        })
+    }
+
     /// What a request takes at most at `stop`, as far as that is known beforehand. A model of this box takes no money
     /// until it is known what it used.
     pub(super) fn amounts(&self, stop: &Stop, model: &str, asking: &Asking<'_>) -> Amounts {
@@ -93,11 +103,9 @@ impl Answer {
         Amounts { tokens: Some(tokens), money }
     }
 
-    /// What the prompt alone would cost at `stop`: for an attempt that may be billed and gave no answer.
+    /// What the prompt alone would cost at `stop`: for an attempt that may be billed and gave no answer. Of a model of this
+    /// box nobody knows how far it came.
     pub(super) fn prompt_cost(&self, stop: &Stop, model: &str, input_tokens: u64, tier: Option<Tier>) -> Option<u64> {
-        if stop.provider().is_none() {
-            return Some(0);
-        }
         let usage = Usage { input_tokens: Some(input_tokens), output_tokens: Some(0), ..Usage::default() };
         self.cost(stop, model, &usage, tier)
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -120,10 +121,12 @@ impl AnswerStream {
     }
 
     /// What was used so far, and what that costs.
-    fn spent(&self, lease: &Lease) -> (Usage, Option<u64>) {
+    fn spent(&mut self, lease: &Lease) -> (Usage, Option<u64>) {
         let usage = self.flowing.translate.usage();
-        let story = &self.call.story;
-        let (call, used) = (&self.call, self.flowing.source.used());
+        let story = Arc::clone(&self.call.story);
+        let used = self.flowing.source.used();
+        self.call.took(story.here(lease.place(), used));
+        let call = &self.call;
         (usage, story.cost_of(lease.place(), call.model_answered(), &usage, call.tier(), used))
     }
 

@@ -57,7 +57,7 @@ impl Languages {
         let shown = ask.asked.model_shown.as_deref().unwrap_or(ask.model);
         let body = Some(request.answer(shown, &vectors.each, &usage).into());
         let cpu_us = |cpu: Duration| u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX);
-        let used = vectors.cpu.map(|cpu| LocalUse { cpu_us: cpu_us(cpu), measured_uwh: None });
+        let used = vectors.cpu.map(|cpu| LocalUse { cpu_us: cpu_us(cpu) });
         Ok(Box::new(Given { body, used }))
     }
 

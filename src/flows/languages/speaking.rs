@@ -37,7 +37,7 @@ impl Gauge {
 
     pub(super) fn used(&self) -> Option<LocalUse> {
         let cpu_us = self.cpu_us.load(Ordering::Relaxed);
-        (cpu_us != UNKNOWN).then_some(LocalUse { cpu_us, measured_uwh: None })
+        (cpu_us != UNKNOWN).then_some(LocalUse { cpu_us })
     }
 
     fn measure(&self, usage: &Usage, began: Option<Duration>, cpu: CpuTime) {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::world::{A_THEN_B, HELLO, World, chat_answer, failed, name, says, whole};
 use crate::dialect::{Dialect, FailureKind};
 use crate::flows::answer::{FakeLocal, LocalFailure};
+use crate::ledger::Here;
 use crate::price::LocalUse;
 use crate::provider::{
     Ask, Asking, Class, ErrorAnswer, Failing, Failure, Fake, Kind, Model, Provider, Reply, Scripted,
@@ -158,9 +159,9 @@ async fn with_the_link_down_only_the_box_answers_and_the_way_back_is_slow() {
         [[route]]\nname = 'r'\nmodels = ['m']
         [[route.candidate]]\nprovider = 'a'\nmodel = 'gpt-4o'
         [[route.candidate]]\nprovider = 'local'\nmodel = 'tiny'
-        [prices.local]\nusd_per_cpu_hour = 0.36
+        [prices.local]\nusd_per_cpu_hour = 0.36\nwatts_per_core = 7.2
     ";
-    let used = LocalUse { cpu_us: 1_000_000, measured_uwh: None };
+    let used = LocalUse { cpu_us: 1_000_000 };
     let local = Arc::new(FakeLocal::new("tiny", [chat_answer("from the box")], Some(used)));
     let a = says("a", "from afar");
     let world = World::with_local(route, vec![a.clone()], Some(local.clone()));
@@ -177,6 +178,8 @@ async fn with_the_link_down_only_the_box_answers_and_the_way_back_is_slow() {
     assert_eq!(world.ask(HELLO).await.told.candidate.as_deref(), Some("a/gpt-4o"));
     let calls = world.calls().await;
     assert_eq!((calls[1].link.as_str(), calls[1].attempts[0].outcome.as_str()), ("down", "link"));
+    assert_eq!(calls[1].here, Here { cpu_us: Some(1_000_000), energy_uwh: Some(2_000) }, "7.2 W for a second");
+    assert_eq!(calls[0].here, Here::default(), "nothing of this box worked for it");
     assert_eq!(a.asked().len(), 2);
 }
 
