@@ -360,7 +360,10 @@ fn what_an_answer_of_the_box_took_stands_in_its_header_its_record_and_the_sums()
         Some(office(&gateway, "usage")["usage"][0].clone()).filter(|sums| sums["requests"] == 3)
     });
     assert_eq!((&sums["cpu_us"], &sums["energy_uwh"], &sums["cost_pico"]), (&json!(cpu), &json!(energy), &json!(cost)));
-    assert_eq!((&sums["unknown_cpu"], &sums["unknown_energy"], &sums["unknown_cost"]), (&json!(0), &json!(0), &json!(0)));
+    assert_eq!(
+        (&sums["unknown_cpu"], &sums["unknown_energy"], &sums["unknown_cost"]),
+        (&json!(0), &json!(0), &json!(0))
+    );
 }
 
 #[test]
@@ -382,4 +385,20 @@ fn a_request_that_means_the_same_gets_the_kept_answer() {
     assert_eq!(second.json()["choices"], first.json()["choices"]);
     let other = ask("valve cold");
     assert_eq!(other.header("x-forebay-cache"), "miss");
+
+    // A newline and quotes are no hindrance, nor is another dialect; its answer is kept in that one.
+    let claude = |system: &str, text: &str| {
+        let body = json!({"model": "talker", "max_tokens": 4, "temperature": 0, "system": system,
+            "messages": [{"role": "user", "content": text}]});
+        post(&gateway, "/v1/messages", "", &body)
+    };
+    let first = claude("the valve", "is \"the pump\"\nhot ?");
+    assert_eq!((first.status, first.header("x-forebay-cache")), (200, "miss"), "{}", first.body);
+    let second = poll("the answer is kept", || {
+        Some(claude("the valve", "is \"THE pump\"\r\n\tHot ?"))
+            .filter(|told| told.header("x-forebay-cache") == "semantic")
+    });
+    assert_eq!(second.json()["content"], first.json()["content"]);
+    assert_eq!(claude("the pump", "is \"the pump\"\nhot ?").header("x-forebay-cache"), "miss", "other instructions");
+    assert!(metric(&gateway, "forebay_cache_hits_total{kind=\"semantic\"}") >= 2.0);
 }

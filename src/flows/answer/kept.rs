@@ -1,6 +1,5 @@
 //! Answers that were given before, and those that are on their way.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::pursue::Refused;
 use super::story::Answer;
 use crate::base::Name;
 use crate::cache::{self, Hit, Key, Leader, Meaning, Partition, Policy, Turn, Wish, Worth};
-use crate::dialect::{Dialect, Failure, FailureKind, Operation, Usage};
+use crate::dialect::{Failure, FailureKind, Operation, Usage, UserText, user_text};
 
 /// How often a request waits for another that then gets no answer, before it asks for itself.
 const FOLLOWED_MAX: usize = 2;
@@ -106,8 +105,7 @@ impl Answer {
         Ok(Look::Ask(Some(Box::new(keeping))))
     }
 
-    /// By what the last text means, if everything else of the request is the same. Only for OpenAI's chat, where the last
-    /// text in the body is the last one that was said.
+    /// By what the user's last text means, if everything else of the request is the same, byte for byte.
     async fn look_for_meaning(
         &self,
         asking: &Asking<'_>,
@@ -115,18 +113,15 @@ impl Answer {
         policy: &Policy,
         wish: &Wish,
     ) -> (Option<Hit>, Option<Meaning>) {
-        let talks = asking.operation() == Operation::Chat && asking.request.dialect == Dialect::Chat;
-        let Some(embed) = self.parts.embed.as_ref().filter(|_| policy.semantic && talks) else { return (None, None) };
-        // One with escapes is not in the body as it is.
-        let Some(Cow::Borrowed(text)) = asking.facts.last_text else { return (None, None) };
-        let body = asking.request.body;
-        let Some(from) = text.as_ptr().addr().checked_sub(body.as_ptr().addr()) else { return (None, None) };
-        let (Some(before), Some(after)) = (body.get(..from), body.get(from + text.len()..)) else {
+        let Some(embed) = self.parts.embed.as_ref().filter(|_| policy.semantic) else { return (None, None) };
+        let request = asking.request;
+        let Some(UserText { text, at }) = user_text(request.dialect, request.operation, request.body) else {
             return (None, None);
         };
-        let more: Vec<&[u8]> = partition.more.iter().copied().chain([before, after]).collect();
+        let around = [&request.body[..at.start], &request.body[at.end..]];
+        let more: Vec<&[u8]> = partition.more.iter().copied().chain(around).collect();
         let partition = Partition { more: &more, ..*partition };
-        self.parts.cache.find_meaning(&partition, text, &**embed, policy, wish).await
+        self.parts.cache.find_meaning(&partition, &text, &**embed, policy, wish).await
     }
 
     /// Keeps an answer that is whole and good.

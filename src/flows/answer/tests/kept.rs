@@ -1,8 +1,12 @@
+use std::pin::Pin;
 use std::sync::Arc;
+
+use serde_json::{Value, json};
 
 use super::world::{
     A_THEN_B, HELLO, HELLO_STREAM, World, chat_answer, chat_frames, failed, name, read, says, stream, whole,
 };
+use crate::cache::{Embed, EmbedError};
 use crate::dialect::{Dialect, FailureKind};
 use crate::provider::{Class, Failing, Fake, Kind, Scripted};
 use crate::quota::Unit;
@@ -117,4 +121,89 @@ async fn a_caller_can_want_a_kept_answer_only_or_none_at_all() {
     assert_eq!(asks("only-if-cached").await.told.cache, "hit");
     whole(asks("no-cache").await);
     assert_eq!(a.asked().len(), 3);
+}
+
+/// To it, all texts about pumps mean the same, and so do all others.
+struct Pumps;
+
+impl Embed for Pumps {
+    fn name(&self) -> &str {
+        "pumps/1"
+    }
+
+    fn embed<'a>(&'a self, text: &'a str) -> Pin<Box<dyn Future<Output = Result<Vec<f32>, EmbedError>> + Send + 'a>> {
+        Box::pin(async move { Ok(if text.contains("pump") { vec![1.0, 0.0] } else { vec![0.0, 1.0] }) })
+    }
+}
+
+const MEANING: &str = "
+    [[route]]\nname = 'r'\nmodels = ['m']\n[[route.candidate]]\nprovider = 'a'\nmodel = 'gpt-4o'
+    [cache.semantic]\nmax_entries = 100\nmodel = 'pumps'
+    [[cache.policy]]\nexact = false\nsemantic = true\nthreshold = 0.9
+";
+
+/// A request of a dialect whose user says `text` last.
+fn saying(dialect: Dialect, text: &str) -> Value {
+    match dialect {
+        Dialect::Responses => json!({"model": "m", "instructions": "Be brief.", "input": text}),
+        Dialect::Anthropic => json!({"model": "m", "max_tokens": 9, "system": "Be brief.",
+            "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}),
+        Dialect::Ollama => json!({"model": "m", "stream": false, "messages": [{"role": "user", "content": text}]}),
+        _ => json!({"model": "m", "max_tokens": 9,
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]}),
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_means_the_same_is_answered_by_the_kept_one_whatever_its_dialect_and_its_escapes() {
+    for dialect in [Dialect::Chat, Dialect::Responses, Dialect::Anthropic, Dialect::Ollama] {
+        let a = says("a", "Hi");
+        let world = World::with_embed(MEANING, vec![a.clone()], Arc::new(Pumps)).await;
+        let ask = async |text: &str| world.ask_as("all", dialect, &saying(dialect, text).to_string(), &[]).await;
+        let first = ask("Is the \"pump\" hot?\nNow?").await;
+        assert_eq!(first.told.cache, "miss", "{dialect}");
+        world.settle().await;
+        let again = ask("How warm\tis \"the pump\"?\n").await;
+        assert_eq!((again.told.cache, a.asked().len()), ("semantic", 1), "{dialect}");
+        assert_eq!(whole(first), whole(again), "{dialect}");
+        assert_eq!(ask("Is the \"valve\" hot?\nNow?").await.told.cache, "miss", "{dialect}: it means something else");
+    }
+}
+
+#[tokio::test]
+async fn what_means_the_same_is_no_answer_to_other_instructions_tools_turns_dialects_or_keys() {
+    let a = says("a", "Hi");
+    let world = World::with_embed(MEANING, vec![a.clone()], Arc::new(Pumps)).await;
+    let kept = saying(Dialect::Chat, "Is the pump\nhot?");
+    let ask = async |key: &str, dialect, body: &Value| world.ask_as(key, dialect, &body.to_string(), &[]).await;
+    whole(ask("all", Dialect::Chat, &kept).await);
+    world.settle().await;
+    assert_eq!(ask("all", Dialect::Chat, &saying(Dialect::Chat, "The pump?")).await.told.cache, "semantic");
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut body = saying(Dialect::Chat, "The pump?");
+        change(&mut body);
+        body
+    };
+    let tool = json!([{"type": "function", "function": {"name": "look", "parameters": {}}}]);
+    let strangers = [
+        ("instructions", "all", with(&|body| body["messages"][0]["content"] = json!("Be long."))),
+        ("tools", "all", with(&|body| body["tools"] = tool.clone())),
+        ("settings", "all", with(&|body| body["temperature"] = json!(0))),
+        ("turns", "all", with(&|body| body["messages"][0] = json!({"role": "user", "content": "Be brief."}))),
+        ("key", "twin", kept.clone()),
+        ("tenant", "other", kept.clone()),
+    ];
+    for (what, key, body) in &strangers {
+        assert_eq!(ask(key, Dialect::Chat, body).await.told.cache, "miss", "{what}");
+    }
+    let mut same_bytes = saying(Dialect::Chat, "The pump?");
+    same_bytes["messages"][0]["role"] = json!("user");
+    assert_eq!(ask("all", Dialect::Anthropic, &same_bytes).await.told.cache, "miss", "another dialect");
+    // What a tool found is never compared by what it means.
+    let found = with(&|body| body["messages"][1] = json!({"role": "tool", "tool_call_id": "1", "content": "pump"}));
+    whole(ask("all", Dialect::Chat, &found).await);
+    world.settle().await;
+    let asked = a.asked().len();
+    assert_eq!(ask("all", Dialect::Chat, &found).await.told.cache, "miss");
+    assert_eq!(a.asked().len(), asked + 1);
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::access::{Access, Principal};
 use crate::base::{Clock as _, Digest, ManualClock, Name};
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, Embed};
 use crate::dialect::{self, Dialect, Failure, Operation};
 use crate::flows::answer::{Answer, AnswerStream, Answered, Config, Given, Local, Metrics, Parts, Request};
 use crate::ledger::{self, Call, Ledger, Query, calls};
@@ -43,6 +43,24 @@ pub(super) struct World {
     store: Store,
     access: Access,
     _folder: tempfile::TempDir,
+}
+
+/// What a world stands on.
+struct Ground {
+    setup: Setup,
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    store: Store,
+}
+
+impl Ground {
+    fn of(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let schemas = [cache::SCHEMA, ledger::SCHEMA, quota::SCHEMA];
+        let store = Store::open(&store::Config::at(folder.path()), &schemas, clock.clone()).unwrap().0;
+        Self { setup: toml::from_str(text).unwrap(), folder, clock, store }
+    }
 }
 
 /// A provider's name.
@@ -78,7 +96,7 @@ pub(super) fn chat_frames(words: &[&str], is_whole: bool) -> Vec<Bytes> {
     frames
 }
 
-/// The keys of the tests: `all` may everything, `one` only the model `one`, `other` is another's.
+/// The keys of the tests: `all` and `twin` may everything, `one` only the model `one`, `other` is another's.
 fn access() -> Access {
     let identity = |name: &str, more: &str| {
         format!("[[identity]]\nname = '{name}'\nkey_sha256 = '{}'\n{more}\n", Digest::of(name.as_bytes()))
@@ -88,6 +106,7 @@ fn access() -> Access {
         identity("one", "models = ['one']"),
         identity("other", "tenant = 'acme'"),
         identity("lane", "routes = ['b']"),
+        identity("twin", ""),
     ]
     .concat();
     Access::new(&toml::from_str(&text).unwrap()).unwrap()
@@ -99,11 +118,32 @@ impl World {
     }
 
     pub(super) fn with_local(text: &str, providers: Vec<Arc<dyn Provider>>, local: Option<Arc<dyn Local>>) -> Self {
-        let setup: Setup = toml::from_str(text).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-        let schemas = [ledger::SCHEMA, quota::SCHEMA];
-        let store = Store::open(&store::Config::at(folder.path()), &schemas, clock.clone()).unwrap().0;
+        let mut ground = Ground::of(text);
+        let cache = Cache::in_memory(std::mem::take(&mut ground.setup.cache), ground.clock.clone());
+        Self::on(ground, providers, local, cache, None)
+    }
+
+    /// With answers that are found by the vectors that `embed` makes.
+    pub(super) async fn with_embed(text: &str, providers: Vec<Arc<dyn Provider>>, embed: Arc<dyn Embed>) -> Self {
+        let mut ground = Ground::of(text);
+        let (config, store) = (std::mem::take(&mut ground.setup.cache), &ground.store);
+        let cache = Cache::open(config, &store.reader(), &store.writer(), ground.clock.clone()).await.unwrap();
+        Self::on(ground, providers, None, cache, Some(embed))
+    }
+
+    /// Until what was handed to the writer is on the disk.
+    pub(super) async fn settle(&self) {
+        self.store.writer().commit(0, |_| Ok(())).await.unwrap();
+    }
+
+    fn on(
+        ground: Ground,
+        providers: Vec<Arc<dyn Provider>>,
+        local: Option<Arc<dyn Local>>,
+        cache: Cache,
+        embed: Option<Arc<dyn Embed>>,
+    ) -> Self {
+        let Ground { setup, folder, clock, store } = ground;
         let ledger = Ledger::new(ledger::Config::default());
         let quota = Quota::new(&setup.quota, Now::of(&*clock)).unwrap();
         let mut all = Providers::default();
@@ -116,9 +156,9 @@ impl World {
             routes: Routes::new(&setup.route).unwrap(),
             providers: all,
             local,
-            embed: None,
+            embed,
             quota: quota.clone(),
-            cache: Arc::new(Cache::in_memory(setup.cache, clock.clone())),
+            cache: Arc::new(cache),
             ledger: ledger.clone(),
             prices: Arc::new(price::Builder::new(&setup.prices).unwrap().build().0),
             local_prices: LocalPrices::new(&setup.prices.local).unwrap(),
