@@ -231,6 +231,36 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_told_is_left_out_or_null_and_a_number_only_where_clients_want_one() {
+        let message = json!({"role": "assistant", "content": "Hi"});
+        let plain = json!({"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}});
+        let usage = |caller| answered(caller, Dialect::Chat, &plain).unwrap().0["usage"].clone();
+        let anthropic = usage(Dialect::Anthropic);
+        assert_eq!((&anthropic["input_tokens"], &anthropic["output_tokens"]), (&json!(9), &json!(2)));
+        for name in
+            ["cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens_details", "cache_creation"]
+        {
+            assert!(
+                anthropic.as_object().unwrap().contains_key(name) && anthropic[name].is_null(),
+                "{name}: {anthropic}"
+            );
+        }
+        // OpenAI's clients of responses take nothing but numbers here.
+        let responses = usage(Dialect::Responses);
+        assert_eq!(responses["input_tokens_details"], json!({"cached_tokens": 0, "cache_write_tokens": 0}));
+        assert_eq!(responses["output_tokens_details"], json!({"reasoning_tokens": 0}));
+        let bedrock = json!({"output": {"message": {"role": "assistant", "content": [{"text": "Hi"}]}},
+            "stopReason": "end_turn", "usage": {"inputTokens": 9, "outputTokens": 2}});
+        let (body, _) = answered(Dialect::Chat, Dialect::Bedrock, &bedrock).unwrap();
+        assert_eq!(body["usage"], json!({"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}));
+        let known = json!({"output": {"message": {"role": "assistant", "content": [{"text": "Hi"}]}},
+            "stopReason": "end_turn", "usage": {"inputTokens": 9, "outputTokens": 2, "cacheReadInputTokens": 0}});
+        let (body, _) = answered(Dialect::Chat, Dialect::Bedrock, &known).unwrap();
+        assert_eq!(body["usage"]["prompt_tokens_details"], json!({"cached_tokens": 0}), "a 0 that was told is one");
+    }
+
+    #[test]
     fn a_tier_that_says_nothing_is_none() {
         for name in ["", "auto"] {
             assert_eq!(Served::named(name), None);

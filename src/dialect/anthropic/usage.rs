@@ -48,7 +48,7 @@ impl Counts {
     }
 }
 
-/// Writes `usage` of a message; every member of it is required by strict clients.
+/// Writes `usage` of a message; every member of it is required by strict clients, most of them may be `null`.
 pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
     write_counts(&mut to, usage);
     match (usage.cache_write_hour_tokens, usage.cache_write_tokens) {
@@ -67,8 +67,15 @@ pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
 pub(crate) fn write_counts(to: &mut Object<'_>, usage: &Usage) {
     let cached = usage.cache_read_tokens.unwrap_or(0).saturating_add(usage.cache_write_tokens.unwrap_or(0));
     to.number("input_tokens", usage.input_tokens.unwrap_or(0).saturating_sub(cached));
-    to.number("cache_creation_input_tokens", usage.cache_write_tokens.unwrap_or(0));
-    to.number("cache_read_input_tokens", usage.cache_read_tokens.unwrap_or(0));
+    for (name, tokens) in [
+        ("cache_creation_input_tokens", usage.cache_write_tokens),
+        ("cache_read_input_tokens", usage.cache_read_tokens),
+    ] {
+        match tokens {
+            Some(tokens) => to.number(name, tokens),
+            None => to.null(name),
+        }
+    }
     to.number("output_tokens", usage.output_tokens.unwrap_or(0));
     match usage.reasoning_tokens {
         Some(reasoning) => to.object("output_tokens_details").number("thinking_tokens", reasoning),

@@ -27,31 +27,36 @@ pub(crate) fn usage_of(raw: Raw<'_>) -> Usage {
     }
 }
 
-/// Writes `usage`. The details are there as 0 because strict clients want them, where the sum is known.
+/// Writes `usage`. Of the details those that are known: every client takes them for optional.
 pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
     let (input, output) = (usage.input_tokens.unwrap_or(0), usage.output_tokens.unwrap_or(0));
     to.number("prompt_tokens", input);
     to.number("completion_tokens", output);
     to.number("total_tokens", input.saturating_add(output));
-    {
-        let mut details = to.object("prompt_tokens_details");
-        details.number("cached_tokens", usage.cache_read_tokens.unwrap_or(0));
-        details.number("audio_tokens", usage.input_audio_tokens.unwrap_or(0));
-        if let Some(pictures) = usage.input_image_tokens {
-            details.number("image_tokens", pictures);
-        }
-        if let Some(written) = usage.cache_write_tokens {
-            details.number("cache_write_tokens", written);
+    let inputs = [
+        ("cached_tokens", usage.cache_read_tokens),
+        ("cache_write_tokens", usage.cache_write_tokens),
+        ("audio_tokens", usage.input_audio_tokens),
+        ("image_tokens", usage.input_image_tokens),
+    ];
+    write_details(&mut to, "prompt_tokens_details", &inputs);
+    let outputs = [
+        ("reasoning_tokens", usage.reasoning_tokens),
+        ("audio_tokens", usage.output_audio_tokens),
+        ("image_tokens", usage.output_image_tokens),
+    ];
+    write_details(&mut to, "completion_tokens_details", &outputs);
+}
+
+fn write_details(to: &mut Object<'_>, key: &str, details: &[(&str, Option<u64>)]) {
+    if details.iter().any(|(_, tokens)| tokens.is_some()) {
+        let mut object = to.object(key);
+        for (name, tokens) in details {
+            if let Some(tokens) = tokens {
+                object.number(name, *tokens);
+            }
         }
     }
-    let mut details = to.object("completion_tokens_details");
-    if let Some(pictures) = usage.output_image_tokens {
-        details.number("image_tokens", pictures);
-    }
-    details.number("reasoning_tokens", usage.reasoning_tokens.unwrap_or(0));
-    details.number("audio_tokens", usage.output_audio_tokens.unwrap_or(0));
-    details.number("accepted_prediction_tokens", 0);
-    details.number("rejected_prediction_tokens", 0);
 }
 
 /// What a `finish_reason` stands for.

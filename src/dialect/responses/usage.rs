@@ -29,7 +29,7 @@ fn usage_of(raw: Raw<'_>) -> Usage {
     }
 }
 
-/// Writes `usage`; every member of it is required by strict clients.
+/// Writes `usage`. OpenAI's clients require every member of it to be a number, so what nobody told is 0 here.
 pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
     let (input, output) = (usage.input_tokens.unwrap_or(0), usage.output_tokens.unwrap_or(0));
     to.number("input_tokens", input);

@@ -50,6 +50,8 @@ pub struct Told {
     pub attempts: u32,
     /// What it cost, in pico-USD; a stream's cost is only known at its end.
     pub cost_pico: Option<u64>,
+    /// The tokens of a whole answer were counted here, because nobody told them.
+    pub is_estimated: bool,
     /// The gateway's own part of the time so far.
     pub overhead: Duration,
     /// The tightest rates that the request met.

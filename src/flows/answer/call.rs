@@ -88,6 +88,7 @@ pub(super) struct Call {
     /// Somebody is being asked.
     pub(super) is_pending: bool,
     cost: Option<u64>,
+    is_estimated: bool,
     tier: Option<Tier>,
     is_over: bool,
 }
@@ -126,6 +127,7 @@ impl Call {
             here: None,
             is_pending: false,
             cost: None,
+            is_estimated: false,
             tier: None,
             is_over: false,
         }
@@ -305,6 +307,7 @@ impl Call {
             link: self.link,
             attempts: self.attempts,
             cost_pico: self.cost,
+            is_estimated: self.is_estimated,
             overhead: self.overhead(),
             rates: self.rates,
             retry_after,
@@ -349,6 +352,7 @@ impl Call {
                 }
             }
         }
+        self.is_estimated = matches!(spent, Spent::Used { .. }) && usage.estimated;
         self.cost = cost.filter(|_| !self.is_lost_here);
         if self.is_lost_here || matches!(spent, Spent::Unseen) && self.story.parts.local.is_some() {
             self.here = Some(ledger::Here::default());

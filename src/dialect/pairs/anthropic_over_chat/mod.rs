@@ -128,7 +128,7 @@ mod tests {
                     "caller": {"type": "direct"}},
                 {"type": "tool_use", "id": "toolu_2", "name": "look", "input": {}, "caller": {"type": "direct"}}],
                 "stop_reason": "tool_use", "stop_sequence": null, "stop_details": null, "container": null,
-                "usage": {"input_tokens": 10, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 5,
+                "usage": {"input_tokens": 10, "cache_creation_input_tokens": null, "cache_read_input_tokens": 5,
                     "output_tokens": 42, "output_tokens_details": {"thinking_tokens": 7}, "server_tool_use": null,
                     "cache_creation": null, "inference_geo": null, "service_tier": null}})
         );

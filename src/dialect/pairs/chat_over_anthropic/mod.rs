@@ -125,9 +125,8 @@ mod tests {
                         {"id": "toolu_2", "type": "function", "function": {"name": "look", "arguments": "{}"}}]},
                     "logprobs": null, "finish_reason": "tool_calls"}],
                 "usage": {"prompt_tokens": 15, "completion_tokens": 42, "total_tokens": 57,
-                    "prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 0, "cache_write_tokens": 0},
-                    "completion_tokens_details": {"reasoning_tokens": 7, "audio_tokens": 0,
-                        "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}}})
+                    "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 0},
+                    "completion_tokens_details": {"reasoning_tokens": 7}}})
         );
     }
 

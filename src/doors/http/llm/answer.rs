@@ -25,6 +25,7 @@ const MODEL: HeaderName = HeaderName::from_static("x-forebay-model");
 const CACHE: HeaderName = HeaderName::from_static("x-forebay-cache");
 const LINK: HeaderName = HeaderName::from_static("x-forebay-link");
 const COST: HeaderName = HeaderName::from_static("x-forebay-cost-usd");
+const USAGE: HeaderName = HeaderName::from_static("x-forebay-usage");
 const LEFT_OUT: HeaderName = HeaderName::from_static("x-forebay-left-out");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-forebay-attempts");
 const OVERHEAD: HeaderName = HeaderName::from_static("x-forebay-overhead-us");
@@ -117,6 +118,9 @@ fn decision(told: &Told, headers: &mut HeaderMap) {
     put(ROUTE, told.route.as_deref());
     put(MODEL, told.candidate.as_deref());
     put(COST, told.cost_pico.map(usd).as_deref());
+    if told.is_estimated {
+        put(USAGE, Some("estimated"));
+    }
     if !told.left_out.is_empty() {
         put(LEFT_OUT, Some(&told.left_out.join(", ")));
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::world::{A_THEN_B, HELLO, World, chat_answer, failed, name, says, whole};
-use crate::dialect::{Dialect, FailureKind};
-use crate::flows::answer::{FakeLocal, LocalFailure};
+use crate::dialect::{Dialect, FailureKind, Operation};
+use crate::flows::answer::{FakeLocal, Local, LocalAsk, LocalAsking, LocalFailure, LocalModel};
 use crate::ledger::Here;
 use crate::price::LocalUse;
 use crate::provider::{
@@ -295,6 +295,46 @@ async fn a_candidate_without_a_language_for_it_is_passed_over() {
     let world = World::new(A_THEN_B, vec![a, says("b", "Hi")]);
     assert!(whole(world.ask(HELLO).await).contains("Hi"));
     assert_eq!(world.call().await.attempts[0].outcome, "unfit");
+}
+
+/// Has every model, and never says anything.
+struct Mute;
+
+impl Local for Mute {
+    fn models(&self) -> Vec<LocalModel> {
+        Vec::new()
+    }
+    fn has(&self, _: &str, _: Operation) -> bool {
+        true
+    }
+    fn ask<'a>(&'a self, _: LocalAsk<'a>) -> LocalAsking<'a> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_model_of_this_box_took_that_was_given_up_is_unknown_and_only_the_bill_is_charged() {
+    let text = "
+        [[route]]\nname = 'slow'\nmodels = ['m']
+        [[route.candidate]]\nprovider = 'local'\nmodel = 'tiny'\nfirst_byte_timeout_ms = 100
+        [[route.candidate]]\nprovider = 'a'\nmodel = 'gpt-4o'
+        [[route]]\nname = 'hedged'\nmodels = ['h']\nhedge = { after_ms_max = 100 }
+        [[route.candidate]]\nprovider = 'local'\nmodel = 'tiny'
+        [[route.candidate]]\nprovider = 'a'\nmodel = 'gpt-4o'
+        [prices.local]\nusd_per_cpu_hour = 0.36
+        [[prices.model]]\nprovider = 'a'\nmodel = 'gpt-4o'\nusd_per_million_tokens = { input = 1.0, output = 1.0 }
+        [[quota.limit]]\nlevel = 'key'\nusd_per_day = '1'
+    ";
+    let world = World::with_local(text, vec![says("a", "Hi")], Some(Arc::new(Mute)));
+    for (model, outcome) in [("m", "timeout"), ("h", "cancelled")] {
+        let answered = world.ask(&HELLO.replace("\"m\"", &format!("\"{model}\""))).await;
+        assert_eq!((answered.told.candidate.as_deref(), answered.told.cost_pico), (Some("a/gpt-4o"), None), "{model}");
+        let call = world.calls().await.pop().unwrap();
+        let outcomes: Vec<_> = call.attempts.iter().map(|one| (one.candidate.as_str(), one.outcome.as_str())).collect();
+        assert!(outcomes.contains(&("local/tiny", outcome)), "{outcomes:?}");
+        assert_eq!((call.cost_pico, call.here), (None, Here::default()), "{model}: unknown, not 0");
+    }
+    assert_eq!(world.spent("key", crate::quota::Unit::Money), (2 * 15_000_000, 0), "two answers of 15 tokens");
 }
 
 #[tokio::test]
