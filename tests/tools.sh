@@ -74,11 +74,12 @@ clients() {
   cp $wanted/package-lock.json "$home/installed.json"
 }
 
-# The example configurations of LiteLLM, as its wheel has them: read by `forebay import`. Nothing of it is installed or run.
+# The example configurations of LiteLLM and its table of prices, as its wheel has them: the first read by `forebay import`, the
+# second by the gateway. Nothing of it is installed or run.
 litellm_examples() {
-  local examples="$folder/litellm-1.108.11"
+  local examples="$folder/litellm-1.108.11-files"
   [ -d "$examples" ] && return
-  echo "== LiteLLM's example configurations from PyPI into $examples"
+  echo "== LiteLLM's example configurations and prices from PyPI into $examples"
   rm -rf "$examples.new"
   "$folder/python/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
     --platform manylinux_2_28_x86_64 --python-version 3.11 --dest "$examples.new" litellm==1.108.11
@@ -88,8 +89,12 @@ folder = pathlib.Path(sys.argv[1])
 (wheel,) = folder.glob("*.whl")
 with zipfile.ZipFile(wheel) as files:
     for name in files.namelist():
-        if name.startswith("litellm/proxy/") and "config" in name and name.endswith(".yaml") and "guardrails" not in name:
-            (folder / pathlib.Path(name).name).write_bytes(files.read(name))
+        if name.startswith("litellm/proxy/") and "config" in name and name.endswith(".yaml"):
+            # Several folders have a file of the same name.
+            short = name.removeprefix("litellm/proxy/").removeprefix("example_config_yaml/").replace("/", "-")
+            (folder / "configs").mkdir(exist_ok=True)
+            (folder / "configs" / short).write_bytes(files.read(name))
+    (folder / "prices.json").write_bytes(files.read("litellm/model_prices_and_context_window_backup.json"))
 wheel.unlink()
 PY
   mv "$examples.new" "$examples"
