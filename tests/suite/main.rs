@@ -62,6 +62,7 @@ mod link_sync;
 mod llm_cable;
 mod llm_check;
 mod llm_clients;
+mod llm_costs;
 mod llm_day;
 mod llm_door;
 mod llm_faults;
