@@ -139,7 +139,7 @@ mod tests {
     use crate::dialect::trial::{answered, full_answer, full_stream, streamed};
 
     /// A whole answer of a dialect with more in its usage, and what else its end says.
-    fn with(dialect: Dialect, usage: Value, more: Value) -> Value {
+    fn with(dialect: Dialect, usage: &Value, more: &Value) -> Value {
         let mut answer = full_answer(dialect);
         answer["usage"].as_object_mut().unwrap().extend(usage.as_object().unwrap().clone());
         answer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -172,7 +172,7 @@ mod tests {
     fn what_is_written_for_an_hour_is_told_apart_wherever_it_goes() {
         let told = json!({"cache_creation_input_tokens": 30, "service_tier": "batch",
             "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}});
-        let body = with(Dialect::Anthropic, told.clone(), json!({}));
+        let body = with(Dialect::Anthropic, &told, &json!({}));
         for caller in [Dialect::Anthropic, Dialect::Chat, Dialect::Responses, Dialect::Gemini] {
             let usage = answered(caller, Dialect::Anthropic, &body).unwrap().1.usage;
             assert_eq!((usage.input_tokens, usage.cache_write_tokens), (Some(45), Some(30)), "{caller:?}");
@@ -201,7 +201,7 @@ mod tests {
         };
         let told = json!({"prompt_tokens_details": {"audio_tokens": 4, "image_tokens": 3},
             "completion_tokens_details": {"audio_tokens": 2, "image_tokens": 1}});
-        let body = with(Dialect::Chat, told, json!({"service_tier": "priority"}));
+        let body = with(Dialect::Chat, &told, &json!({"service_tier": "priority"}));
         let (_, passed) = answered(Dialect::Chat, Dialect::Chat, &body).unwrap();
         assert_eq!(all(&passed.usage), [Some(4), Some(3), Some(2), Some(1)]);
         assert_eq!(passed.usage.served, Some(Served::Priority));
@@ -210,6 +210,9 @@ mod tests {
         let modalities = |sound: u64, pictures: u64| json!([{"modality": "AUDIO", "tokenCount": sound}, {"modality": "IMAGE", "tokenCount": pictures}]);
         assert_eq!(google["usageMetadata"]["promptTokensDetails"], modalities(4, 3));
         assert_eq!(google["usageMetadata"]["candidatesTokensDetails"], modalities(2, 1));
+        let (interaction, _) = answered(Dialect::Interactions, Dialect::Chat, &body).unwrap();
+        let heard = json!([{"modality": "audio", "tokens": 4}, {"modality": "image", "tokens": 3}]);
+        assert_eq!(interaction["usage"]["input_tokens_by_modality"], heard);
 
         let gemini = json!({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}],
             "usageMetadata": {"promptTokenCount": 20, "candidatesTokenCount": 5, "cachedContentTokenCount": 6,

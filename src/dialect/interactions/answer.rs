@@ -43,4 +43,20 @@ pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
         to.number("total_thought_tokens", thought);
     }
     to.number("total_tokens", input.saturating_add(output));
+    write_details(&mut to, "input_tokens_by_modality", [usage.input_audio_tokens, usage.input_image_tokens]);
+    write_details(&mut to, "output_tokens_by_modality", [usage.output_audio_tokens, usage.output_image_tokens]);
+}
+
+/// Those of sound and of pictures, as far as there are any.
+fn write_details(to: &mut Object<'_>, key: &str, [sound, pictures]: [Option<u64>; 2]) {
+    let told = [("audio", sound), ("image", pictures)];
+    let told = || told.into_iter().filter_map(|(modality, tokens)| Some((modality, tokens.filter(|&n| n > 0)?)));
+    if told().next().is_some() {
+        let mut list = to.array(key);
+        for (modality, tokens) in told() {
+            let mut one = list.object();
+            one.text("modality", modality);
+            one.number("tokens", tokens);
+        }
+    }
 }
