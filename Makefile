@@ -24,6 +24,7 @@ test: tools-test ## every test, with real brokers, clients, disks and a real bro
 	@echo "== cargo test"
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo test --locked --features delegate-host
 	bash tests/interop.sh $(TARGET_DIR) $(PAHO_TESTING)
+	bash tests/triton-examples.sh $(TARGET_DIR) $(TRITON_CLIENT)
 
 # The account remembers what is done, so that an interrupted or too short proof goes on where it was.
 prove: release ## that what was acknowledged survives, in full and for an hour: crash states, controls, kills, guests, three weeks (DIR=a folder on the disk in question)
@@ -36,9 +37,10 @@ prove: release ## that what was acknowledged survives, in full and for an hour: 
 power-cuts: ## a whole guest whose plug is pulled under load: CUTS=20, and both negative controls (QEMU, by emulation)
 	bash hil-tests/power-cuts.sh $(TARGET_DIR)
 
-interop: ## only the public MQTT interoperability clients; PAHO_TESTING=a checkout where there is no way to GitHub
+interop: tools-test ## only the public MQTT interoperability clients and NVIDIA's examples; PAHO_TESTING=, TRITON_CLIENT= a checkout where there is no way to GitHub
 	cargo build --locked
 	bash tests/interop.sh $(TARGET_DIR) $(PAHO_TESTING)
+	bash tests/triton-examples.sh $(TARGET_DIR) $(TRITON_CLIENT)
 
 check: ## formatting and lints, warnings are errors
 	cargo fmt --check
