@@ -60,7 +60,7 @@ impl Fell {
         Self {
             fault,
             failure: Box::new(failure_told),
-            outcome: failure.class.as_str(),
+            outcome: if fault == Fault::ContentRefused { fault.as_str() } else { failure.class.as_str() },
             status: failure.answer.as_ref().map(|answer| answer.status),
             retry_after,
             may_cost: failure.sent && failure.answer.is_none(),
