@@ -57,7 +57,7 @@ pub use fake::{Biased, Failing, Fake, Gate, Panicking, Slow};
 pub use handle::{Handle, Outputs, PassedOver, Run, Why};
 pub use metrics::Metrics;
 pub use onnx::{Dimension, Error as OnnxError, Outline, Port, Signature};
-pub use pool::{Condition, Pool};
+pub use pool::{Condition, Place, Pool};
 pub use sequence::{Sequence, Sequences};
 pub use serving::{Batching, Serving, Terms, When};
 pub use session::{Decoder, Engine, Fit, Reading, Session, built_in};

@@ -16,7 +16,7 @@ use super::memory::{Memory, Room, estimate_bytes, needs_bytes};
 use super::metrics::Metrics;
 use super::onnx::{Outline, check_declared};
 use super::pace::Pace;
-use super::queue::{Lane, Queue};
+use super::queue::{Lane, Permit, Queue};
 use super::serving::Serving;
 use super::session::{Engine, Fit};
 use super::spec::{LoadSpec, TensorSpec, arrange};
@@ -85,6 +85,9 @@ pub struct Condition {
     /// What each loaded model reserved.
     pub memory_of: Vec<(String, u64)>,
 }
+
+/// A place among the threads that compute, until it is dropped.
+pub struct Place<'a>(#[allow(dead_code, reason = "it is held")] Permit<'a>);
 
 /// Owns the inference threads. Dropping it closes the queue and waits for the requests that are being computed.
 pub struct Pool {
@@ -328,6 +331,13 @@ impl Pool {
     /// Metrics of this room.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
+    }
+
+    /// A place among the threads that compute, for work on the caller's own thread: what comes before a model and behind it.
+    /// It waits for its turn, behind sensors and one for one with requests; none once the pool is closed. Blocks: never call
+    /// it from async code, nor while holding another.
+    pub fn place(&self) -> Option<Place<'_>> {
+        self.shared.queue.turn().map(Place)
     }
 
     /// How many threads compute.

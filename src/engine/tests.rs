@@ -365,6 +365,30 @@ fn loads_and_requests_share_the_threads_places() {
 }
 
 #[test]
+fn callers_who_compute_something_else_share_the_threads_places_with_models() {
+    let engine = Rows::new(Habit::Plain);
+    let pool = pool(&engine, 1);
+    let handle = pool.load(&spec("press")).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..200).for_each(|_| drop(handle.infer_blocking(x(&[&[1.0]]), None).unwrap())));
+        }
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let _place = pool.place().unwrap();
+                    let now = engine.computing.fetch_add(1, Ordering::SeqCst) + 1;
+                    engine.most_computing.fetch_max(now, Ordering::SeqCst);
+                    std::thread::yield_now();
+                    engine.computing.fetch_sub(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    assert_eq!(engine.most_computing.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn a_model_without_room_is_refused_until_another_is_gone() {
     let engine = Rows::new(Habit::Plain);
     let config = Config { threads: 1, memory_bytes_max: 100, ..Config::default() };

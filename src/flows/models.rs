@@ -127,7 +127,7 @@ impl Models {
             .for_each(|problem| tracing::error!(problem, "a model folder, its aliases or its traffic are not usable"));
         let shelf = RwLock::new(Shelf { broken: catalog.broken().clone(), ..Shelf::default() });
         let pool = Arc::clone(pool);
-        let composer = Composer::new(Arc::clone(&clock));
+        let composer = Composer::new(Arc::clone(&pool), Arc::clone(&clock));
         let mut models = Self { shelf, aliases, traffic, problems, config: config.clone(), pool, clock, composer };
         let names: std::collections::BTreeSet<&Name> =
             catalog.models().map(|model| &model.manifest.model.name).collect();

@@ -52,6 +52,7 @@ pub(super) trait Members: Send + Sync {
 
 /// Runs pipelines.
 pub(super) struct Composer {
+    pool: Arc<engine::Pool>,
     pub(super) clock: Arc<dyn Clock>,
     threads: Arc<Semaphore>,
 }
@@ -193,9 +194,9 @@ fn find(source: &Source, inputs: &[Tensor], made: &[Option<Made>]) -> Result<Ten
 }
 
 impl Composer {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { clock, threads: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
+    pub(super) fn new(pool: Arc<engine::Pool>, clock: Arc<dyn Clock>) -> Self {
+        let threads = Arc::new(Semaphore::new(pool.threads()));
+        Self { pool, clock, threads }
     }
 
     /// Runs every step and gives the pipeline's outputs.
@@ -289,9 +290,11 @@ impl Composer {
                 return Err(InferError::Busy { detail });
             };
             let (graph, clock, over) = (Arc::clone(&pipeline.graph), Arc::clone(&self.clock), Arc::clone(over));
+            let pool = Arc::clone(&self.pool);
             let done = tokio::task::spawn_blocking(move || {
                 // Held to the end of the work, also when the caller has gone: the bound is on cores.
                 let _permit = permit;
+                let _place = pool.place();
                 let Work::Op(op) = &graph.steps[at].work else { return (Ok(Vec::new()), Duration::ZERO) };
                 let (began, is_over) =
                     (clock.since_boot(), || over.load(Ordering::Relaxed) || clock.since_boot() > until);
@@ -404,7 +407,9 @@ mod tests {
 
     async fn run(pipeline: &Pipeline, rows: usize) -> Result<Outputs, InferError> {
         let x = Tensor::new([rows, 2], vec![0.5_f32; rows * 2]).unwrap();
-        let composer = Composer::new(Arc::new(SystemClock::new()));
+        let clock = Arc::new(SystemClock::new());
+        let pool = engine::Pool::start(&engine::Config::default(), Vec::new(), clock.clone()).unwrap();
+        let composer = Composer::new(Arc::new(pool), clock);
         let inputs = vec![engine::NamedTensor::new("x", x)];
         composer.run(pipeline, &StandIn, inputs, engine::Terms::default()).await
     }

@@ -361,9 +361,11 @@ impl Predict {
         let waited = self.since(before);
         let (loaded, over, clock, limits) =
             (Arc::clone(loaded), Arc::clone(over), Arc::clone(&self.clock), self.limits);
+        let pool = Arc::clone(&self.inference.models.pool);
         let done = tokio::task::spawn_blocking(move || {
             // Held to the end of the work, also when the caller has gone: the bound is on memory and cores.
             let _permit = permit;
+            let _place = pool.place();
             let is_over = || over.load(Ordering::Relaxed) || clock.since_boot() > until;
             let mut work = Work::new(&limits, &*clock, &is_over);
             let plan = loaded.predictor.plan.as_ref().ok().and_then(Option::as_ref);
