@@ -106,8 +106,8 @@ impl Answer {
         Ok(Look::Ask(Some(Box::new(keeping))))
     }
 
-    /// By what the last text means, if everything else of the request is the same. Only for OpenAI's chat, where the last
-    /// text in the body is the last one that was said.
+    /// By what the user's last text means, if everything else of the request is the same, what a tool or the model has said
+    /// after it included. Only for OpenAI's chat.
     async fn look_for_meaning(
         &self,
         asking: &Asking<'_>,

@@ -1,0 +1,34 @@
+//! Who is left out, who comes last, and what the caller is told to wait for.
+
+use super::world::{World, says};
+use crate::dialect::Dialect;
+
+#[tokio::test]
+async fn a_route_by_language_looks_at_the_question_wherever_the_system_prompt_stands() {
+    let route = "
+        [[route]]\nname = 'r'\nmodels = ['m']
+        [[route.candidate]]\nprovider = 'a'\nmodel = 'gpt-4o'\nwhen.languages = ['de']
+        [[route.candidate]]\nprovider = 'b'\nmodel = 'gpt-4o'
+    ";
+    let world = World::new(route, vec![says("a", "auf Deutsch"), says("b", "other")]);
+    let german = "Wie hoch ist die Temperatur an der Presse, und wann wurde sie zuletzt gewartet?";
+    let english = "You are a helpful assistant for the people in a plant. Answer the question in one sentence.";
+    for (dialect, body) in [
+        (
+            Dialect::Anthropic,
+            format!(
+                r#"{{"max_tokens":9,"messages":[{{"role":"user","content":"{german}"}}],"model":"m","system":"{english}"}}"#
+            ),
+        ),
+        (Dialect::Responses, format!(r#"{{"input":"{german}","model":"m","instructions":"{english}"}}"#)),
+        (
+            Dialect::Chat,
+            format!(
+                r#"{{"model":"m","messages":[{{"role":"user","content":"{german}"}},{{"role":"tool","tool_call_id":"1","content":"{english}"}}]}}"#
+            ),
+        ),
+    ] {
+        let answered = world.ask_as("all", dialect, &body, &[]).await;
+        assert_eq!(answered.told.candidate.as_deref(), Some("a/gpt-4o"), "{dialect:?} {answered:?}");
+    }
+}
