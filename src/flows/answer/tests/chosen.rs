@@ -1,7 +1,29 @@
 //! Who is left out, who comes last, and what the caller is told to wait for.
 
-use super::world::{World, says};
+use super::world::{A_THEN_B, World, says, whole};
 use crate::dialect::Dialect;
+
+#[tokio::test]
+async fn a_candidate_is_not_asked_for_what_it_lacks() {
+    let user = r#"{"role":"user","content":"Hi"}"#;
+    let sound = r#"{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"QUJD","format":"wav"}}]}"#;
+    let tool = r#"{"role":"tool","tool_call_id":"1","content":"warm"}"#;
+    for (lacks, message, more) in [
+        ("audio", sound, ""),
+        ("audio", user, r#","modalities":["text","audio"]"#),
+        ("reasoning", user, r#","reasoning_effort":"high""#),
+        ("logprobs", user, r#","logprobs":true"#),
+        ("tools", tool, ""),
+    ] {
+        let route = A_THEN_B.replacen("'gpt-4o'", &format!("'gpt-4o'\nlacks = ['{lacks}']"), 1);
+        let world = World::new(&route, vec![says("a", "from a"), says("b", "from b")]);
+        let ask = |message: &str, more: &str| format!(r#"{{"model":"m","messages":[{message}]{more}}}"#);
+        assert!(whole(world.ask(&ask(user, "")).await).contains("from a"), "{lacks}");
+        let answered = world.ask(&ask(message, more)).await;
+        assert!(answered.told.route.as_deref().unwrap().contains(lacks), "{answered:?}");
+        assert!(whole(answered).contains("from b"), "{lacks}");
+    }
+}
 
 #[tokio::test]
 async fn a_route_by_language_looks_at_the_question_wherever_the_system_prompt_stands() {
