@@ -72,7 +72,10 @@ impl Answer {
                 Ok(won) => return Ok(won),
                 Err(fell) => fell,
             };
-            worst.retry_after = worst.retry_after.into_iter().chain(fell.retry_after).min();
+            // One that has too many requests and does not say until when is left alone for a while; so the caller is told that.
+            let unsaid = Duration::from_millis(self.parts.routing.retry_after_ms);
+            let wait = fell.retry_after.or_else(|| fell.fault.holds(unsaid));
+            worst.retry_after = worst.retry_after.into_iter().chain(wait).min();
             let now = self.now();
             let fault = fell.fault;
             worst.asked = Some(fell);

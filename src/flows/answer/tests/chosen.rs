@@ -1,7 +1,11 @@
 //! Who is left out, who comes last, and what the caller is told to wait for.
 
-use super::world::{A_THEN_B, World, says, whole};
-use crate::dialect::Dialect;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::world::{A_THEN_B, HELLO, World, failed, name, says, whole};
+use crate::dialect::{Dialect, FailureKind};
+use crate::provider::{Class, Failing, Kind};
 
 #[tokio::test]
 async fn a_candidate_is_not_asked_for_what_it_lacks() {
@@ -53,4 +57,14 @@ async fn a_route_by_language_looks_at_the_question_wherever_the_system_prompt_st
         let answered = world.ask_as("all", dialect, &body, &[]).await;
         assert_eq!(answered.told.candidate.as_deref(), Some("a/gpt-4o"), "{dialect:?} {answered:?}");
     }
+}
+
+#[tokio::test]
+async fn a_rate_of_the_providers_that_does_not_say_until_when_is_told_with_the_time_it_is_left_alone() {
+    let route =
+        "[routing]\nretry_after_ms = 3000\n[[route]]\nname = 'r'\nmodels = ['m']\n[[route.candidate]]\nprovider = 'a'";
+    let world = World::new(route, vec![Arc::new(Failing::new(name("a"), Kind::Openai, Class::RateLimited))]);
+    let answered = world.ask(HELLO).await;
+    assert_eq!(failed(&answered).kind, FailureKind::RateLimited);
+    assert_eq!(answered.told.retry_after, Some(Duration::from_millis(3000)));
 }
