@@ -15,6 +15,7 @@ use super::pursue::{Refused, Won, nobody, over_limit};
 use super::request::Request;
 use super::story::Answer;
 use crate::dialect::{Dialect, Failure, FailureKind, Operation, Usage, token_count};
+use crate::price::LocalUse;
 use crate::quota::Unit;
 use crate::route::{Found, NoRoute, Plan, RouteCandidate, Standing, Strategy};
 
@@ -109,8 +110,8 @@ impl Answer {
         }
         let named = found.model_of(candidate);
         let cost = match stop.provider() {
-            // What this box takes is known afterwards; nobody sends a bill for it.
-            None => Some(0),
+            // What this box takes is known afterwards, and is nothing before; without prices of it nobody ever knows.
+            None => self.parts.local_prices.cost(&LocalUse::default()).pico_usd,
             Some(provider) => {
                 provider.model(&named).and_then(|model| self.cost(stop, model, &asking.most(), asking.tier()))
             }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{A_THEN_B, HELLO, World, failed, name, says, whole};
+use super::world::{A_THEN_B, HELLO, World, chat_answer, failed, name, says, whole};
 use crate::dialect::{Dialect, FailureKind};
+use crate::flows::answer::FakeLocal;
 use crate::provider::{Class, Failing, Kind};
 
 #[tokio::test]
@@ -56,6 +57,21 @@ async fn a_route_by_language_looks_at_the_question_wherever_the_system_prompt_st
     ] {
         let answered = world.ask_as("all", dialect, &body, &[]).await;
         assert_eq!(answered.told.candidate.as_deref(), Some("a/gpt-4o"), "{dialect:?} {answered:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_box_whose_cost_nobody_will_know_is_the_last_by_cost() {
+    let route = "
+        [[route]]\nname = 'r'\nmodels = ['m']\nstrategy = 'cost'
+        [[route.candidate]]\nprovider = 'local'\nmodel = 'tiny'
+        [[route.candidate]]\nprovider = 'a'\nmodel = 'gpt-4o'
+        [[prices.model]]\nprovider = 'a'\nmodel = 'gpt-4o'\nusd_per_million_tokens = { input = 1.0, output = 1.0 }
+    ";
+    for (prices, first) in [("", "a/gpt-4o"), ("[prices.local]\nusd_per_cpu_hour = 0.04", "local/tiny")] {
+        let local = Arc::new(FakeLocal::new("tiny", [chat_answer("near")], None));
+        let world = World::with_local(&[route, prices].concat(), vec![says("a", "far")], Some(local));
+        assert_eq!(world.ask(HELLO).await.told.candidate.as_deref(), Some(first), "{prices:?}");
     }
 }
 
