@@ -119,7 +119,7 @@ impl Answer {
         Standing { cost, ..standing }
     }
 
-    /// Holds what the first candidate that can be paid for may take.
+    /// Holds what the first candidate that can be paid for, and whose model has room in its limits, may take.
     fn reserve(&self, plan: &Plan<'_>, asking: &Asking<'_>, call: &mut Call) -> Result<(), Refused> {
         let mut first = None;
         for at in plan.order() {
@@ -127,10 +127,12 @@ impl Answer {
             let stop = &self.stops[candidate.place()];
             let named = plan.model_of(candidate);
             let upstream = stop.provider().and_then(|provider| provider.model(&named)).unwrap_or(&named);
-            match call.reserve(self.amounts(stop, upstream, asking)) {
+            match call.reserve(upstream, self.amounts(stop, upstream, asking)) {
                 Ok(()) => return Ok(()),
-                // Somebody cheaper may be next.
-                Err(refusal) if refusal.unit == Unit::Money => first = first.or(Some(refusal)),
+                // Somebody cheaper may be next, or a model that has fewer requests.
+                Err(refusal) if refusal.unit == Unit::Money || &*refusal.level == "model" => {
+                    first = first.or(Some(refusal));
+                }
                 Err(refusal) => return Err(over_limit(&refusal)),
             }
         }

@@ -31,6 +31,7 @@ mod config;
 mod fake;
 mod fell;
 mod hedge;
+mod holds;
 mod kept;
 mod language;
 mod local;

@@ -109,13 +109,13 @@ impl Answer {
             }
         };
         let name = || ready.stop.called(&ready.model);
-        if let Err(refusal) = call.reserve(self.amounts(ready.stop, &ready.model, asking)) {
+        if let Err(refusal) = call.reserve(&ready.model, self.amounts(ready.stop, &ready.model, asking)) {
             call.passed_over(name(), "budget");
             worst.refused.get_or_insert(refusal);
             return None;
         }
         let lease = self.lease(ready.place).map_err(|why| call.passed_over(name(), why)).ok()?;
-        call.asks();
+        call.asks(&ready.model);
         Some(Runner { ready, lease, began: self.now() })
     }
 

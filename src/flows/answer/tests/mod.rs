@@ -4,6 +4,7 @@ mod attempts;
 mod chosen;
 mod kept;
 mod limits;
+mod models;
 mod scope;
 mod streams;
 mod world;
