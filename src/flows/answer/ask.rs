@@ -197,7 +197,7 @@ fn no_such_model(model: &str, why: NoRoute<'_>) -> Failure {
 }
 
 /// The word in the record.
-fn word(kind: FailureKind) -> &'static str {
+pub(super) fn word(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::InvalidRequest => "invalid_request",
         FailureKind::ContextTooLong => "context_too_long",
