@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 
 use super::count::{TOKENS_PER_FILE, TOKENS_PER_IMAGE, TOKENS_PER_MESSAGE, TextCount};
 use super::json::{self, Members, Sort, sort};
-use super::walk::{List, Walk};
-use super::{Dialect, Error, Operation, interactions};
+use super::turn::List;
+use super::walk::Walk;
+use super::{Dialect, Error, Operation, interactions, wants};
 
 /// The facts of one request.
 ///
@@ -38,17 +39,28 @@ pub struct Facts<'a> {
     pub tools: u64,
     /// Pictures that are shown.
     pub images: u64,
-    /// Recordings and documents.
+    /// Recordings that are played to it.
+    pub audio: u64,
+    /// Documents and films.
     pub files: u64,
+    /// What tools said, whether or not tools are offered now.
+    pub tool_results: u64,
     /// Characters of text, those of tools and instructions among them.
     pub characters: u64,
     /// Whether the answer must be JSON.
     pub structured: bool,
+    /// Whether the answer shall be sound.
+    pub speaks: bool,
+    /// Whether the model is asked to reason.
+    pub reasoning: bool,
+    /// Whether log probabilities are asked for.
+    pub logprobs: bool,
     /// The caller's own name for its user.
     pub user: Option<Cow<'a, str>>,
     /// The tier of service that is asked for, in the dialect's word.
     pub service_tier: Option<Cow<'a, str>>,
-    /// The last text in the order of the body, at most 1,024 bytes of it if it has escapes: for a guess at its language.
+    /// The last text of the user: of the last turn of the user's that has one, wherever it stands in the body; never an
+    /// instruction's, a model's or a tool's. Of one with escapes at most 1,024 bytes. For a guess at its language.
     pub last_text: Option<Cow<'a, str>>,
     /// Where the model's name stands in the body, quotes included.
     pub(crate) model_at: Option<Range<usize>>,
@@ -78,9 +90,14 @@ impl<'a> Facts<'a> {
             messages: 0,
             tools: 0,
             images: 0,
+            audio: 0,
             files: 0,
+            tool_results: 0,
             characters: 0,
             structured: false,
+            speaks: false,
+            reasoning: false,
+            logprobs: false,
             user: None,
             service_tier: None,
             last_text: None,
@@ -110,7 +127,7 @@ impl<'a> Facts<'a> {
             .tokens()
             .saturating_add(self.messages.saturating_mul(TOKENS_PER_MESSAGE))
             .saturating_add(self.images.saturating_mul(TOKENS_PER_IMAGE))
-            .saturating_add(self.files.saturating_mul(TOKENS_PER_FILE))
+            .saturating_add(self.audio.saturating_add(self.files).saturating_mul(TOKENS_PER_FILE))
     }
 }
 
@@ -131,8 +148,21 @@ enum Meaning {
     User,
     Settings,
     ServiceTier,
+    /// Pictures beside the prompt.
+    Images,
+    Reasoning,
+    Logprobs,
+    /// What the answer is made of.
+    Modalities,
     /// Somebody else than a model shall answer.
     Agent,
+}
+
+impl Meaning {
+    /// Whether it only adds to what a model must be able to do: several members may say the same, and two of them do no harm.
+    fn only_adds(self) -> bool {
+        matches!(self, Self::Reasoning | Self::Logprobs | Self::Modalities)
+    }
 }
 
 fn meaning(dialect: Dialect, operation: Operation, key: &str) -> Option<Meaning> {
@@ -152,7 +182,14 @@ fn meaning(dialect: Dialect, operation: Operation, key: &str) -> Option<Meaning>
         (Dialect::Gemini, "contents" | "content" | "requests") => M::Messages,
         (Dialect::Chat | Dialect::Responses | Dialect::Interactions | Dialect::Ollama, "input") => M::Messages,
         (Dialect::Chat | Dialect::Ollama, "prompt") if operation != Operation::Chat => M::Messages,
-        (Dialect::Ollama, "images") => M::Messages,
+        (Dialect::Ollama, "images") => M::Images,
+        (Dialect::Chat, "reasoning" | "reasoning_effort" | "thinking")
+        | (Dialect::Responses, "reasoning")
+        | (Dialect::Anthropic, "thinking")
+        | (Dialect::Ollama, "think") => M::Reasoning,
+        (Dialect::Chat | Dialect::Ollama, "logprobs" | "top_logprobs")
+        | (Dialect::Responses, "top_logprobs" | "include") => M::Logprobs,
+        (Dialect::Chat, "modalities") | (Dialect::Interactions, "response_modalities") => M::Modalities,
         (Dialect::Responses, "instructions" | "prompt") => M::Text,
         (Dialect::Anthropic | Dialect::Bedrock | Dialect::Ollama, "system") => M::Text,
         (Dialect::Gemini, "systemInstruction") => M::Text,
@@ -250,7 +287,14 @@ impl<'a> Found<'_, 'a> {
                 }
                 self.facts.structured |=
                     ["responseSchema", "responseJsonSchema"].iter().any(|name| settings.get(name).is_some());
+                self.facts.reasoning |= wants::reasoning_settings(&settings);
+                self.facts.logprobs |= wants::logprobs_settings(&settings);
+                self.facts.speaks |= wants::sound_settings(&settings);
             }
+            Meaning::Images => self.facts.images += json::lenient_elements(raw).len() as u64,
+            Meaning::Reasoning => self.facts.reasoning |= wants::reasoning(raw),
+            Meaning::Logprobs => self.facts.logprobs |= wants::logprobs(raw),
+            Meaning::Modalities => self.facts.speaks |= wants::sound(raw),
             Meaning::Tools => {
                 self.facts.text.add(raw.get());
                 self.facts.tools += count_tools(raw, key)?;
@@ -314,14 +358,14 @@ impl<'de> Visitor<'de> for &mut Found<'_, 'de> {
             };
             // `max_tokens` and `max_completion_tokens`, `input` and `prompt` mean the same and are two members.
             let bit = 1_u64 << bit(meaning, &key);
-            if self.seen & bit != 0 {
+            if self.seen & bit != 0 && !meaning.only_adds() {
                 self.wrong = Some(Error::field(key, "must not be there twice"));
                 return Err(A::Error::custom("twice"));
             }
             self.seen |= bit;
             match meaning {
                 Meaning::Messages => map.next_value_seed(List(self.facts))?,
-                Meaning::Text => map.next_value_seed(Walk(self.facts))?,
+                Meaning::Text => map.next_value_seed(Walk::beside(self.facts))?,
                 _ => {
                     let raw: &'de RawValue = map.next_value()?;
                     if let Err(wrong) = self.member(&key, meaning, raw) {
@@ -345,8 +389,6 @@ fn bit(meaning: Meaning, key: &str) -> u32 {
         | "output_format"
         | "response_mime_type"
         | "generation_config" => 1,
-        // Beside `prompt` in Ollama's generate.
-        "images" => 2,
         _ => 0,
     };
     meaning as u32 * 3 + which
@@ -425,7 +467,7 @@ mod tests {
             {"type":"audio","data":"AAAA","mime_type":"audio/wav"}]}],"generation_config":{"max_output_tokens":8},"stream":true,
             "response_format":{"type":"text","schema":{}},"tools":[{"type":"function","name":"f"}],"service_tier":"flex"}"#;
         let facts = Facts::read(Dialect::Interactions, Operation::Chat, body).unwrap();
-        assert_eq!((facts.output_tokens_max, facts.messages, facts.tools, facts.files), (Some(8), 1, 1, 1));
+        assert_eq!((facts.output_tokens_max, facts.messages, facts.tools, facts.audio), (Some(8), 1, 1, 1));
         assert!(facts.stream && facts.structured && facts.service_tier.as_deref() == Some("flex"));
         let body = br#"{"model":"c","instructions":"a","input":"bcd","max_output_tokens":7,"text":{"format":{"type":"json_schema"}}}"#;
         let facts = Facts::read(Dialect::Responses, Operation::Chat, body).unwrap();

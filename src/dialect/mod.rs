@@ -51,8 +51,10 @@ mod talk;
 mod tell;
 #[cfg(test)]
 mod trial;
+mod turn;
 mod usage;
 mod walk;
+mod wants;
 mod write;
 
 pub use asked::{Asked, Limits};

@@ -102,11 +102,20 @@ impl Ledger {
     /// Records a request that is over: into memory, in about half a microsecond. It is on the disk after
     /// [`keep`](Self::keep) has written it, at most `flush_ms` later; a crash loses what was not.
     pub fn record(&self, record: &Record<'_>) {
+        self.put(record, true);
+    }
+
+    /// Counts a request in the sums only, as one without a record of its own.
+    pub fn count(&self, record: &Record<'_>) {
+        self.put(record, false);
+    }
+
+    fn put(&self, record: &Record<'_>, is_wanted: bool) {
         let Inner { config, metrics, .. } = &*self.inner;
         let mut state = self.inner.lock();
         let is_first = state.sums.is_empty() && state.waiting_rows == 0;
         let has_room = state.waiting_rows < config.waiting_rows && state.waiting_bytes() < config.waiting_bytes;
-        let is_recorded = config.keep_rows > 0 && has_room;
+        let is_recorded = is_wanted && config.keep_rows > 0 && has_room;
         let mut is_urgent = false;
         if is_recorded {
             state.open.packer.push(record);
@@ -121,7 +130,7 @@ impl Ledger {
         drop(state);
         metrics.records.inc();
         metrics.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        if !is_recorded && config.keep_rows > 0 {
+        if is_wanted && !is_recorded && config.keep_rows > 0 {
             metrics.dropped.inc();
         }
         if is_other {

@@ -71,6 +71,20 @@ fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn what_is_only_counted_stands_in_the_sums_and_has_no_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let ledger = ledger(&store, Config::default()).await;
+    ledger.record(&record(1, "a", "k"));
+    ledger.count(&Record { status: 401, ..record(2, "b", "k") });
+    ledger.flush(&store.writer(), None).await.unwrap();
+    assert_eq!(ids(&store).await, ["a"]);
+    let sums = total(&store).await;
+    assert_eq!((sums.requests, sums.failed, sums.unrecorded), (2, 1, 1));
+    assert_eq!(ledger.metrics().dropped.get(), 0, "it was not meant to have one");
+}
+
+#[tokio::test]
 async fn every_record_is_read_once_newest_first_over_pages_flushes_and_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let names = numbered(0..700);

@@ -26,6 +26,7 @@
 //! Limits: `max_subjects` names, 4,096 entries, 64 levels in the configuration; a name of over 256 bytes is counted under
 //! its digest. One reservation takes under a microsecond; nothing runs and nothing is held while no limit is configured.
 
+mod admit;
 mod budget;
 mod calendar;
 mod config;

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::refusal::{Rates, Refusal, Warning};
 use super::reserve::Inner;
-use super::unit::{Amounts, Now};
+use super::unit::{Amounts, Now, Subject};
 
 /// A request that every limit has admitted.
 ///
@@ -45,10 +45,42 @@ impl Reservation {
     pub fn raise(&mut self, amounts: Amounts, now: Now) -> Result<(), Box<Refusal>> {
         let to = self.reserved.max(amounts);
         if let Some(quota) = &self.quota {
-            quota.raise(self, amounts, now)?;
+            quota.raise(self, amounts, None, now)?;
         }
         self.reserved = to;
         Ok(())
+    }
+
+    /// [`raise`](Self::raise), and `own` at `subject`, where the request is counted from now on: both or neither. What is held
+    /// at `subject` ends by itself.
+    pub fn raise_beside(
+        &mut self,
+        amounts: Amounts,
+        subject: Subject<'_>,
+        own: Amounts,
+        now: Now,
+    ) -> Result<Self, Box<Refusal>> {
+        let to = self.reserved.max(amounts);
+        let taken = match &self.quota {
+            Some(quota) => quota.raise(self, amounts, Some((subject, own)), now)?,
+            None => None,
+        };
+        self.reserved = to;
+        Ok(taken.unwrap_or_else(|| Self::of_nothing(own)))
+    }
+
+    /// What is held at `subject`, to end by itself; nothing if nothing is.
+    pub fn split(&mut self, subject: Subject<'_>) -> Self {
+        let quota = self.quota.clone();
+        let accounts = quota.as_ref().map(|quota| quota.split(self, subject)).unwrap_or_default();
+        Self {
+            quota: quota.filter(|_| !accounts.is_empty()),
+            accounts,
+            reserved: self.reserved,
+            generation: self.generation,
+            turn: self.turn,
+            rates: Rates::default(),
+        }
     }
 
     /// The request is over and took `actual`, however much was reserved. What is unknown is charged as reserved.

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use super::admit::{News, admit, admits, holds, pinned, unpin};
 use super::calendar::Calendar;
 use super::config::Config;
-use super::counter::{Block, Body, Counter, Turn, wanted};
+use super::counter::{Body, wanted};
 use super::metrics::{Metrics, UnitLabels};
-use super::refusal::{Rate, Rates, Refusal, Warning, Why};
+use super::refusal::{Rate, Rates, Refusal, Warning};
 use super::reservation::Reservation;
 use super::state::State;
 use super::unit::{Amounts, Now, Span, Subject, Unit};
@@ -106,6 +107,11 @@ impl Quota {
         outcome
     }
 
+    /// Whether `subject` has an entry of its own in the configuration, one that limits something.
+    pub fn has_its_own(&self, subject: Subject<'_>) -> bool {
+        self.inner.is_limiting.load(Ordering::Acquire) && self.inner.lock().names(subject.level, subject.name)
+    }
+
     /// The days since 1970-01-01 of the configured time zone's date at a moment, milliseconds since 1970.
     pub fn day_of(&self, wall_ms: i64) -> i32 {
         self.inner.lock().day_of(wall_ms)
@@ -120,13 +126,6 @@ impl Quota {
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
     }
-}
-
-/// What the lock's holder has to tell once it is free.
-#[derive(Default)]
-struct News {
-    first_dirty: bool,
-    urgent: bool,
 }
 
 impl Inner {
@@ -155,33 +154,44 @@ impl Inner {
         now: Now,
     ) -> Result<Reservation, Box<Refusal>> {
         let mut state = self.lock();
-        if state.turn_to(now) {
-            self.metrics.turned_back.inc();
-            tracing::warn!("the wall clock was set back over a midnight; what was spent since is counted before it");
-        }
-        let mut accounts = SmallVec::new();
-        for subject in subjects {
-            let known = state.account(subject.level, subject.name, now);
-            match known.map_err(|_| too_many(*subject))? {
-                Some(id) if !accounts.contains(&id) => accounts.push(id),
-                _ => {}
-            }
-        }
+        self.follow_the_clock(&mut state, now);
+        let accounts = pinned(&mut state, subjects, now)?;
         let mut news = News::default();
-        let blocked = admit(&mut state, &accounts, now, &mut news, |counter, turn, is_nothing| {
-            wanted(amounts, counter.limit.unit, is_nothing).and_then(|amount| counter.admits(amount, now, turn))
-        });
+        let blocked = admit(&mut state, &accounts, now, &mut news, admits(amounts, now));
         if let Some(refusal) = blocked {
+            unpin(&mut state, &accounts);
             drop(state);
             self.tell(&news);
             return Err(Box::new(refusal.told(amounts)));
         }
+        let held = self.take(&mut state, accounts, amounts, &mut news);
+        drop(state);
+        self.tell(&news);
+        for unit in [Unit::Tokens, Unit::Money].into_iter().filter(|unit| amounts.of(*unit).is_none()) {
+            self.metrics.unknown.get_or_create(&UnitLabels { unit }).inc();
+        }
+        Ok(held)
+    }
+
+    fn follow_the_clock(&self, state: &mut State, now: Now) {
+        if state.turn_to(now) {
+            self.metrics.turned_back.inc();
+            tracing::warn!("the wall clock was set back over a midnight; what was spent since is counted before it");
+        }
+    }
+
+    /// Counts what was admitted at `accounts`, which are pinned.
+    fn take(
+        self: &Arc<Self>,
+        state: &mut State,
+        accounts: SmallVec<[u32; 6]>,
+        amounts: Amounts,
+        news: &mut News,
+    ) -> Reservation {
         let mut rates = Rates::default();
         for &id in &accounts {
-            let account = state.held(id);
-            account.in_flight += 1;
             let mut is_kept = false;
-            for counter in &mut account.counters {
+            for counter in &mut state.held(id).counters {
                 let unit = counter.limit.unit;
                 news.urgent |= counter.take(amounts.of(unit).unwrap_or(0));
                 match &counter.body {
@@ -199,15 +209,17 @@ impl Inner {
             }
         }
         let (generation, turn) = (state.generation, state.turn.number);
-        drop(state);
-        self.tell(&news);
-        for unit in [Unit::Tokens, Unit::Money].into_iter().filter(|unit| amounts.of(*unit).is_none()) {
-            self.metrics.unknown.get_or_create(&UnitLabels { unit }).inc();
-        }
-        Ok(Reservation { quota: Some(Arc::clone(self)), accounts, reserved: amounts, generation, turn, rates })
+        Reservation { quota: Some(Arc::clone(self)), accounts, reserved: amounts, generation, turn, rates }
     }
 
-    pub(super) fn raise(&self, held: &Reservation, amounts: Amounts, now: Now) -> Result<(), Box<Refusal>> {
+    /// Raises `held` to `amounts`, and takes `own` at `subject` beside it: both or neither.
+    pub(super) fn raise(
+        self: &Arc<Self>,
+        held: &Reservation,
+        amounts: Amounts,
+        beside: Option<(Subject<'_>, Amounts)>,
+        now: Now,
+    ) -> Result<Option<Reservation>, Box<Refusal>> {
         let to = held.reserved.max(amounts);
         let more = |unit: Unit| match unit {
             Unit::Requests => 0,
@@ -215,15 +227,26 @@ impl Inner {
         };
         let mut news = News::default();
         let mut state = self.lock();
-        let blocked = admit(&mut state, &held.accounts, now, &mut news, |counter, turn, is_nothing| {
-            wanted(amounts, counter.limit.unit, is_nothing)?;
-            let amount = if holds(counter, held) { more(counter.limit.unit) } else { 0 };
-            counter.admits_more(amount, held.turn, now, turn)
-        });
-        if let Some(blocked) = blocked {
+        let mut others = SmallVec::new();
+        let mut blocked = None;
+        if let Some((subject, own)) = beside {
+            self.follow_the_clock(&mut state, now);
+            others = pinned(&mut state, &[subject], now)?;
+            blocked = admit(&mut state, &others, now, &mut news, admits(own, now)).map(|blocked| blocked.told(own));
+        }
+        if blocked.is_none() {
+            let raised = admit(&mut state, &held.accounts, now, &mut news, |counter, turn, is_nothing| {
+                wanted(amounts, counter.limit.unit, is_nothing)?;
+                let amount = if holds(counter, held) { more(counter.limit.unit) } else { 0 };
+                counter.admits_more(amount, held.turn, now, turn)
+            });
+            blocked = raised.map(|blocked| blocked.told(to));
+        }
+        if let Some(refusal) = blocked {
+            unpin(&mut state, &others);
             drop(state);
             self.tell(&news);
-            return Err(Box::new(blocked.told(to)));
+            return Err(Box::new(refusal));
         }
         for &id in &held.accounts {
             for counter in state.held(id).counters.iter_mut().filter(|counter| holds(counter, held)) {
@@ -231,9 +254,18 @@ impl Inner {
             }
             news.first_dirty |= state.mark_dirty(id);
         }
+        let taken = beside.map(|(_, own)| self.take(&mut state, others, own, &mut news));
         drop(state);
         self.tell(&news);
-        Ok(())
+        Ok(taken)
+    }
+
+    /// Takes the account of `subject` out of `held`.
+    pub(super) fn split(&self, held: &mut Reservation, subject: Subject<'_>) -> SmallVec<[u32; 6]> {
+        let state = self.lock();
+        let known = state.known(subject.level, subject.name);
+        let at = held.accounts.iter().position(|id| Some(*id) == known);
+        at.map(|at| held.accounts.remove(at)).into_iter().collect()
     }
 
     /// The end of a reservation: its request counted or not, and what it took.
@@ -297,80 +329,6 @@ impl Inner {
         let excess = kept.len().saturating_sub(MAX_KEPT_WARNINGS);
         kept.drain(..excess);
     }
-}
-
-/// False for a counter that came later: it has nothing of this request reserved.
-fn holds(counter: &Counter, held: &Reservation) -> bool {
-    counter.born.wrapping_sub(held.generation).cast_signed() <= 0
-}
-
-/// A refusal before it is known what was asked for.
-struct Blocked(Refusal);
-
-impl Blocked {
-    fn told(self, amounts: Amounts) -> Refusal {
-        Refusal { wanted: amounts.of(self.0.unit), ..self.0 }
-    }
-}
-
-/// Brings all counters of `accounts` to now and asks each; the refusal that takes longest to pass, if there is one.
-fn admit(
-    state: &mut State,
-    accounts: &[u32],
-    now: Now,
-    news: &mut News,
-    ask: impl Fn(&Counter, Turn, bool) -> Result<(), Block>,
-) -> Option<Blocked> {
-    let (turn, is_nothing) = (state.turn, state.unknown_is_nothing);
-    let mut worst: Option<(u64, u32, usize, Block)> = None;
-    for &id in accounts {
-        let mut has_turned = false;
-        for (at, counter) in state.held(id).counters.iter_mut().enumerate() {
-            has_turned |= counter.bring_to(now, turn);
-            if let Err(block) = ask(counter, turn, is_nothing) {
-                let wait_ms = block.retry_after_ms.unwrap_or(u64::MAX);
-                if worst.as_ref().is_none_or(|(longest_ms, ..)| wait_ms > *longest_ms) {
-                    worst = Some((wait_ms, id, at, block));
-                }
-            }
-        }
-        if has_turned {
-            news.first_dirty |= state.mark_dirty(id);
-        }
-    }
-    let (_, id, at, block) = worst?;
-    let account = state.held(id);
-    let (counter, level, name) = (&mut account.counters[at], account.level, Arc::clone(&account.name));
-    if let (Body::Kept(kept), Why::Exhausted | Why::TooLarge) = (&mut counter.body, block.why) {
-        kept.is_short = true;
-    }
-    let (limit, left) = (counter.limit, counter.left());
-    Some(Blocked(Refusal {
-        level: state.levels[level as usize].name.clone(),
-        name: (*name).into(),
-        unit: limit.unit,
-        span: limit.span,
-        limit: limit.amount,
-        left,
-        wanted: None,
-        why: block.why,
-        retry_after_ms: block.retry_after_ms,
-    }))
-}
-
-fn too_many(subject: Subject<'_>) -> Box<Refusal> {
-    let cut = subject.name.char_indices().take_while(|(at, c)| at + c.len_utf8() <= 256).count();
-    Box::new(Refusal {
-        level: subject.level.into(),
-        name: subject.name.chars().take(cut).collect::<String>().into(),
-        unit: Unit::Requests,
-        span: Span::AtOnce,
-        limit: 0,
-        left: 0,
-        wanted: Some(1),
-        why: Why::TooManySubjects,
-        retry_after_ms: Some(60_000),
-    })
 }
 
 impl Rates {

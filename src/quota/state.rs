@@ -183,6 +183,21 @@ impl State {
         self.levels.len() - 1
     }
 
+    /// Whether a name has an entry of its own that limits something.
+    pub(super) fn names(&self, level: &str, name: &str) -> bool {
+        let found = self.levels.iter().find(|known| &*known.name == level);
+        found.and_then(|level| level.named.get(name)).is_some_and(|limits| !limits.is_empty())
+    }
+
+    /// The number of a name that is counted now.
+    pub(super) fn known(&self, level: &str, name: &str) -> Option<u32> {
+        let level = self.levels.iter().find(|known| &*known.name == level)?;
+        if name.len() > MAX_NAME_BYTES {
+            return level.accounts.get(&*Digest::of(name.as_bytes()).to_string()).copied();
+        }
+        level.accounts.get(name).copied()
+    }
+
     /// The number of a name that has limits; None if it has none.
     pub(super) fn account(&mut self, level: &str, name: &str, now: Now) -> Result<Option<u32>, TooMany> {
         let Some(at) = self.levels.iter().position(|known| &*known.name == level) else { return Ok(None) };

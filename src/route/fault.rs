@@ -79,7 +79,7 @@ impl Fault {
     }
 
     /// How long the target is left alone for it; `unsaid` where it was rate limited and did not say.
-    pub(super) fn holds(self, unsaid: Duration) -> Option<Duration> {
+    pub fn holds(self, unsaid: Duration) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after } => Some(retry_after.unwrap_or(unsaid)),
             Self::Overloaded { retry_after } => retry_after,

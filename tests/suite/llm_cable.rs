@@ -24,6 +24,13 @@ struct Plant {
 
 impl Plant {
     async fn start(more: &str) -> Self {
+        let plant = Self::with("", ["", ""], more).await;
+        plant.until_answered_by("far/gpt").await;
+        plant
+    }
+
+    /// With settings of `[sync]`, of the candidate in the cloud and the one in the plant, and sections.
+    async fn with(sync: &str, [far_too, near_too]: [&str; 2], more: &str) -> Self {
         let broker = tokio::task::block_in_place(|| Gateway::start(""));
         let (cloud, site) = (Mock::start(Behaviour::default()).await, Mock::start(Behaviour::default()).await);
         let cable = [Chaos::before(broker.mqtt.port()).await, Chaos::before(cloud.address().port()).await];
@@ -33,16 +40,17 @@ impl Plant {
         );
         let link = format!(
             "[cloud]\nport = {}\nconnect_timeout_ms = 500\nanswer_timeout_ms = 1000\n\
-             [sync]\ntenant = \"plant\"\nretry_first_ms = 10\nretry_most_ms = 100\n",
+             [sync]\ntenant = \"plant\"\nretry_first_ms = 10\nretry_most_ms = 100\n{sync}",
             cable[0].port()
         );
-        let candidates =
-            ["{ provider = \"far\", model = \"gpt\" }", "{ provider = \"near\", model = \"qwen\", reach = \"site\" }"];
-        let config = [link, far, provider("near", &site, ""), route("r", &["m"], &candidates), more.to_owned()];
+        let candidates = [
+            format!("{{ provider = \"far\", model = \"gpt\"{far_too} }}"),
+            format!("{{ provider = \"near\", model = \"qwen\", reach = \"site\"{near_too} }}"),
+        ];
+        let route = route("r", &["m"], &candidates.each_ref().map(String::as_str));
+        let config = [link, far, provider("near", &site, ""), route, more.to_owned()];
         let world = World::start(&config.concat());
-        let plant = Self { world, cloud, site, cable, _broker: broker };
-        plant.until_answered_by("far/gpt").await;
-        plant
+        Self { world, cloud, site, cable, _broker: broker }
     }
 
     fn cut(&self) {
@@ -166,6 +174,28 @@ async fn with_the_cable_cut_budgets_records_and_keys_go_on_and_nobody_is_probed_
     let before = spent(&plant).unwrap();
     assert_eq!(plant.world.ask(CHAT, &chat("m")).await.status, 200);
     assert_eq!(spent(&plant), Some(before + 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn over_a_metered_link_who_is_for_one_that_is_up_is_not_asked() {
+    let plant = Plant::with("metered = true\n", [", links = [\"up\"]", ""], SOON).await;
+    // Until the broker has answered for the first time the link is down, which nobody in the cloud is for either.
+    let metered = async {
+        loop {
+            let reply = plant.world.ask_as("metered", CHAT, &chat("m")).await;
+            assert_eq!((reply.status, reply.model()), (200, "near/qwen"), "{reply:?}");
+            if reply.header("x-forebay-link") == "metered" {
+                return reply;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reply = timeout(PATIENCE, metered).await.expect("the link is known to be metered");
+    let why = reply.header("x-forebay-route");
+    assert!(why.contains("link metered") && why.contains("not far/gpt: the link is metered"), "{why}");
+    assert_eq!(plant.cloud.requests(), 0, "and nobody probes it, either");
+    plant.cut();
+    plant.until_known_to_be_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -400,3 +400,13 @@ fn the_examples_of_the_manual_are_configurations() {
     }
     assert!(examples >= 12, "{examples}");
 }
+
+#[test]
+fn a_limit_of_a_name_that_no_candidate_has_is_remarked() {
+    let limit =
+        |name: &str| check(&format!("[[quota.limit]]\nlevel = \"model\"\nname = \"{name}\"\nrequests_per_day = 9"));
+    let (starts, said) = limit("chat");
+    assert!(starts && said.contains("a limit of the model chat holds for requests by that name only"), "{said}");
+    let (starts, said) = limit("gpt-4o");
+    assert!(starts && !said.contains("by that name only"), "{said}");
+}

@@ -396,6 +396,59 @@ async fn a_body_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_turned_away_at_the_door_leaves_a_record_and_a_flood_of_strangers_no_more_than_a_hundred() {
+    let world = world(LlmConfig { requests_max: 1, body_max_bytes: 2000, ..LlmConfig::default() }, "").await;
+    let app = ("authorization", "Bearer app");
+    let send = async |id: &str, path: &str, headers: &[(&str, &str)], body: Body| {
+        world.send("POST", path, &[&[("x-request-id", id)][..], headers].concat(), body).await.status().as_u16()
+    };
+    let body = || Body::from(ask("chat").to_string());
+    let mut streamed = ask("tiny");
+    streamed["stream"] = json!(true);
+    let stream = world.send("POST", "/v1/chat/completions", &[app], streamed.to_string()).await;
+    assert_eq!(send("no-place", "/v1/messages", &[app], body()).await, 529);
+    drop(stream);
+    assert_eq!(send("large", "/v1/chat/completions", &[app], Body::from("x".repeat(2001))).await, 413);
+    let breaks = futures_util::stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("gone"))]);
+    assert_eq!(send("broken", "/v1/chat/completions", &[app], Body::from_stream(breaks)).await, 400);
+    let never = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+    assert_eq!(send("slow", "/v1/chat/completions", &[app], never()).await, 408);
+    let key = [app];
+    let leaves = send("left", "/v1/chat/completions", &key, never());
+    tokio::time::timeout(Duration::from_secs(1), leaves)
+        .await
+        .expect_err("its caller leaves in the middle of the body");
+    let strange = [app, ("host", "attacker.example")];
+    assert_eq!(send("strange", "/v1/chat/completions", &strange, body()).await, 403);
+    assert_eq!(send("no-key", "/v1beta/models/chat:generateContent", &[], body()).await, 401);
+    for _ in 0..300 {
+        assert_eq!(send("flood", "/v1/chat/completions", &[("x-api-key", "wrong")], body()).await, 401);
+    }
+    world.ledger.flush(&world.store.writer(), None).await.unwrap();
+    for (id, status, error, key, model) in [
+        ("no-place", 529, "overloaded", "app", ""),
+        ("large", 413, "too_large", "app", ""),
+        ("broken", 400, "invalid_request", "app", ""),
+        ("slow", 408, "timeout", "app", ""),
+        ("left", 499, "cancelled", "app", ""),
+        ("strange", 403, "permission", "", ""),
+        ("no-key", 401, "authentication", "", "chat"),
+    ] {
+        let (_, page) = world.boss("GET", &format!("/api/v1/calls?id={id}"), &Value::Null).await;
+        let call = &page["calls"][0];
+        let told = ["status", "error", "key", "model_asked", "cost_pico"].map(|name| call[name].clone());
+        assert_eq!(told, [json!(status), json!(error), json!(key), json!(model), json!(0)], "{id}: {page}");
+    }
+    let (_, page) = world.boss("GET", "/api/v1/calls?most=1000", &Value::Null).await;
+    let strangers = page["calls"].as_array().unwrap().iter().filter(|call| call["key"] == "").count();
+    assert_eq!(strangers, 100, "further ones are counted");
+    let (_, sums) = world.boss("GET", "/api/v1/usage?by=key", &Value::Null).await;
+    let line = sums["usage"].as_array().unwrap().iter().find(|line| line["key"] == "").unwrap().clone();
+    let numbers = ["requests", "failed", "unrecorded", "unknown_cost"].map(|name| line[name].clone());
+    assert_eq!(numbers, [json!(302), json!(302), json!(202), json!(0)], "{line}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_is_silent_carries_comments_and_holds_its_place() {
     let world = world(LlmConfig { requests_max: 1, ..LlmConfig::default() }, "").await;
     let mut body = ask("tiny");

@@ -71,6 +71,7 @@ mod llm_import;
 mod llm_local;
 mod llm_money;
 mod llm_oip;
+mod llm_routes;
 mod log_file;
 mod mock_provider;
 #[cfg(feature = "tract")]

@@ -107,7 +107,8 @@ fn quotas(loaded: &Loaded, catalog: &Catalog, review: &mut Review) {
     }
     let asked = loaded.config.route.iter().flat_map(|route| &route.models).map(String::as_str);
     let here = catalog.models().map(|model| model.manifest.model.name.as_str());
-    let models: BTreeSet<&str> = asked.chain(here).collect();
+    let answering = answering(&loaded.config);
+    let models: BTreeSet<&str> = asked.chain(here).chain(answering.iter().copied()).collect();
     let has_patterns = models.iter().any(|model| model.contains('*'));
     for (number, limit) in quota.limit.iter().enumerate() {
         let path = format!("quota.limit[{number}]");
@@ -125,12 +126,41 @@ fn quotas(loaded: &Loaded, catalog: &Catalog, review: &mut Review) {
         {
             let message = format!("no route has the model {name}");
             let hint = match nearest(name, models.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`? limits go by the name that callers use"),
-                None => "limits go by the name that callers use".to_owned(),
+                Some(near) => format!("did you mean `{near}`? limits go by the model that is asked"),
+                None => "limits go by the model that is asked, and by the name that callers use".to_owned(),
             };
             review.problems.push(at(loaded, &format!("{path}.name"), &message, Some(hint)));
         }
+        let by_name = loaded.config.route.iter().find(|route| {
+            limit.level == "model" && route.models.iter().any(|model| limit.name.as_ref() == Some(model))
+        });
+        if let (Some(route), Some(name)) = (by_name, limit.name.as_deref())
+            && !answering.contains(name)
+        {
+            review.remarks.push(format!(
+                "a limit of the model {name} holds for requests by that name only: no candidate of the route {} is called so",
+                route.name
+            ));
+        }
     }
+}
+
+/// The models that candidates ask, as their providers know them; patterns as they stand.
+fn answering(config: &Config) -> BTreeSet<&str> {
+    let mut models = BTreeSet::new();
+    for route in &config.route {
+        for candidate in &route.candidate {
+            let provider = config.provider.iter().find(|provider| provider.name == candidate.provider);
+            let names = match &candidate.model {
+                Some(model) => std::slice::from_ref(model),
+                None => &route.models[..],
+            };
+            for model in names {
+                models.insert(provider.and_then(|provider| provider.upstream_model(model)).unwrap_or(model));
+            }
+        }
+    }
+    models
 }
 
 /// The first limit without which those before it are right.

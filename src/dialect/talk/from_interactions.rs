@@ -343,7 +343,7 @@ mod tests {
         let facts_of = bytes::Bytes::from(body.to_string());
         let facts =
             crate::dialect::Facts::read(Dialect::Interactions, crate::dialect::Operation::Chat, &facts_of).unwrap();
-        assert_eq!((facts.files, facts.images), (3, 0));
+        assert_eq!((facts.audio, facts.files, facts.images), (1, 2, 0));
         let (body, _) = sent(Dialect::Gemini, &body);
         let kinds: Vec<_> = body["contents"][0]["parts"]
             .as_array()

@@ -15,6 +15,7 @@ use super::pursue::{Refused, Won, nobody, over_limit};
 use super::request::Request;
 use super::story::Answer;
 use crate::dialect::{Dialect, Failure, FailureKind, Operation, Usage, token_count};
+use crate::price::LocalUse;
 use crate::quota::Unit;
 use crate::route::{Found, NoRoute, Plan, RouteCandidate, Standing, Strategy};
 
@@ -109,8 +110,8 @@ impl Answer {
         }
         let named = found.model_of(candidate);
         let cost = match stop.provider() {
-            // What this box takes is known afterwards; nobody sends a bill for it.
-            None => Some(0),
+            // What this box takes is known afterwards, and is nothing before; without prices of it nobody ever knows.
+            None => self.parts.local_prices.cost(&LocalUse::default()).pico_usd,
             Some(provider) => {
                 provider.model(&named).and_then(|model| self.cost(stop, model, &asking.most(), asking.tier()))
             }
@@ -118,7 +119,7 @@ impl Answer {
         Standing { cost, ..standing }
     }
 
-    /// Holds what the first candidate that can be paid for may take.
+    /// Holds what the first candidate that can be paid for, and whose model has room in its limits, may take.
     fn reserve(&self, plan: &Plan<'_>, asking: &Asking<'_>, call: &mut Call) -> Result<(), Refused> {
         let mut first = None;
         for at in plan.order() {
@@ -126,10 +127,12 @@ impl Answer {
             let stop = &self.stops[candidate.place()];
             let named = plan.model_of(candidate);
             let upstream = stop.provider().and_then(|provider| provider.model(&named)).unwrap_or(&named);
-            match call.reserve(self.amounts(stop, upstream, asking)) {
+            match call.reserve(upstream, self.amounts(stop, upstream, asking)) {
                 Ok(()) => return Ok(()),
-                // Somebody cheaper may be next.
-                Err(refusal) if refusal.unit == Unit::Money => first = first.or(Some(refusal)),
+                // Somebody cheaper may be next, or a model that has fewer requests.
+                Err(refusal) if refusal.unit == Unit::Money || &*refusal.level == "model" => {
+                    first = first.or(Some(refusal));
+                }
                 Err(refusal) => return Err(over_limit(&refusal)),
             }
         }
@@ -195,7 +198,7 @@ fn no_such_model(model: &str, why: NoRoute<'_>) -> Failure {
 }
 
 /// The word in the record.
-fn word(kind: FailureKind) -> &'static str {
+pub(super) fn word(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::InvalidRequest => "invalid_request",
         FailureKind::ContextTooLong => "context_too_long",

@@ -93,10 +93,13 @@ impl<'a> Asking<'a> {
     ) -> route::Ask<'b> {
         let facts = &self.facts;
         let needs = Needs::NONE
-            .and(Need::Tools, facts.tools > 0)
+            .and(Need::Tools, facts.tools > 0 || facts.tool_results > 0)
             .and(Need::Images, facts.images > 0)
+            .and(Need::Audio, facts.audio > 0 || facts.speaks)
             .and(Need::Documents, facts.files > 0)
-            .and(Need::StructuredOutput, facts.structured);
+            .and(Need::StructuredOutput, facts.structured)
+            .and(Need::Reasoning, facts.reasoning)
+            .and(Need::Logprobs, facts.logprobs);
         route::Ask {
             tenant: self.request.who.tenant(),
             tags,

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::answered::Told;
 use super::asking::Asking;
 use super::fell::Fell;
+use super::holds::{Holds, Took};
 use super::metrics::Over;
 use super::request::Request;
 use super::story::{Answer, Stop};
@@ -17,7 +18,7 @@ use crate::base::Name;
 use crate::dialect::{Dialect, Operation, Usage};
 use crate::ledger::{self, Attempt, Record};
 use crate::price::Tier;
-use crate::quota::{Amounts, Now, Rates, Refusal, Reservation, Subject};
+use crate::quota::{Amounts, Now, Rates, Refusal, Warning};
 use crate::route::{Link, Plan, Verdict};
 
 /// The status in the record of a caller who left: nobody gets it.
@@ -70,7 +71,7 @@ pub(super) struct Call {
     link: Link,
     tried: SmallVec<[Tried; 4]>,
     attempts: u32,
-    reservation: Option<Reservation>,
+    holds: Option<Holds>,
     rates: Rates,
     pub(super) cache: &'static str,
     /// Time that others took.
@@ -114,7 +115,7 @@ impl Call {
             link: story.link(),
             tried: SmallVec::new(),
             attempts: 0,
-            reservation: None,
+            holds: None,
             rates: Rates::default(),
             cache: "off",
             waited: Duration::ZERO,
@@ -192,38 +193,45 @@ impl Call {
         self.tried.push(Tried { candidate, outcome, status: None, took: Duration::ZERO });
     }
 
-    /// Holds `amounts` of the caller's limits, or more than before.
-    pub(super) fn reserve(&mut self, amounts: Amounts) -> Result<(), Box<Refusal>> {
+    /// Holds `amounts` of the caller's limits and of those of `model`, which is to be asked; what it held of another model's
+    /// is over.
+    pub(super) fn reserve(&mut self, model: &str, amounts: Amounts) -> Result<(), Box<Refusal>> {
         let now = Now::of(&*self.story.parts.clock);
-        if let Some(held) = &mut self.reservation {
-            return held.raise(amounts, now);
+        if let Some(holds) = &mut self.holds {
+            let warnings = holds.move_to(model, amounts, now)?;
+            self.warn(&warnings);
+            return Ok(());
         }
-        let mut subjects: SmallVec<[Subject<'_>; 5]> = SmallVec::new();
-        subjects.push(Subject::new("key", self.who.name()));
-        subjects.push(Subject::new("tenant", self.who.tenant()));
-        subjects.extend(self.who.team().map(|team| Subject::new("team", team)));
-        subjects.extend(self.who.user().map(|user| Subject::new("user", user)));
-        subjects.push(Subject::new("model", &self.model));
-        let reserved = self.story.parts.quota.reserve(&subjects, amounts, now);
-        let reservation = reserved.inspect_err(|refusal| self.rates = refusal.rates())?;
-        self.rates = reservation.rates();
-        self.reservation = Some(reservation);
+        let holds = Holds::new(&self.story.parts.quota, &self.who, &self.model, model, amounts, now);
+        let holds = holds.inspect_err(|refusal| self.rates = refusal.rates())?;
+        self.rates = holds.rates();
+        self.holds = Some(holds);
         Ok(())
     }
 
     /// Holds `amounts` beside what it holds: two are asked for one answer.
-    pub(super) fn reserve_beside(&mut self, amounts: Amounts) -> Result<(), Box<Refusal>> {
-        let Some(held) = &self.reservation else { return self.reserve(amounts) };
-        let had = held.reserved();
-        let both = |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other?));
-        let sum = Amounts { tokens: both(had.tokens, amounts.tokens), money: both(had.money, amounts.money) };
-        self.reserve(sum)
+    pub(super) fn reserve_beside(&mut self, model: &str, amounts: Amounts) -> Result<(), Box<Refusal>> {
+        let now = Now::of(&*self.story.parts.clock);
+        match &mut self.holds {
+            Some(holds) => holds.add(model, amounts, now),
+            None => self.reserve(model, amounts),
+        }
+    }
+
+    fn warn(&self, warnings: &[Warning]) {
+        for warning in warnings {
+            self.story.parts.metrics.warned();
+            (self.story.parts.on_warning)(warning);
+        }
     }
 
     /// A candidate is asked.
-    pub(super) fn asks(&mut self) {
+    pub(super) fn asks(&mut self, model: &str) {
         self.attempts += 1;
         self.is_pending = true;
+        if let Some(holds) = &mut self.holds {
+            holds.asks(model);
+        }
     }
 
     /// Others took so long.
@@ -252,12 +260,14 @@ impl Call {
             return;
         }
         self.lost.tokens = self.lost.tokens.map(|tokens| tokens.saturating_add(input_tokens));
-        if stop.provider().is_none() {
-            self.is_lost_here = true;
-            return;
-        }
-        let cost = self.story.prompt_cost(stop, model, input_tokens, self.tier);
+        // Nobody sends a bill for what this box did; what it took stands as unknown in the record.
+        let is_here = stop.provider().is_none();
+        self.is_lost_here |= is_here;
+        let cost = if is_here { Some(0) } else { self.story.prompt_cost(stop, model, input_tokens, self.tier) };
         self.lost.money = self.lost.money.zip(cost).map(|(one, other)| one.saturating_add(other));
+        if let Some(holds) = &mut self.holds {
+            holds.lost(model, Amounts { tokens: Some(input_tokens), money: cost });
+        }
     }
 
     /// A candidate answers.
@@ -341,16 +351,14 @@ impl Call {
             Spent::Kept { saved } => (none, Some(0), saved, None),
             Spent::Unseen => (Usage::default(), None, None, Some(Amounts::default())),
         };
-        if let Some(reservation) = self.reservation.take() {
-            match amounts {
-                None => reservation.refund(),
-                Some(amounts) => {
-                    for warning in reservation.settle(amounts) {
-                        self.story.parts.metrics.warned();
-                        (self.story.parts.on_warning)(&warning);
-                    }
-                }
-            }
+        if let Some(holds) = self.holds.take() {
+            let answer = match *spent {
+                Spent::Used { usage, cost } => Amounts { tokens: usage.total_tokens(), money: cost },
+                Spent::Unseen => Amounts::default(),
+                Spent::Nothing | Spent::Kept { .. } => Amounts::FREE,
+            };
+            let took = amounts.map(|all| Took { all, answer, model: &self.model_answered });
+            self.warn(&holds.end(took.as_ref()));
         }
         self.is_estimated = matches!(spent, Spent::Used { .. }) && usage.estimated;
         self.cost = cost.filter(|_| !self.is_lost_here);

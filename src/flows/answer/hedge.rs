@@ -84,13 +84,13 @@ impl Answer {
         let at = attempts.hedge(&mut self.beside(plan.route().name()).budget(), now)?;
         let ready = self.ready(plan, at, asking).map_err(|(name, fell)| call.passed_over(name, fell.outcome)).ok()?;
         let refused = |call: &mut Call, why| call.passed_over(ready.stop.called(&ready.model), why);
-        if call.reserve_beside(self.amounts(ready.stop, &ready.model, asking)).is_err() {
+        if call.reserve_beside(&ready.model, self.amounts(ready.stop, &ready.model, asking)).is_err() {
             refused(call, "budget");
             return None;
         }
         let lease = self.lease(ready.place).map_err(|why| refused(call, why)).ok()?;
         self.parts.route_metrics.hedge();
-        call.asks();
+        call.asks(&ready.model);
         Some(Runner { ready, lease, began: now })
     }
 }

@@ -19,6 +19,8 @@
 //! Never here: HTTP statuses of the gateway's own, headers of answers, sockets, files, a background task, a prompt or an
 //! answer in a log.
 //!
+//! [`Knock`] is for requests that come no further than the door: they leave a record, too.
+//!
 //! Limits: a request has the time of its route, else [`Config::timeout_ms`]; a frame of a stream and the text kept for it
 //! [`Config`]'s; a stream of over 1 MiB is not kept by the cache; 16 tags of a request; the attempts of its route.
 
@@ -31,7 +33,9 @@ mod config;
 mod fake;
 mod fell;
 mod hedge;
+mod holds;
 mod kept;
+mod knock;
 mod language;
 mod local;
 mod metrics;
@@ -49,6 +53,7 @@ mod tests;
 pub use answered::{Answered, Given, Told};
 pub use config::{Config, LEVELS};
 pub use fake::FakeLocal;
+pub use knock::{Knock, Knocking};
 pub use local::{Local, LocalAsk, LocalAsking, LocalBody, LocalFailure, LocalModel};
 pub use metrics::Metrics;
 pub use office::{CallsPage, CallsWanted, LimitLine, Office, OfficeError, UsagePage, UsageWanted};

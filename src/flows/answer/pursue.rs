@@ -72,7 +72,10 @@ impl Answer {
                 Ok(won) => return Ok(won),
                 Err(fell) => fell,
             };
-            worst.retry_after = worst.retry_after.into_iter().chain(fell.retry_after).min();
+            // One that has too many requests and does not say until when is left alone for a while; so the caller is told that.
+            let unsaid = Duration::from_millis(self.parts.routing.retry_after_ms);
+            let wait = fell.retry_after.or_else(|| fell.fault.holds(unsaid));
+            worst.retry_after = worst.retry_after.into_iter().chain(wait).min();
             let now = self.now();
             let fault = fell.fault;
             worst.asked = Some(fell);
@@ -106,13 +109,13 @@ impl Answer {
             }
         };
         let name = || ready.stop.called(&ready.model);
-        if let Err(refusal) = call.reserve(self.amounts(ready.stop, &ready.model, asking)) {
+        if let Err(refusal) = call.reserve(&ready.model, self.amounts(ready.stop, &ready.model, asking)) {
             call.passed_over(name(), "budget");
             worst.refused.get_or_insert(refusal);
             return None;
         }
         let lease = self.lease(ready.place).map_err(|why| call.passed_over(name(), why)).ok()?;
-        call.asks();
+        call.asks(&ready.model);
         Some(Runner { ready, lease, began: self.now() })
     }
 

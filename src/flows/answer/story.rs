@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use rand::rngs::StdRng;
 
 use super::config::Config;
+use super::knock::Strangers;
 use super::local::{Local, LocalModel};
 use super::metrics::Metrics;
 use crate::access::Principal;
@@ -135,6 +136,7 @@ pub struct Answer {
     beside: HashMap<Name, Beside>,
     link: Mutex<Sight>,
     chance: Mutex<StdRng>,
+    pub(super) strangers: Mutex<Strangers>,
 }
 
 /// A model as a list shows it.
@@ -175,7 +177,8 @@ impl Answer {
         let gate = LinkGate::new(parts.link, Duration::from_millis(parts.routing.link_back_ms));
         let link = Mutex::new(Sight { seen: parts.link, gate });
         let chance = Mutex::new(parts.chance.clone());
-        Ok(Self { parts, stops, beside, link, chance })
+        let strangers = Mutex::new(Strangers::new(now));
+        Ok(Self { parts, stops, beside, link, chance, strangers })
     }
 
     /// Somebody looked at the link. What routing believes now: worse at once, better after a while.

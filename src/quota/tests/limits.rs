@@ -254,6 +254,76 @@ fn at_the_bound_idle_names_make_room_and_busy_ones_stay() {
 }
 
 #[test]
+fn a_name_that_is_about_to_be_counted_does_not_make_room_for_the_next_one_of_its_request() {
+    let quota = quota(
+        "max_subjects = 2\n[[limit]]\nlevel = 'key'\nrequests_per_minute = 60\n
+         [[limit]]\nlevel = 'tenant'\nrequests_per_minute = 60",
+    );
+    for name in ["a", "b"] {
+        try_it(&quota, &[key(name)], takes(0, 0), 0).unwrap().settle(takes(0, 0));
+    }
+    let held = try_it(&quota, &[key("a"), Subject::new("tenant", "t")], takes(0, 0), 100_000).unwrap();
+    let left = |level: &str, name: &str| standing(&quota, level, name, Unit::Requests, Span::Minute, 100_000).left;
+    assert_eq!((left("key", "a"), left("tenant", "t")), (59, 59));
+    let refusal = try_it(&quota, &[Subject::new("tenant", "u"), key("a")], takes(0, 0), 100_000).unwrap_err();
+    assert_eq!(refusal.why, Why::TooManySubjects);
+    held.settle(takes(0, 0));
+    try_it(&quota, &[key("c"), Subject::new("tenant", "u")], takes(0, 0), 200_000)
+        .expect("nobody is pinned any more")
+        .refund();
+}
+
+#[test]
+fn what_is_held_of_one_subject_can_end_by_itself() {
+    let quota =
+        quota("[[limit]]\nlevel = 'key'\ntokens_per_day = 100\n[[limit]]\nlevel = 'model'\ntokens_per_day = 100");
+    let (big, small) = (Subject::new("model", "big"), Subject::new("model", "small"));
+    let tokens = |level: &str, name: &str| {
+        let one = standing(&quota, level, name, Unit::Tokens, Span::Day, 0);
+        (one.spent, one.held)
+    };
+    let mut held = try_it(&quota, &[key("a"), big], takes(10, 0), 0).unwrap();
+    let of_big = held.split(big);
+    held.split(small).refund();
+    assert_eq!((tokens("key", "a"), tokens("model", "big")), ((0, 10), (0, 10)));
+    let of_small = held.raise_beside(takes(30, 0), small, takes(30, 0), at(0)).unwrap();
+    of_big.settle(takes(4, 0));
+    assert_eq!((tokens("key", "a"), tokens("model", "big"), tokens("model", "small")), ((0, 30), (4, 0), (0, 30)));
+    of_small.settle(takes(20, 0));
+    held.settle(takes(24, 0));
+    assert_eq!((tokens("key", "a"), tokens("model", "big"), tokens("model", "small")), ((24, 0), (4, 0), (20, 0)));
+}
+
+#[test]
+fn a_request_goes_on_with_another_model_only_if_both_limits_admit_it() {
+    let quota = quota(
+        "[[limit]]\nlevel = 'key'\ntokens_per_day = 100\n
+         [[limit]]\nlevel = 'model'\ntokens_per_day = 50\nconcurrent_requests = 1",
+    );
+    let (big, small) = (Subject::new("model", "big"), Subject::new("model", "small"));
+    let tokens = |level: &str, name: &str| standing(&quota, level, name, Unit::Tokens, Span::Day, 0).held;
+    let mut held = try_it(&quota, &[key("a"), big], takes(10, 0), 0).unwrap();
+    let of_big = held.split(big);
+    let refusal = held.raise_beside(takes(60, 0), small, takes(60, 0), at(0)).unwrap_err();
+    assert_eq!((&*refusal.level, refusal.why, refusal.wanted), ("model", Why::TooLarge, Some(60)));
+    let refusal = held.raise_beside(takes(101, 0), small, takes(40, 0), at(0)).unwrap_err();
+    assert_eq!((&*refusal.level, refusal.why), ("key", Why::Exhausted));
+    let refusal = held.raise_beside(takes(10, 0), big, takes(10, 0), at(0)).unwrap_err();
+    assert_eq!((refusal.unit, refusal.span), (Unit::Requests, Span::AtOnce), "it is asked already");
+    assert_eq!((tokens("key", "a"), tokens("model", "big"), tokens("model", "small")), (10, 10, 0));
+    assert_eq!(held.reserved(), takes(10, 0));
+    held.raise_beside(takes(40, 0), small, takes(40, 0), at(0)).unwrap().refund();
+    assert_eq!((tokens("key", "a"), tokens("model", "small")), (40, 0));
+    of_big.refund();
+    held.refund();
+    let mut nothing = self::quota("").reserve(&[big], takes(1, 0), at(0)).unwrap();
+    nothing.split(big).refund();
+    nothing.raise_beside(takes(2, 0), small, takes(2, 0), at(0)).unwrap().settle(takes(2, 0));
+    assert_eq!(nothing.reserved(), takes(2, 0));
+    nothing.refund();
+}
+
+#[test]
 fn without_limits_nothing_is_counted() {
     let quota = quota("");
     let held = try_it(&quota, &[key("a")], Amounts::default(), 0).unwrap();

@@ -13,7 +13,7 @@ use crate::dialect::{Dialect, Failure, FailureKind, Operation};
 use crate::doors::http::body::discard;
 use crate::doors::http::server::Ends;
 use crate::doors::http::site;
-use crate::flows::answer::Request as Question;
+use crate::flows::answer::{Knocking, Request as Question};
 
 /// What a path asks for.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +38,17 @@ impl Wanted<'_> {
 pub(super) async fn ask(llm: &Arc<Llm>, wanted: Wanted<'_>, request: Request) -> Response {
     let arrived = llm.parts.clock.since_boot();
     let id = request_id(llm, &request);
-    let dialect = wanted.dialect;
-    let (who, place) = match enter(llm, &request) {
+    let Wanted { dialect, operation, model, .. } = wanted;
+    let name = id.to_str().unwrap_or("");
+    let mut knock = llm.parts.answer.knock(Knocking { dialect, operation, model, id: name, arrived });
+    let entered = known(llm, &request).and_then(|who| {
+        knock.is_from(&who);
+        Ok((who, place(llm)?))
+    });
+    let (who, place) = match entered {
         Ok(entered) => entered,
         Err(refused) => {
+            knock.turned_away(&refused.0);
             discard(request).await;
             return refused.response(&id, dialect);
         }
@@ -51,18 +58,20 @@ pub(super) async fn ask(llm: &Arc<Llm>, wanted: Wanted<'_>, request: Request) ->
         Ok(body) => body,
         Err(failure) => {
             llm.parts.metrics.bodies.inc();
+            knock.turned_away(&failure);
             return answer::failed(&failure, &id, dialect);
         }
     };
+    knock.entered();
     let question = Question {
         dialect,
-        operation: wanted.operation,
-        model: wanted.model,
+        operation,
+        model,
         stream: wanted.stream,
         batch: wanted.batch,
         body: &body,
         who: &who,
-        id: id.to_str().unwrap_or(""),
+        id: name,
         headers: &head.headers,
         arrived,
     };
@@ -72,21 +81,29 @@ pub(super) async fn ask(llm: &Arc<Llm>, wanted: Wanted<'_>, request: Request) ->
 
 /// Somebody who is known and has a place, for paths that only look something up.
 pub(super) fn enter(llm: &Llm, request: &Request) -> Result<(Principal, OwnedSemaphorePermit), Refused> {
+    let who = known(llm, request)?;
+    Ok((who, place(llm)?))
+}
+
+/// Somebody who is known, at a host that is this one.
+fn known(llm: &Llm, request: &Request) -> Result<Principal, Refused> {
     let local = request.extensions().get::<Ends>().map(|ends| ends.local);
     if let Err(strange) = site::screen(request, local, &llm.parts.hosts) {
         llm.parts.metrics.strange.inc();
         let message = format!("Failed to hear this request: {strange}.");
         return Err(Refused(Failure::new(FailureKind::Permission, message)));
     }
-    let who = caller::principal(&llm.parts.access, request).map_err(|denied| {
+    caller::principal(&llm.parts.access, request).map_err(|denied| {
         llm.parts.metrics.denied.inc();
         Refused(caller::failure(denied))
-    })?;
-    let place = Arc::clone(&llm.places).try_acquire_owned().map_err(|_| {
+    })
+}
+
+fn place(llm: &Llm) -> Result<OwnedSemaphorePermit, Refused> {
+    Arc::clone(&llm.places).try_acquire_owned().map_err(|_| {
         llm.parts.metrics.overloaded.inc();
         Refused(Failure::new(FailureKind::Overloaded, "This gateway has as many requests as it takes; send it again."))
-    })?;
-    Ok((who, place))
+    })
 }
 
 /// Why somebody comes no further.
