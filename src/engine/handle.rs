@@ -19,6 +19,7 @@ use super::queue::{Caller, Job, Lane};
 use super::serving::Terms;
 use super::session::Session;
 use super::spec::{NamedTensor, TensorSpec, all_finite, arrange};
+use super::ties::{Tie, check_ties};
 use super::work::run_here;
 
 /// What came out of an inference.
@@ -82,6 +83,8 @@ pub(super) struct Loaded {
     pub(super) engine: &'static str,
     pub(super) inputs: Vec<TensorSpec>,
     pub(super) outputs: Vec<TensorSpec>,
+    /// Dimensions of the inputs that have one size.
+    pub(super) ties: Vec<Tie>,
     pub(super) allow_non_finite: bool,
     pub(super) passed_over: Vec<PassedOver>,
     pub(super) fallback: Fallback,
@@ -258,7 +261,8 @@ impl Handle {
     }
 
     fn arranged(&self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, Error> {
-        self.count(arrange(&self.model.inputs, inputs, self.shared.tensor_bytes_max))
+        let arranged = arrange(&self.model.inputs, inputs, self.shared.tensor_bytes_max);
+        self.count(arranged.and_then(|inputs| check_ties(&self.model.ties, &inputs).map(|()| inputs)))
     }
 
     /// Computes a short run on this thread. The inputs come back where it is not known to be one, or its turn has not come.

@@ -87,6 +87,8 @@ mod nats_server;
 #[cfg(all(feature = "grpc", feature = "tract"))]
 mod oip_clients;
 #[cfg(all(feature = "grpc", feature = "tract"))]
+mod oip_mistakes;
+#[cfg(all(feature = "grpc", feature = "tract"))]
 mod oip_tls;
 #[cfg(feature = "tract")]
 mod openapi;

@@ -43,6 +43,7 @@ def refused(says, call, *args, **kwargs):
         call(*args, **kwargs)
     except InferenceServerException as error:
         assert says in error.message(), f"expected {says!r} in {error.message()!r}"
+        return error.status()
     else:
         raise AssertionError(f"nothing was refused; expected {says!r}")
 
@@ -71,6 +72,26 @@ def http_infers():
     for one in asked:
         check(one.get_result())
     client.close()
+
+
+def mistakes():
+    """What is wrong with a request is the caller's mistake over both doors, and says which tensor."""
+    for kind, address, status in ((th, http_address, "400"), (tg, grpc_address, "StatusCode.INVALID_ARGUMENT")):
+        client = kind.InferenceServerClient(address)
+        two, none = np.repeat(B, 2, axis=0), B[:0]
+        odd = kind.InferInput("x", [3], "FP32")
+        odd.set_data_from_numpy(np.array([1, np.nan, 2], "f4"))
+        twice = [kind.InferRequestedOutput("OUTPUT0") for _ in range(64)]
+        for says, model, given, how in (
+            ("INPUT1 has shape [2, 16] and input INPUT0 has shape [1, 16]: dimension n is one size", "simple", inputs(kind, A, two), {}),
+            ("INPUT0 has shape [0, 16]: tract computes no empty tensors", "simple", inputs(kind, none, none), {}),
+            ("\"OUTPUT0\" is asked for twice", "simple", inputs(kind), {"outputs": twice}),
+            ("no input INPUT1", "simple", [inputs(kind)[0]] * 2, {}),
+            ("x has NaN at element 1", "reciprocal", [odd], {}),
+        ):
+            given = refused(says, client.infer, model, given, **how)
+            assert given == status, (kind, says, given)
+        client.close()
 
 
 def grpc_infers():
@@ -327,6 +348,6 @@ def probes_are_answered():
     client.close()
 
 
-for part in (http_infers, grpc_infers, grpc_streams, lambda: asyncio.run(grpc_asyncio()), descriptions_agree, models_come_and_go, versions_and_aliases, priorities_deadlines_and_batches, probes_are_answered, under_fire):
+for part in (http_infers, mistakes, grpc_infers, grpc_streams, lambda: asyncio.run(grpc_asyncio()), descriptions_agree, models_come_and_go, versions_and_aliases, priorities_deadlines_and_batches, probes_are_answered, under_fire):
     part()
     print(getattr(part, "__name__", "?"))
