@@ -87,6 +87,27 @@ impl Catalog {
         catalog
     }
 
+    /// Names and versions of the folders that look like models, whatever is in them: nothing is read but names. Layouts are
+    /// left out. Reads the disk: not for an async thread.
+    pub fn listed(config: &Config) -> BTreeMap<Name, Vec<u32>> {
+        // What is wrong with the folder was said when it was scanned.
+        let mut problems = Self::default();
+        let mut listed = BTreeMap::new();
+        for path in problems.folders(&config.folder, MAX_MODELS).unwrap_or_default() {
+            let Ok(name) = Name::new(&file_name(&path)) else { continue };
+            if oci::is_layout(&path) {
+                continue;
+            }
+            let versions = problems.folders(&path, MAX_VERSIONS).unwrap_or_default();
+            let mut versions: Vec<u32> = versions.iter().filter_map(|path| version_number(&file_name(path))).collect();
+            versions.sort_unstable();
+            if !versions.is_empty() {
+                listed.insert(name, versions);
+            }
+        }
+        listed
+    }
+
     /// Models in layouts come behind those in folders.
     fn add_layouts(&mut self, config: &Config, root: &Path, only: Option<&Name>) {
         for layout in oci::layouts(root) {

@@ -1,12 +1,12 @@
 //! Models come and go while the gateway runs: loaded from the models folder, taken away, loaded again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
 use super::load_config::LoadConfig;
-use super::models::{Models, NotServing, chain};
+use super::models::{ModelView, Models, NotServing, chain};
 use super::slot::{Slot, State};
 use super::traffic::{ShadowView, TargetView, TrafficView, VersionTraffic};
 use crate::base::Name;
@@ -83,6 +83,8 @@ pub enum RepositoryError {
 pub struct Repository {
     models: Arc<Models>,
     catalog: Arc<catalog::Config>,
+    /// One look at the folder at a time, however many ask for the index.
+    looking: Arc<Mutex<()>>,
     /// One change at a time. A load holds it to its end, also when its caller has gone.
     changing: Arc<Mutex<()>>,
 }
@@ -90,7 +92,30 @@ pub struct Repository {
 impl Repository {
     /// Over the models that were loaded at the start.
     pub fn new(models: Arc<Models>, catalog: catalog::Config) -> Self {
-        Self { models, catalog: Arc::new(catalog), changing: Arc::default() }
+        Self { models, catalog: Arc::new(catalog), looking: Arc::default(), changing: Arc::default() }
+    }
+
+    /// Every version that there is, and those whose folders came after the start and that nobody has loaded; `only_ready`: those
+    /// that answer.
+    pub async fn index(&self, only_ready: bool) -> Result<Vec<ModelView>, RepositoryError> {
+        let mut views = self.models.views();
+        if only_ready {
+            views.retain(|view| view.serving);
+            return Ok(views);
+        }
+        let looking = Arc::clone(&self.looking).lock_owned().await;
+        let catalog = Arc::clone(&self.catalog);
+        let listed = tokio::task::spawn_blocking(move || {
+            let _looking = looking;
+            Catalog::listed(&catalog)
+        });
+        let known: BTreeSet<(String, u32)> = views.iter().map(|view| (view.name.clone(), view.version)).collect();
+        for (name, versions) in listed.await.map_err(|_| RepositoryError::Closing)? {
+            let new = versions.into_iter().filter(|version| !known.contains(&(name.to_string(), *version)));
+            views.extend(new.map(|version| ModelView::not_loaded(&name, version)));
+        }
+        views.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
+        Ok(views)
     }
 
     /// Loads what is new or has changed in a model's folder and puts it in place when all of it is there; until then the

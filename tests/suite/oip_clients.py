@@ -178,6 +178,22 @@ def models_come_and_go():
         shutil.copytree(folder / "simple" / "1", folder / "simple" / "2")
         manifest = folder / "simple" / "2" / "manifest.toml"
         manifest.write_text(manifest.read_text().replace("version = 1", "version = 2"))
+        # What was copied in is listed before anybody loads it, and so is a model that is new.
+        shutil.copytree(folder / "simple" / "1", folder / "newcomer" / "7")
+        (folder / "notes").mkdir()
+        for listed in (
+            [(m["name"], m["version"], m["state"], m.get("reason")) for m in http.get_model_repository_index()],
+            [(m.name, m.version, m.state, m.reason) for m in grpc.get_model_repository_index().models],
+        ):
+            for new in (("newcomer", "7"), ("simple", "2")):
+                assert (*new, "UNAVAILABLE", "not loaded") in listed, listed
+            assert not any(name == "notes" for name, *_ in listed), listed
+        for ready in (
+            urllib.request.urlopen(f"http://{http_address}/v2/repository/index", b'{"ready": true}').read().decode(),
+            str(grpc._client_stub.RepositoryIndex(tg.service_pb2.RepositoryIndexRequest(ready=True))),
+        ):
+            assert "simple" in ready and "newcomer" not in ready, ready
+        shutil.rmtree(folder / "newcomer"), (folder / "notes").rmdir()
         client.load_model("simple")
         assert client.infer("simple", inputs(kind)).get_response()["model_version"] == "2" if kind is th else True
         assert states()["simple", "2"] == "READY"

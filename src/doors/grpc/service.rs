@@ -364,14 +364,14 @@ impl GrpcInferenceService for Oip {
         request: Request<wire::RepositoryIndexRequest>,
     ) -> Answer<wire::RepositoryIndexResponse> {
         let only_ready = request.into_inner().ready;
-        let models = self.parts.query.models().into_iter().filter(|view| view.serving || !only_ready);
+        let models = self.parts.repository.index(only_ready).await.map_err(|error| of_repository(&error))?;
         let entry = |view: crate::flows::models::ModelView| wire::repository_index_response::ModelIndex {
             state: view.state_word().to_owned(),
             name: view.name,
             version: view.version.to_string(),
             reason: view.problem.unwrap_or_default(),
         };
-        Ok(Response::new(wire::RepositoryIndexResponse { models: models.map(entry).collect() }))
+        Ok(Response::new(wire::RepositoryIndexResponse { models: models.into_iter().map(entry).collect() }))
     }
 
     async fn repository_model_load(

@@ -202,8 +202,7 @@ async fn index(State(door): Whole, headers: HeaderMap, body: Body) -> Answer {
             Problem::new(StatusCode::BAD_REQUEST, "bad_request", format!("not an index request: {error}"))
         })?
     };
-    let mut models = door.parts.query.models();
-    models.retain(|view| view.serving || !asked.ready);
+    let models = door.parts.repository.index(asked.ready).await?;
     let entry = |view: &crate::flows::models::ModelView| {
         let mut entry = json!({
             "name": view.name,
