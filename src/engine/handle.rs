@@ -49,6 +49,12 @@ pub(super) struct Computed {
 pub struct Run {
     /// Time that the request waited for it, in microseconds.
     pub waited_us: u64,
+    /// Time in which its inputs were checked, put into order and joined with others', in nanoseconds.
+    pub input_ns: u64,
+    /// Time from the end of the run until its outputs were with the request, in nanoseconds.
+    pub output_ns: u64,
+    /// End of the run since boot, in nanoseconds.
+    pub ended_ns: u64,
     /// Rows of all requests that were computed together.
     pub rows: usize,
     /// True for one request of each run, so that runs can be counted by what their requests say.
@@ -231,11 +237,24 @@ impl Handle {
     /// The same on other terms than the usual ones.
     pub async fn infer_on(&self, inputs: Vec<NamedTensor>, terms: Terms) -> Result<Outputs, Error> {
         let timeout = terms.timeout.unwrap_or(self.shared.timeout);
+        let began_ns = self.shared.now_ns();
         let inputs = self.arranged(inputs)?;
-        let inputs = match self.here(inputs, terms) {
-            Ok(answer) => return answer,
-            Err(inputs) => inputs,
+        let input_ns = self.shared.now_ns().saturating_sub(began_ns);
+        let answer = match self.here(inputs, terms) {
+            Ok(answer) => answer,
+            Err(inputs) => self.there(inputs, terms, timeout).await,
         };
+        let received_ns = self.shared.now_ns();
+        answer.map(|mut outputs| {
+            let run = &mut outputs.run;
+            run.input_ns += input_ns;
+            run.output_ns = received_ns.saturating_sub(run.ended_ns);
+            outputs
+        })
+    }
+
+    /// Computes on the pool's threads.
+    async fn there(&self, inputs: Vec<NamedTensor>, terms: Terms, timeout: Duration) -> Result<Outputs, Error> {
         let (answer, answered) = oneshot::channel();
         self.count(self.queue(inputs, terms, Caller::Async(answer)))?;
         match tokio::time::timeout(timeout, answered).await {

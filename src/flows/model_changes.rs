@@ -84,6 +84,27 @@ impl Models {
         shelf.models.insert(name.clone(), versions);
     }
 
+    /// The pipelines that ask a model, and those that ask these: all that cannot answer without it.
+    pub(super) fn dependents(&self, name: &str) -> BTreeSet<Name> {
+        let slots = self.all_slots();
+        let graphs = slots
+            .iter()
+            .filter_map(|slot| Some((&slot.model.manifest.model.name, slot.graph.as_ref()?.as_ref().ok()?)));
+        let graphs: Vec<_> = graphs.filter(|(pipeline, _)| pipeline.as_str() != name).collect();
+        let mut found: BTreeSet<Name> = BTreeSet::new();
+        loop {
+            let gone = |asked: &str| asked == name || found.iter().any(|pipeline| pipeline.as_str() == asked);
+            let more = graphs.iter().filter(|(pipeline, graph)| {
+                !found.contains(*pipeline) && graph.members().any(|(_, member)| gone(member.name()))
+            });
+            let more: Vec<Name> = more.map(|(pipeline, _)| (*pipeline).clone()).collect();
+            if more.is_empty() {
+                return found;
+            }
+            found.extend(more);
+        }
+    }
+
     /// Takes every version of a model away. False if there is none of that name.
     pub(super) fn take(&self, name: &str) -> bool {
         match self.shelf().models.get(name) {

@@ -139,17 +139,29 @@ impl Repository {
 
     /// Takes a model away. Requests that have it finish; its memory goes with the last of them.
     pub async fn unload(&self, model: &str) -> Result<(), RepositoryError> {
+        self.unload_all(model, false).await
+    }
+
+    /// The same; `with_dependents` takes the pipelines that ask it away as well. All go, or none does.
+    pub async fn unload_all(&self, model: &str, with_dependents: bool) -> Result<(), RepositoryError> {
         let _changing = self.changing.lock().await;
-        let streams = self.models.streams_of(model);
-        if !streams.is_empty() {
-            let streams = streams.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(RepositoryError::InUse { model: model.to_owned(), streams });
+        let dependents = if with_dependents { self.models.dependents(model) } else { BTreeSet::new() };
+        // Those that ask go before those that are asked.
+        let all: Vec<&str> = dependents.iter().map(Name::as_str).chain([model]).collect();
+        for name in &all {
+            let streams = self.models.streams_of(name);
+            if !streams.is_empty() {
+                let streams = streams.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(RepositoryError::InUse { model: (*name).to_owned(), streams });
+            }
         }
-        if self.models.take(model) {
-            tracing::info!(model.name = model, "model unloaded");
-            return Ok(());
+        if self.models.slots_of(model).is_empty() {
+            return Err(RepositoryError::NotThere(model.to_owned()));
         }
-        Err(RepositoryError::NotThere(model.to_owned()))
+        for name in all.into_iter().filter(|name| self.models.take(name)) {
+            tracing::info!(model.name = name, with = (name != model).then_some(model), "model unloaded");
+        }
+        Ok(())
     }
 
     /// Every alias of a model by name.

@@ -295,6 +295,10 @@ def priorities_deadlines_and_batches():
     assert runs == after["execution_count"] and rows == after["inference_count"], after
     theirs = grpc.get_inference_statistics("simple", "1").model_stats[0]
     assert sum(batch.compute_infer.count for batch in theirs.batch_stats) == theirs.execution_count
+    for part in ("compute_input", "compute_infer", "compute_output"):
+        ours = after["inference_stats"][part]
+        assert ours["count"] == after["inference_stats"]["success"]["count"] and ours["ns"] > 0, (part, after)
+        assert getattr(theirs.inference_stats, part).ns > 0 and all(getattr(batch, part).ns > 0 for batch in theirs.batch_stats), (part, theirs)
     # The batching of this one is forced by the configuration.
     config = http.get_model_config("dense")
     assert config["dynamic_batching"] == {"preferred_batch_size": [4], "max_queue_delay_microseconds": 100}, config

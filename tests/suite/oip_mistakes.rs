@@ -173,3 +173,18 @@ async fn a_body_over_the_bound_is_refused_announced_or_without_an_end() {
     }
     assert_eq!(post(&gateway, SIMPLE, &pair([1, 16], [1, 16])).await.status, 200);
 }
+
+#[tokio::test]
+async fn statistics_count_the_time_before_and_behind_the_engine() {
+    let (gateway, _folder) = gateway("", 1 << 20).await;
+    for _ in 0..5 {
+        assert_eq!(post(&gateway, SIMPLE, &pair([2, 16], [2, 16])).await.status, 200);
+    }
+    let stats = gateway.get("/v2/models/simple/stats").await.json()["model_stats"][0].clone();
+    for counted in [&stats["inference_stats"], &stats["batch_stats"][0]] {
+        for part in ["compute_input", "compute_infer", "compute_output"] {
+            let (count, ns) = (counted[part]["count"].as_u64().unwrap(), counted[part]["ns"].as_u64().unwrap());
+            assert!(count == 5 && ns > 0, "{part}: {stats}");
+        }
+    }
+}

@@ -391,11 +391,20 @@ impl GrpcInferenceService for Oip {
     ) -> Answer<wire::RepositoryModelUnloadResponse> {
         may_manage(&request)?;
         let wire::RepositoryModelUnloadRequest { model_name: model, parameters, .. } = request.into_inner();
-        // No model was loaded because of another one, so there is none to go with it.
-        if let Some(parameter) = parameters.keys().find(|parameter| *parameter != "unload_dependents") {
-            return Err(bad(format!("parameter {parameter:?} cannot be given; `unload_dependents` is true or false")));
+        let mut with_dependents = false;
+        for (parameter, value) in &parameters {
+            use wire::model_repository_parameter::ParameterChoice as Choice;
+            match value.parameter_choice {
+                Some(Choice::BoolParam(truth)) if parameter == "unload_dependents" => with_dependents = truth,
+                _ => {
+                    let message = format!(
+                        "parameter {parameter:?} cannot be given like that; `unload_dependents` is true or false"
+                    );
+                    return Err(bad(message));
+                }
+            }
         }
-        self.parts.repository.unload(&model).await.map_err(|error| of_repository(&error))?;
+        self.parts.repository.unload_all(&model, with_dependents).await.map_err(|error| of_repository(&error))?;
         Ok(Response::new(wire::RepositoryModelUnloadResponse {}))
     }
 
