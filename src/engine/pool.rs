@@ -97,8 +97,7 @@ pub struct Pool {
 impl Pool {
     /// Starts the threads. `engines` are tried in their order; see [`built_in`](super::built_in).
     pub fn start(config: &Config, engines: Vec<Arc<dyn Engine>>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let cores = || thread::available_parallelism().map_or(1, usize::from);
-        let count = if config.threads == 0 { cores().saturating_sub(1).max(1) } else { config.threads };
+        let count = config.thread_count();
         let metrics = Metrics::default();
         metrics.threads_allowed.set(i64::try_from(count).unwrap_or(i64::MAX));
         let shared = Arc::new(Shared {
