@@ -19,6 +19,8 @@ mod custody_rot;
 mod delegate;
 mod delegate_faults;
 mod delegate_fixture;
+#[cfg(all(feature = "grpc", feature = "tract"))]
+mod doc_commands;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
