@@ -70,7 +70,8 @@ impl Models {
     pub(super) fn unchanged(&self, name: &Name, version: u32, new: &Slot) -> Option<Arc<Slot>> {
         let slot = self.slot(name, version)?;
         let as_served = slot.how == new.how && slot.request_rows_max == new.request_rows_max;
-        let same = slot.model.manifest == new.model.manifest && as_served && slot.loaded().is_some();
+        let same_model = slot.model.manifest == new.model.manifest && slot.model.triton == new.model.triton;
+        let same = same_model && as_served && slot.loaded().is_some();
         (same && new.problem().is_none()).then_some(slot)
     }
 

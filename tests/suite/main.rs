@@ -125,6 +125,8 @@ mod traffic_http;
 mod transform;
 #[cfg(all(feature = "transformer", feature = "text"))]
 mod transformer;
+#[cfg(all(feature = "grpc", feature = "tract"))]
+mod triton_config;
 mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;
