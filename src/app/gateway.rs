@@ -288,7 +288,7 @@ async fn build(config: Config, logs: Logs, clock: Arc<SystemClock>) -> Result<Bu
             // Hosts have it as part of their home's path, so it must hold wherever they are.
             let folder = config.work_folder.clone().unwrap_or_else(|| state_dir.join("delegate"));
             let folder = std::path::absolute(folder).context("failed to use delegate.work_folder")?;
-            delegate::delegates(config, &folder, &clock, &delegate_metrics)?
+            delegate::delegates(config.within(engine.thread_count()), &folder, &clock, &delegate_metrics)?
         }
         None => Vec::new(),
     };

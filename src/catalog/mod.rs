@@ -4,11 +4,12 @@
 //! same two files in an OCI layout below the models folder. [`Catalog::scan`] reads
 //! them all; what is broken becomes a [`Problem`] that says where and what to do, and the others are there all the same.
 //! The newest version is served unless another is asked for, by number or by an [alias](Aliases). A model's bytes are handed out only after their SHA-256
-//! agreed with the manifest.
+//! agreed with the manifest. A `config.pbtxt` of Triton's beside the versions is read, too: how the model is served where nothing
+//! else says so ([`Triton`]).
 //!
 //! Never here: running a model, fetching one, or following a path or link out of the models folder.
 //!
-//! Limits: manifest 1 MiB, model file `model_bytes_max`, 1024 models, 256 versions each, 64 inputs and outputs, golden
+//! Limits: manifest 1 MiB, `config.pbtxt` 256 KiB, model file `model_bytes_max`, 1024 models, 256 versions each, 64 inputs and outputs, golden
 //! files of 64 MiB together, 16 other files (tokenizers, labels) of 32 MiB.
 
 mod aliases;
@@ -20,10 +21,12 @@ mod model;
 mod npy;
 mod oci;
 mod parse;
+mod pbtxt;
 mod scan;
 mod serving;
 mod splits;
 mod traffic;
+mod triton;
 mod values;
 
 pub use aliases::{AliasError, Aliases, DEFAULT};
@@ -37,4 +40,5 @@ pub use scan::{Catalog, Problem};
 pub use serving::{BatchWhen, LoadWhen, Serving, Settled, Versions};
 pub use splits::{SetTraffic, Splits, TrafficError};
 pub use traffic::{BreakerTerms, Shadow, Split, Sticky, Traffic};
+pub use triton::Triton;
 pub use values::Values;

@@ -10,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 use super::golden::GoldenFile;
 use super::manifest::{FileEntry, Manifest};
 use super::npy;
+use super::serving::Serving;
+use super::triton::Triton;
 use crate::base::{Digest, Tensor};
 
 /// Most bytes of a version's golden files together.
@@ -74,6 +76,8 @@ pub struct Model {
     pub folder: PathBuf,
     /// Size of the model file in bytes.
     pub size_bytes: u64,
+    /// What a `config.pbtxt` beside its versions says.
+    pub triton: Option<Arc<Triton>>,
     /// Where the files of `[[file]]` are, in its order.
     pub(super) beside: Vec<PathBuf>,
     pub(super) file: PathBuf,
@@ -81,6 +85,12 @@ pub struct Model {
 }
 
 impl Model {
+    /// How it is served by its manifest, and where that says nothing by its `config.pbtxt`.
+    pub fn serving(&self) -> Serving {
+        let triton = self.triton.as_ref().map(|triton| self.manifest.serving.before(&triton.serving));
+        triton.unwrap_or_else(|| self.manifest.serving.clone())
+    }
+
     /// The model file's bytes, whose digest is the manifest's. Reads the disk: not for an async thread.
     pub fn read(&self) -> Result<Arc<[u8]>, Error> {
         let (mut file, size) = open_regular(&self.file, self.bytes_max)?;

@@ -182,7 +182,7 @@ impl Reader<'_> {
         match read {
             Ok((file, size_bytes, beside)) => {
                 let (folder, bytes_max) = (self.folder.to_owned(), self.config.model_bytes_max);
-                self.found.models.push(Model { manifest, folder, size_bytes, file, beside, bytes_max });
+                self.found.models.push(Model { manifest, folder, size_bytes, file, triton: None, beside, bytes_max });
                 Ok(())
             }
             Err(what) => {

@@ -12,6 +12,7 @@ use super::manifest::Manifest;
 use super::model::{Error, FILE_BYTES_MAX, GOLDEN_BYTES_MAX, Model, open_regular, resolve, verify};
 use super::oci;
 use super::parse::ManifestError;
+use super::triton;
 use crate::base::Name;
 
 const MANIFEST: &str = "manifest.toml";
@@ -87,6 +88,27 @@ impl Catalog {
         catalog
     }
 
+    /// Names and versions of the folders that look like models, whatever is in them: nothing is read but names. Layouts are
+    /// left out. Reads the disk: not for an async thread.
+    pub fn listed(config: &Config) -> BTreeMap<Name, Vec<u32>> {
+        // What is wrong with the folder was said when it was scanned.
+        let mut problems = Self::default();
+        let mut listed = BTreeMap::new();
+        for path in problems.folders(&config.folder, MAX_MODELS).unwrap_or_default() {
+            let Ok(name) = Name::new(&file_name(&path)) else { continue };
+            if oci::is_layout(&path) {
+                continue;
+            }
+            let versions = problems.folders(&path, MAX_VERSIONS).unwrap_or_default();
+            let mut versions: Vec<u32> = versions.iter().filter_map(|path| version_number(&file_name(path))).collect();
+            versions.sort_unstable();
+            if !versions.is_empty() {
+                listed.insert(name, versions);
+            }
+        }
+        listed
+    }
+
     /// Models in layouts come behind those in folders.
     fn add_layouts(&mut self, config: &Config, root: &Path, only: Option<&Name>) {
         for layout in oci::layouts(root) {
@@ -124,12 +146,22 @@ impl Catalog {
             self.problem(&path.join(MANIFEST), "a manifest belongs into a version folder".to_owned(), &advice);
         }
         let Some(entries) = self.folders(path, MAX_VERSIONS) else { return };
+        let triton = match triton::read(root, path, &name) {
+            Ok(triton) => triton.map(Arc::new),
+            Err(failure) => {
+                let problem = of_triton(&path.join(triton::FILE), &failure);
+                let broken = self.broken.entry(name).or_default();
+                let versions = entries.iter().filter_map(|path| version_number(&file_name(path)));
+                broken.extend(versions.map(|version| (version, problem.to_string())));
+                return self.problems.push(*problem);
+            }
+        };
         let mut versions = Vec::new();
         for path in entries {
             let manifest = path.join(MANIFEST);
             match version_number(&file_name(&path)) {
                 Some(version) => match read_model(config, root, &path, &name, version) {
-                    Ok(model) => versions.push(Arc::new(model)),
+                    Ok(model) => versions.push(Arc::new(Model { triton: triton.clone(), ..model })),
                     Err(problem) => {
                         self.broken.entry(name.clone()).or_default().insert(version, problem.to_string());
                         self.problems.push(*problem);
@@ -216,6 +248,12 @@ fn version_number(text: &str) -> Option<u32> {
 fn read_model(config: &Config, root: &Path, path: &Path, name: &Name, version: u32) -> Result<Model, Box<Problem>> {
     let folder = resolve(root, path).map_err(|error| from_error(path, &error))?;
     let manifest_path = folder.join(MANIFEST);
+    // A model without one may be anybody's: its digest is what is trusted, and its licence what it may be used for.
+    if let (false, Some(file)) = (manifest_path.exists(), model_file(&folder)) {
+        let advice =
+            format!("`forebay model inspect {}` prints one: fill in name, licence and what you know", file.display());
+        return Err(Box::new(Problem { path: manifest_path, position: None, what: "is not there".to_owned(), advice }));
+    }
     let manifest = read_manifest(root, &manifest_path)?;
     let about = &manifest.model;
     if about.name != *name || about.version != version {
@@ -248,7 +286,25 @@ fn read_model(config: &Config, root: &Path, path: &Path, name: &Name, version: u
         verify(&real, entry.sha256, FILE_BYTES_MAX).map_err(|error| from_error(&path, &error))?;
         beside.push(real);
     }
-    Ok(Model { manifest, folder, size_bytes, file, beside, bytes_max: config.model_bytes_max })
+    Ok(Model { manifest, folder, size_bytes, file, triton: None, beside, bytes_max: config.model_bytes_max })
+}
+
+/// A model file under its usual name.
+fn model_file(folder: &Path) -> Option<PathBuf> {
+    ["model.onnx", "model.safetensors", "model.gguf"]
+        .map(|name| folder.join(name))
+        .into_iter()
+        .find(|path| path.is_file())
+}
+
+fn of_triton(path: &Path, failure: &triton::Failure) -> Box<Problem> {
+    let wrong = match failure {
+        triton::Failure::File(error) => return from_error(path, error),
+        triton::Failure::Text(wrong) => wrong,
+    };
+    let advice = "correct it or take it away; docs/models.md says what of Triton's configuration can be had".to_owned();
+    let position = Some((wrong.at.line, wrong.at.column));
+    Box::new(Problem { path: path.to_owned(), position, what: wrong.what.clone(), advice })
 }
 
 fn read_manifest(root: &Path, path: &Path) -> Result<Manifest, Box<Problem>> {
@@ -411,7 +467,24 @@ mod tests {
 
         let no_manifest = Folder::new();
         no_manifest.put("press/1/model.onnx", b"weights");
-        assert!(no_manifest.problem().starts_with("press/1/manifest.toml: is not there"));
+        let problem = no_manifest.problem();
+        assert!(
+            problem.starts_with(
+                "press/1/manifest.toml: is not there; `forebay model inspect press/1/model.onnx` prints one"
+            ),
+            "{problem}"
+        );
+        // Triton's own layout is not enough: nobody vouches for the file.
+        no_manifest.put("press/config.pbtxt", b"name: \"press\" platform: \"onnxruntime_onnx\"");
+        assert_eq!(no_manifest.problem(), problem);
+
+        let misspelt = Folder::new();
+        misspelt.model("press", 1);
+        misspelt.model("press", 2);
+        misspelt.put("press/config.pbtxt", b"name: \"press\"\nmax_bach_size: 8\n");
+        let problem = misspelt.problem();
+        assert!(problem.starts_with("press/config.pbtxt:2:1: max_bach_size: there is no such field"), "{problem}");
+        assert_eq!(misspelt.scan().broken()[&Name::new("press").unwrap()].len(), 2, "neither version is served");
 
         let bloated = Folder::new();
         bloated.put("press/1/manifest.toml", &vec![b'#'; 1024 * 1024 + 1]);

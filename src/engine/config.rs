@@ -25,6 +25,14 @@ pub struct Config {
     pub back_off: BackOff,
 }
 
+impl Config {
+    /// Threads that compute, on this machine.
+    pub fn thread_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        if self.threads == 0 { cores().saturating_sub(1).max(1) } else { self.threads }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

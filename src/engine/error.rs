@@ -17,6 +17,9 @@ pub enum Error {
     /// The model file cannot be read or does not compute.
     #[error("failed to load model {model} with {engine}: {reason}")]
     Load { model: String, engine: &'static str, reason: String },
+    /// The model file is none that any engine may be given.
+    #[error("failed to read the file of model {model}: {reason}")]
+    File { model: String, reason: String },
     /// The model file and its declaration differ.
     #[error("model {model} is not what is declared: {what}: expected {expected}, given {given}")]
     Declared { model: String, what: String, expected: String, given: String },
@@ -43,6 +46,12 @@ pub enum Error {
     /// The declared shape and the tensor's differ.
     #[error("input {name} has shape {given:?}, expected {expected:?} (-1 is any size)")]
     Shape { name: String, expected: Vec<i64>, given: Vec<usize> },
+    /// Inputs that are each as declared and do not fit each other, or that the engine cannot compute as they are.
+    #[error("{what}")]
+    Unfit {
+        /// Which input, what was expected and what came.
+        what: String,
+    },
     /// The declared element type and the tensor's differ.
     #[error("input {name} is {given}, expected {expected}")]
     Datatype { name: String, expected: Datatype, given: Datatype },
@@ -118,6 +127,7 @@ impl Error {
             Self::NoEngine { .. }
             | Self::NoneTakes { .. }
             | Self::Load { .. }
+            | Self::File { .. }
             | Self::Declared { .. }
             | Self::Setting { .. }
             | Self::Thread(_) => Kind::Load,
@@ -125,6 +135,7 @@ impl Error {
             Self::MissingInput { .. }
             | Self::UnknownInput { .. }
             | Self::Shape { .. }
+            | Self::Unfit { .. }
             | Self::Datatype { .. }
             | Self::TooLarge { .. } => Kind::Input,
             Self::NotFinite { .. } => Kind::NotFinite,

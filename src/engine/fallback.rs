@@ -66,8 +66,12 @@ impl Loaded {
         let (Some(other), Error::Delegate { reason, .. } | Error::Run { reason, .. }) = (stand_in, &error) else {
             return Err(error);
         };
-        // Where neither computes it, it is the request's fault, and the first word on it counts.
-        let tensors = other.run(inputs).map_err(|_| error.clone())?;
+        // Where neither computes it, it is the request's fault, and the first word on it counts; but who can tell what is wrong
+        // with the request knows better.
+        let tensors = other.run(inputs).map_err(|other| match other {
+            Error::Unfit { .. } => other,
+            _ => error.clone(),
+        })?;
         if !stood_in.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 model = self.title,

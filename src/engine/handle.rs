@@ -19,6 +19,7 @@ use super::queue::{Caller, Job, Lane};
 use super::serving::Terms;
 use super::session::Session;
 use super::spec::{NamedTensor, TensorSpec, all_finite, arrange};
+use super::ties::{Tie, check_ties};
 use super::work::run_here;
 
 /// What came out of an inference.
@@ -48,6 +49,12 @@ pub(super) struct Computed {
 pub struct Run {
     /// Time that the request waited for it, in microseconds.
     pub waited_us: u64,
+    /// Time in which its inputs were checked, put into order and joined with others', in nanoseconds.
+    pub input_ns: u64,
+    /// Time from the end of the run until its outputs were with the request, in nanoseconds.
+    pub output_ns: u64,
+    /// End of the run since boot, in nanoseconds.
+    pub ended_ns: u64,
     /// Rows of all requests that were computed together.
     pub rows: usize,
     /// True for one request of each run, so that runs can be counted by what their requests say.
@@ -82,6 +89,8 @@ pub(super) struct Loaded {
     pub(super) engine: &'static str,
     pub(super) inputs: Vec<TensorSpec>,
     pub(super) outputs: Vec<TensorSpec>,
+    /// Dimensions of the inputs that have one size.
+    pub(super) ties: Vec<Tie>,
     pub(super) allow_non_finite: bool,
     pub(super) passed_over: Vec<PassedOver>,
     pub(super) fallback: Fallback,
@@ -228,11 +237,24 @@ impl Handle {
     /// The same on other terms than the usual ones.
     pub async fn infer_on(&self, inputs: Vec<NamedTensor>, terms: Terms) -> Result<Outputs, Error> {
         let timeout = terms.timeout.unwrap_or(self.shared.timeout);
+        let began_ns = self.shared.now_ns();
         let inputs = self.arranged(inputs)?;
-        let inputs = match self.here(inputs, terms) {
-            Ok(answer) => return answer,
-            Err(inputs) => inputs,
+        let input_ns = self.shared.now_ns().saturating_sub(began_ns);
+        let answer = match self.here(inputs, terms) {
+            Ok(answer) => answer,
+            Err(inputs) => self.there(inputs, terms, timeout).await,
         };
+        let received_ns = self.shared.now_ns();
+        answer.map(|mut outputs| {
+            let run = &mut outputs.run;
+            run.input_ns += input_ns;
+            run.output_ns = received_ns.saturating_sub(run.ended_ns);
+            outputs
+        })
+    }
+
+    /// Computes on the pool's threads.
+    async fn there(&self, inputs: Vec<NamedTensor>, terms: Terms, timeout: Duration) -> Result<Outputs, Error> {
         let (answer, answered) = oneshot::channel();
         self.count(self.queue(inputs, terms, Caller::Async(answer)))?;
         match tokio::time::timeout(timeout, answered).await {
@@ -258,7 +280,8 @@ impl Handle {
     }
 
     fn arranged(&self, inputs: Vec<NamedTensor>) -> Result<Vec<NamedTensor>, Error> {
-        self.count(arrange(&self.model.inputs, inputs, self.shared.tensor_bytes_max))
+        let arranged = arrange(&self.model.inputs, inputs, self.shared.tensor_bytes_max);
+        self.count(arranged.and_then(|inputs| check_ties(&self.model.ties, &inputs).map(|()| inputs)))
     }
 
     /// Computes a short run on this thread. The inputs come back where it is not known to be one, or its turn has not come.

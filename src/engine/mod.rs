@@ -43,6 +43,7 @@ mod signature;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod ties;
 #[cfg(feature = "tract")]
 mod tract;
 #[cfg(feature = "transformer")]

@@ -14,12 +14,13 @@ use super::golden;
 use super::handle::{Handle, Loaded, PassedOver, Why, caught};
 use super::memory::{Memory, Room, estimate_bytes, needs_bytes};
 use super::metrics::Metrics;
-use super::onnx::{Outline, check_declared};
+use super::onnx::{self, Outline, check_declared};
 use super::pace::Pace;
 use super::queue::{Lane, Permit, Queue};
 use super::serving::Serving;
 use super::session::{Engine, Fit};
 use super::spec::{LoadSpec, TensorSpec, arrange};
+use super::ties::Tie;
 use super::work::work;
 use crate::base::Clock;
 
@@ -55,7 +56,7 @@ impl Shared {
         callers.find(|(_, since)| free(since)).map(|(at, _)| at)
     }
 
-    fn now_ns(&self) -> u64 {
+    pub(super) fn now_ns(&self) -> u64 {
         u64::try_from(self.clock.since_boot().as_nanos()).unwrap_or(u64::MAX)
     }
 
@@ -99,8 +100,7 @@ pub struct Pool {
 impl Pool {
     /// Starts the threads. `engines` are tried in their order; see [`built_in`](super::built_in).
     pub fn start(config: &Config, engines: Vec<Arc<dyn Engine>>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let cores = || thread::available_parallelism().map_or(1, usize::from);
-        let count = if config.threads == 0 { cores().saturating_sub(1).max(1) } else { config.threads };
+        let count = config.thread_count();
         let metrics = Metrics::default();
         metrics.threads_allowed.set(i64::try_from(count).unwrap_or(i64::MAX));
         let shared = Arc::new(Shared {
@@ -185,12 +185,7 @@ impl Pool {
     }
 
     fn load_first(&self, spec: &LoadSpec) -> Result<Loaded, Error> {
-        // What cannot be read is each engine's to say; what can is asked once, for all of them.
-        if spec.format == "onnx"
-            && let Ok(outline) = Outline::of(&spec.bytes)
-        {
-            check_declared(spec, &outline).inspect_err(|error| self.shared.metrics.failed(error))?;
-        }
+        let ties = Self::read_file(spec).inspect_err(|error| self.shared.metrics.failed(error))?;
         let mut last = None;
         let mut passed_over = Vec::new();
         let mut fallback = Fallback::default();
@@ -209,7 +204,7 @@ impl Pool {
                     if let Some(true) = engine.wants_stand_in(spec) {
                         fallback.stand_in = self.stand_in(chosen.map(|(_, other)| other), spec, &mut passed_over);
                     }
-                    (model.passed_over, model.fallback) = (passed_over, fallback);
+                    (model.passed_over, model.fallback, model.ties) = (passed_over, fallback, ties);
                     return Ok(model);
                 }
                 Err(error) => {
@@ -234,6 +229,22 @@ impl Pool {
         })
     }
 
+    /// What an ONNX file says is asked once, for all engines.
+    pub(super) fn read_file(spec: &LoadSpec) -> Result<Vec<Tie>, Error> {
+        if spec.format != "onnx" {
+            return Ok(Vec::new());
+        }
+        match Outline::of(&spec.bytes) {
+            Ok(outline) => check_declared(spec, &outline).map(|()| outline.ties(&spec.inputs)),
+            // No engine may be trusted to look away from the other file: a delegate's would open it.
+            Err(error @ onnx::Error::External { .. }) => {
+                Err(Error::File { model: spec.title(), reason: error.to_string() })
+            }
+            // What cannot be read otherwise is each engine's to say.
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
     pub(super) fn load_with(&self, engine: &dyn Engine, spec: &LoadSpec) -> Result<Loaded, Error> {
         let title = spec.title();
         for tensor in spec.inputs.iter().chain(&spec.outputs) {
@@ -248,6 +259,7 @@ impl Pool {
             engine: engine.name(),
             inputs,
             outputs,
+            ties: Vec::new(),
             allow_non_finite,
             passed_over,
             fallback: Fallback::default(),

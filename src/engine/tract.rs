@@ -29,6 +29,7 @@ use super::handle::caught;
 use super::onnx::Outline;
 use super::session::{Engine, Fit, Session};
 use super::spec::{LoadSpec, NamedTensor, Sample, TensorSpec};
+use super::ties::same;
 use crate::base::{Datatype, Element, Tensor};
 
 type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
@@ -81,6 +82,7 @@ impl Tract {
         declare(&mut model, spec)?;
         let (one, _) = plan(&model, spec, Free::One).map_err(|error| failed(format!("{error:#}")))?;
         let outline = Outline::of(&spec.bytes).ok();
+        let nameless = outline.as_ref().map(|outline| outline.nameless_batches(&spec.inputs)).unwrap_or_default();
         let is_free = spec.inputs.iter().any(|input| input.shape.contains(&-1));
         let by_row = spec.inputs.iter().chain(&spec.outputs).all(|tensor| {
             tensor.shape.first() == Some(&-1) && tensor.shape.iter().filter(|&&dim| dim == -1).count() == 1
@@ -95,10 +97,14 @@ impl Tract {
             one: Prepared::new(one),
             any: any.map(|(plan, _)| Prepared::new(plan)),
             by_row,
+            together: nameless.into_iter().map(|at| (at, 0)).collect(),
             is_steady: outline.is_some_and(|outline| !outline.has_functions && !outline.has_loops()),
         };
         if by_row && rows == Rows::FasterApart && session.agrees_by_row(spec) {
             session.any = None;
+        }
+        if by_row && session.any.is_none() {
+            session.together = (0..spec.inputs.len()).map(|at| (at, 0)).collect();
         }
         Ok(session)
     }
@@ -216,11 +222,14 @@ struct TractSession {
     any: Option<Prepared>,
     /// The first dimension of every input and output is free, and no other.
     by_row: bool,
+    /// First dimensions that are one size, whatever they are called.
+    together: Vec<(usize, usize)>,
     is_steady: bool,
 }
 
 impl Session for TractSession {
     fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
+        self.check(inputs)?;
         self.compute(inputs).map_err(|error| Error::Run {
             model: self.model.clone(),
             engine: NAME,
@@ -234,8 +243,19 @@ impl Session for TractSession {
 }
 
 impl TractSession {
+    /// Refuses what the plans would fail on halfway, as if the model were broken.
+    fn check(&self, inputs: &[NamedTensor]) -> Result<(), Error> {
+        if let Some(empty) = inputs.iter().find(|input| input.tensor.elements() == 0) {
+            let (name, shape) = (&empty.name, empty.tensor.shape());
+            let what = format!(
+                "input {name} has shape {shape:?}: {NAME} computes no empty tensors, expected 1 or more of each dimension"
+            );
+            return Err(Error::Unfit { what });
+        }
+        same("the first dimension", &self.together, inputs)
+    }
+
     fn compute(&self, inputs: &[NamedTensor]) -> TractResult<Vec<NamedTensor>> {
-        ensure!(inputs.iter().all(|input| input.tensor.elements() > 0), "an empty tensor cannot be computed");
         let arrays = inputs.iter().map(|input| array(&input.tensor)).collect::<TractResult<TVec<TValue>>>()?;
         let model = self.one.plan.model();
         let mut is_one = true;

@@ -55,7 +55,8 @@ fn run(shared: &Shared, model: &Loaded, inputs: &[NamedTensor], queued: Option<D
     let waited = queued.map_or(Duration::ZERO, |queued| began.saturating_sub(queued));
     shared.metrics.waited(waited);
     let answer = model.compute(inputs);
-    let took = shared.clock.since_boot().saturating_sub(began);
+    let ended = shared.clock.since_boot();
+    let took = ended.saturating_sub(began);
     match &answer {
         Ok(computed) => {
             shared.metrics.computed(took);
@@ -69,7 +70,7 @@ fn run(shared: &Shared, model: &Loaded, inputs: &[NamedTensor], queued: Option<D
         Err(error) => shared.metrics.failed(error),
     }
     let rows = inputs.first().and_then(|input| input.tensor.shape().first().copied()).unwrap_or(1);
-    let run = Run { waited_us: micros(waited), rows, leads: true };
+    let run = Run { waited_us: micros(waited), input_ns: 0, output_ns: 0, ended_ns: nanos(ended), rows, leads: true };
     answer.map(|computed| outputs(computed, took, run))
 }
 
@@ -90,11 +91,15 @@ fn together(shared: &Shared, model: &Loaded, jobs: Vec<Job>) -> Vec<Job> {
         return sound;
     }
     let inputs: Vec<&[NamedTensor]> = sound.iter().map(|job| job.inputs.as_slice()).collect();
+    let joining = shared.clock.since_boot();
     let Some(joined) = join(&inputs) else { return sound };
     let began = shared.clock.since_boot();
+    let input_ns = nanos(began.saturating_sub(joining));
     let rows: Vec<usize> = sound.iter().map(|job| job.rows.unwrap_or(1)).collect();
-    let shared_out = model.run_unseen(&joined).ok().and_then(|outputs| share_out(&outputs, &rows));
-    let took = shared.clock.since_boot().saturating_sub(began);
+    let together = model.run_unseen(&joined);
+    let ended = shared.clock.since_boot();
+    let took = ended.saturating_sub(began);
+    let shared_out = together.ok().and_then(|outputs| share_out(&outputs, &rows));
     let Some(shared_out) = shared_out else {
         shared.metrics.spoiled.inc();
         return sound;
@@ -106,13 +111,15 @@ fn together(shared: &Shared, model: &Loaded, jobs: Vec<Job>) -> Vec<Job> {
     // The first that gets an answer stands for the run in what is counted of it.
     let mut leads = true;
     for (job, tensors) in sound.into_iter().zip(shared_out) {
-        let waited = began.saturating_sub(job.queued);
+        let waited = joining.saturating_sub(job.queued);
         shared.metrics.waited(waited);
         let finite: Result<(), Error> = if model.allow_non_finite { Ok(()) } else { all_finite(&tensors) };
         if let Err(error) = &finite {
             shared.metrics.failed(error);
         }
-        let run = Run { waited_us: micros(waited), rows: all_rows, leads: leads && finite.is_ok() };
+        let leads_now = leads && finite.is_ok();
+        let ended_ns = nanos(ended);
+        let run = Run { waited_us: micros(waited), input_ns, output_ns: 0, ended_ns, rows: all_rows, leads: leads_now };
         leads &= finite.is_err();
         let (engine, fallback) = (model.engine, model.fallback.reason.clone());
         job.caller.answer(finite.map(|()| outputs(Computed { tensors, engine, fallback }, took, run)));
@@ -122,6 +129,10 @@ fn together(shared: &Shared, model: &Loaded, jobs: Vec<Job>) -> Vec<Job> {
 
 fn outputs(Computed { tensors, engine, fallback }: Computed, took: Duration, run: Run) -> Outputs {
     Outputs { tensors, duration_us: micros(took), engine, fallback, run }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn micros(time: Duration) -> u64 {

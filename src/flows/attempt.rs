@@ -116,6 +116,8 @@ impl Inference {
                 let ran = Ran {
                     compute,
                     waited: Duration::from_micros(outputs.run.waited_us),
+                    input: Duration::from_nanos(outputs.run.input_ns),
+                    output: Duration::from_nanos(outputs.run.output_ns),
                     rows: outputs.run.rows as u64,
                     leads: outputs.run.leads,
                 };

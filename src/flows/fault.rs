@@ -54,6 +54,7 @@ impl Fault {
             E::MissingInput { .. }
             | E::UnknownInput { .. }
             | E::Shape { .. }
+            | E::Unfit { .. }
             | E::Datatype { .. }
             | E::TooLarge { .. } => Blame::Caller,
             E::Busy { .. } | E::BackedOff { .. } => Blame::Busy,
@@ -63,6 +64,7 @@ impl Fault {
             | E::NoEngine { .. }
             | E::NoneTakes { .. }
             | E::Load { .. }
+            | E::File { .. }
             | E::Declared { .. }
             | E::Sample { .. }
             | E::Setting { .. }
@@ -111,6 +113,7 @@ pub(super) fn translate(error: &E) -> InferError {
         E::MissingInput { .. }
         | E::UnknownInput { .. }
         | E::Shape { .. }
+        | E::Unfit { .. }
         | E::Datatype { .. }
         | E::TooLarge { .. }
         | E::NotFinite { .. } => InferError::Shape { detail },
@@ -120,6 +123,7 @@ pub(super) fn translate(error: &E) -> InferError {
         | E::NoEngine { .. }
         | E::NoneTakes { .. }
         | E::Load { .. }
+        | E::File { .. }
         | E::Declared { .. }
         | E::Sample { .. }
         | E::Setting { .. }

@@ -400,6 +400,12 @@ pub(super) fn picks(loaded: &Loaded, wanted: &[Wanted]) -> Result<Vec<(usize, Op
     if wanted.is_empty() {
         return Ok((0..outputs.len()).map(|at| (at, None)).collect());
     }
+    // Each costs an answer's bytes, and a request names many.
+    let twice = wanted.iter().enumerate().find(|(at, one)| wanted[..*at].iter().any(|other| other.name == one.name));
+    if let Some((_, twice)) = twice {
+        let detail = format!("output {:?} is asked for twice, expected each output once at most", twice.name);
+        return Err(InferError::Shape { detail });
+    }
     let pick = |wanted: &Wanted| {
         let at = outputs.iter().position(|output| *output.name == *wanted.name).ok_or_else(|| {
             let names = outputs.iter().map(|output| output.name.to_string()).collect::<Vec<_>>().join(", ");

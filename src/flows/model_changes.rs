@@ -70,7 +70,8 @@ impl Models {
     pub(super) fn unchanged(&self, name: &Name, version: u32, new: &Slot) -> Option<Arc<Slot>> {
         let slot = self.slot(name, version)?;
         let as_served = slot.how == new.how && slot.request_rows_max == new.request_rows_max;
-        let same = slot.model.manifest == new.model.manifest && as_served && slot.loaded().is_some();
+        let same_model = slot.model.manifest == new.model.manifest && slot.model.triton == new.model.triton;
+        let same = same_model && as_served && slot.loaded().is_some();
         (same && new.problem().is_none()).then_some(slot)
     }
 
@@ -82,6 +83,27 @@ impl Models {
             None => drop(shelf.broken.remove(name)),
         }
         shelf.models.insert(name.clone(), versions);
+    }
+
+    /// The pipelines that ask a model, and those that ask these: all that cannot answer without it.
+    pub(super) fn dependents(&self, name: &str) -> BTreeSet<Name> {
+        let slots = self.all_slots();
+        let graphs = slots
+            .iter()
+            .filter_map(|slot| Some((&slot.model.manifest.model.name, slot.graph.as_ref()?.as_ref().ok()?)));
+        let graphs: Vec<_> = graphs.filter(|(pipeline, _)| pipeline.as_str() != name).collect();
+        let mut found: BTreeSet<Name> = BTreeSet::new();
+        loop {
+            let gone = |asked: &str| asked == name || found.iter().any(|pipeline| pipeline.as_str() == asked);
+            let more = graphs.iter().filter(|(pipeline, graph)| {
+                !found.contains(*pipeline) && graph.members().any(|(_, member)| gone(member.name()))
+            });
+            let more: Vec<Name> = more.map(|(pipeline, _)| (*pipeline).clone()).collect();
+            if more.is_empty() {
+                return found;
+            }
+            found.extend(more);
+        }
     }
 
     /// Takes every version of a model away. False if there is none of that name.

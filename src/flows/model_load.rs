@@ -120,6 +120,13 @@ fn load_one(model: &Arc<Model>, slot: &Slot, pool: &Pool) -> Result<Arc<Loaded>,
     let spec = load_spec(model).map_err(|error| Refusal { reason: chain(&error), no_room: false, may_pass: false })?;
     let mut manifest = model.manifest.clone();
     fill(&mut manifest, &spec.inputs, &spec.outputs);
+    if let Some(triton) = &model.triton {
+        let reason = |reason| Refusal { reason, no_room: false, may_pass: false };
+        triton.check(&manifest).map_err(reason)?;
+        for note in &triton.notes {
+            tracing::info!(model.name = %manifest.model.name, note, "left out of Triton's configuration");
+        }
+    }
     let predictor =
         Predictor::of(model, &manifest).map_err(|reason| Refusal { reason, no_room: false, may_pass: false })?;
     let handle = pool.load_as(&spec, &how)?;

@@ -20,8 +20,8 @@ pub struct ModelView {
     pub version: u32,
     /// True if it answers, be it after loading.
     pub serving: bool,
-    /// `serving`, `asleep` (loads with the next request), `loading`, `refused`, `away`, or `waiting`: a pipeline one of whose
-    /// models does not serve.
+    /// `serving`, `asleep` (loads with the next request), `loading`, `refused`, `away`, `waiting`: a pipeline one of whose
+    /// models does not serve; or `not_loaded`, in the repository's index alone.
     pub state: &'static str,
     /// Names for this version.
     pub aliases: Vec<String>,
@@ -78,6 +78,14 @@ impl ModelView {
             _ if self.serving => "READY",
             _ => "UNAVAILABLE",
         }
+    }
+}
+
+impl ModelView {
+    /// One whose folder is there, and that nobody has looked into.
+    pub(super) fn not_loaded(name: &Name, version: u32) -> Self {
+        let problem = Some("not loaded".to_owned());
+        Self { problem, ..unloaded(name, version, "not_loaded", &BTreeMap::new()) }
     }
 }
 

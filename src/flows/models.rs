@@ -177,22 +177,30 @@ impl Models {
     pub(super) fn slots(&self, name: &Name, found: &[Arc<Model>], asked: &LoadConfig) -> Versions {
         let said = self.config.model(name);
         let there: Vec<u32> = found.iter().map(|model| model.manifest.model.version).collect();
-        let policy = asked.versions.as_ref().unwrap_or(&said.versions);
+        let triton = found.iter().find_map(|model| model.triton.as_deref());
+        // The configuration's word goes before Triton's; that all are served is no word.
+        let by_triton =
+            triton.and_then(|triton| triton.versions.as_ref()).filter(|_| said.versions == catalog::Versions::All);
+        let policy = asked.versions.as_ref().or(by_triton).unwrap_or(&said.versions);
         let served = policy.of(&there);
         let serving = asked.serving.before(&said.serving);
         let slot = |model: &Arc<Model>| {
             let version = model.manifest.model.version;
-            let how = serving.over(&model.manifest.serving);
+            let how = serving.over(&model.serving());
             let state = if served.contains(&version) {
                 State::Asleep(None)
             } else if asked.versions.is_some() {
                 State::Away(format!("outside of the version policy it was loaded with ({policy})").into())
+            } else if by_triton.is_some() {
+                State::Away(format!("outside of version_policy in its config.pbtxt ({policy})").into())
             } else {
                 State::Away(format!("outside of catalog.models.{name}.versions ({policy})").into())
             };
             let (conduct, clock) = (Conduct::new(said.traffic.as_ref()), Arc::clone(&self.clock));
             let slot = Slot::new(Arc::clone(model), how, conduct, state, clock);
-            (version, Arc::new(slot.with_request_rows_max(asked.request_rows_max)))
+            let rows_max = Some(asked.request_rows_max).filter(|&rows| rows > 0);
+            let rows_max = rows_max.or(model.triton.as_ref().map(|triton| triton.request_rows_max)).unwrap_or(0);
+            (version, Arc::new(slot.with_request_rows_max(rows_max)))
         };
         found.iter().map(slot).collect()
     }

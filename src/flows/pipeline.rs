@@ -344,7 +344,7 @@ fn outputs(tensors: Vec<engine::NamedTensor>, made: impl Iterator<Item = Made>, 
         steps.extend(inner);
     }
     let fallback = (!fallbacks.is_empty()).then(|| fallbacks.join("; ").into());
-    let run = engine::Run { waited_us, rows, leads: true };
+    let run = engine::Run { waited_us, rows, leads: true, ..engine::Run::default() };
     Outputs { tensors, duration_us, engine: ENGINE, fallback, run, steps }
 }
 

@@ -1,12 +1,12 @@
 //! Models come and go while the gateway runs: loaded from the models folder, taken away, loaded again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
 use super::load_config::LoadConfig;
-use super::models::{Models, NotServing, chain};
+use super::models::{ModelView, Models, NotServing, chain};
 use super::slot::{Slot, State};
 use super::traffic::{ShadowView, TargetView, TrafficView, VersionTraffic};
 use crate::base::Name;
@@ -83,6 +83,8 @@ pub enum RepositoryError {
 pub struct Repository {
     models: Arc<Models>,
     catalog: Arc<catalog::Config>,
+    /// One look at the folder at a time, however many ask for the index.
+    looking: Arc<Mutex<()>>,
     /// One change at a time. A load holds it to its end, also when its caller has gone.
     changing: Arc<Mutex<()>>,
 }
@@ -90,7 +92,30 @@ pub struct Repository {
 impl Repository {
     /// Over the models that were loaded at the start.
     pub fn new(models: Arc<Models>, catalog: catalog::Config) -> Self {
-        Self { models, catalog: Arc::new(catalog), changing: Arc::default() }
+        Self { models, catalog: Arc::new(catalog), looking: Arc::default(), changing: Arc::default() }
+    }
+
+    /// Every version that there is, and those whose folders came after the start and that nobody has loaded; `only_ready`: those
+    /// that answer.
+    pub async fn index(&self, only_ready: bool) -> Result<Vec<ModelView>, RepositoryError> {
+        let mut views = self.models.views();
+        if only_ready {
+            views.retain(|view| view.serving);
+            return Ok(views);
+        }
+        let looking = Arc::clone(&self.looking).lock_owned().await;
+        let catalog = Arc::clone(&self.catalog);
+        let listed = tokio::task::spawn_blocking(move || {
+            let _looking = looking;
+            Catalog::listed(&catalog)
+        });
+        let known: BTreeSet<(String, u32)> = views.iter().map(|view| (view.name.clone(), view.version)).collect();
+        for (name, versions) in listed.await.map_err(|_| RepositoryError::Closing)? {
+            let new = versions.into_iter().filter(|version| !known.contains(&(name.to_string(), *version)));
+            views.extend(new.map(|version| ModelView::not_loaded(&name, version)));
+        }
+        views.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
+        Ok(views)
     }
 
     /// Loads what is new or has changed in a model's folder and puts it in place when all of it is there; until then the
@@ -114,17 +139,29 @@ impl Repository {
 
     /// Takes a model away. Requests that have it finish; its memory goes with the last of them.
     pub async fn unload(&self, model: &str) -> Result<(), RepositoryError> {
+        self.unload_all(model, false).await
+    }
+
+    /// The same; `with_dependents` takes the pipelines that ask it away as well. All go, or none does.
+    pub async fn unload_all(&self, model: &str, with_dependents: bool) -> Result<(), RepositoryError> {
         let _changing = self.changing.lock().await;
-        let streams = self.models.streams_of(model);
-        if !streams.is_empty() {
-            let streams = streams.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(RepositoryError::InUse { model: model.to_owned(), streams });
+        let dependents = if with_dependents { self.models.dependents(model) } else { BTreeSet::new() };
+        // Those that ask go before those that are asked.
+        let all: Vec<&str> = dependents.iter().map(Name::as_str).chain([model]).collect();
+        for name in &all {
+            let streams = self.models.streams_of(name);
+            if !streams.is_empty() {
+                let streams = streams.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(RepositoryError::InUse { model: (*name).to_owned(), streams });
+            }
         }
-        if self.models.take(model) {
-            tracing::info!(model.name = model, "model unloaded");
-            return Ok(());
+        if self.models.slots_of(model).is_empty() {
+            return Err(RepositoryError::NotThere(model.to_owned()));
         }
-        Err(RepositoryError::NotThere(model.to_owned()))
+        for name in all.into_iter().filter(|name| self.models.take(name)) {
+            tracing::info!(model.name = name, with = (name != model).then_some(model), "model unloaded");
+        }
+        Ok(())
     }
 
     /// Every alias of a model by name.

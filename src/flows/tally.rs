@@ -29,6 +29,10 @@ pub(super) struct Ran {
     pub(super) compute: Duration,
     /// Before it.
     pub(super) waited: Duration,
+    /// Checking the inputs, and joining them with others'.
+    pub(super) input: Duration,
+    /// From the end of the run until the outputs were with the request.
+    pub(super) output: Duration,
     /// Of all requests that were computed together.
     pub(super) rows: u64,
     /// True for one of them.
@@ -48,7 +52,7 @@ pub struct Counts {
     /// Runs of the model; requests that were computed together are one.
     pub executions: u64,
     /// Runs by the rows in them. The time is of the runs, however many requests each answered.
-    pub batches: BTreeMap<u64, Spent>,
+    pub batches: BTreeMap<u64, Runs>,
     /// Answered requests, from the call to the answer.
     pub success: Spent,
     /// Requests without an answer.
@@ -57,6 +61,21 @@ pub struct Counts {
     pub queue: Spent,
     /// In the engine, of answered requests: each counts the whole time of its run.
     pub compute: Spent,
+    /// Making answered requests' inputs ready for the engine: checking them, and joining them with others'.
+    pub input: Spent,
+    /// From the end of a run until its outputs were with each of its requests.
+    pub output: Spent,
+}
+
+/// Runs of one size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// In the engine.
+    pub compute: Spent,
+    /// Before that, as the run's first request saw it.
+    pub input: Spent,
+    /// Behind it, likewise.
+    pub output: Spent,
 }
 
 /// Counts for one version. Shared by whoever asks it.
@@ -72,11 +91,16 @@ impl Tally {
         counts.success.add(took);
         counts.compute.add(ran.compute);
         counts.queue.add(ran.waited);
+        counts.input.add(ran.input);
+        counts.output.add(ran.output);
         if ran.leads {
             counts.executions += 1;
             let full = counts.batches.len() >= SIZES_MAX && !counts.batches.contains_key(&ran.rows);
             let largest = counts.batches.keys().next_back().copied().filter(|_| full);
-            counts.batches.entry(largest.unwrap_or(ran.rows)).or_default().add(ran.compute);
+            let runs = counts.batches.entry(largest.unwrap_or(ran.rows)).or_default();
+            runs.compute.add(ran.compute);
+            runs.input.add(ran.input);
+            runs.output.add(ran.output);
         }
     }
 
@@ -103,7 +127,8 @@ mod tests {
     use super::*;
 
     fn ran(rows: u64, leads: bool) -> Ran {
-        Ran { compute: Duration::from_micros(20), waited: Duration::from_micros(30), rows, leads }
+        let us = Duration::from_micros;
+        Ran { compute: us(20), waited: us(30), input: us(2), output: us(3), rows, leads }
     }
 
     #[test]
@@ -115,6 +140,7 @@ mod tests {
         assert_eq!((counts.inferences, counts.executions, counts.last_ms), (8, 1, 9));
         assert_eq!(counts.queue, Spent { count: 1, ns: 30_000 });
         assert_eq!(counts.compute, Spent { count: 1, ns: 20_000 });
+        assert_eq!((counts.input.ns, counts.output.ns), (2_000, 3_000));
         assert_eq!((counts.success.ns, counts.fail), (55_000, Spent { count: 1, ns: 5_000 }));
     }
 
@@ -128,8 +154,9 @@ mod tests {
         let counts = tally.counts();
         assert_eq!((counts.inferences, counts.executions, counts.success.count), (5, 2, 4));
         assert_eq!(counts.compute, Spent { count: 4, ns: 80_000 });
-        let spent = Spent { count: 1, ns: 20_000 };
-        assert_eq!(counts.batches, BTreeMap::from([(1, spent), (4, spent)]));
+        let spent = |ns| Spent { count: 1, ns };
+        let runs = Runs { compute: spent(20_000), input: spent(2_000), output: spent(3_000) };
+        assert_eq!(counts.batches, BTreeMap::from([(1, runs), (4, runs)]));
     }
 
     #[test]
@@ -140,6 +167,6 @@ mod tests {
         }
         let counts = tally.counts();
         assert_eq!((counts.batches.len(), counts.executions), (SIZES_MAX, 1000));
-        assert_eq!(counts.batches.values().map(|spent| spent.count).sum::<u64>(), 1000);
+        assert_eq!(counts.batches.values().map(|runs| runs.compute.count).sum::<u64>(), 1000);
     }
 }

@@ -19,6 +19,8 @@ mod custody_rot;
 mod delegate;
 mod delegate_faults;
 mod delegate_fixture;
+#[cfg(all(feature = "grpc", feature = "tract"))]
+mod doc_commands;
 mod e2e_access;
 mod e2e_alerts;
 mod e2e_clients;
@@ -89,6 +91,8 @@ mod nats_server;
 #[cfg(all(feature = "grpc", feature = "tract"))]
 mod oip_clients;
 #[cfg(all(feature = "grpc", feature = "tract"))]
+mod oip_mistakes;
+#[cfg(all(feature = "grpc", feature = "tract"))]
 mod oip_tls;
 #[cfg(feature = "tract")]
 mod openapi;
@@ -123,6 +127,8 @@ mod traffic_http;
 mod transform;
 #[cfg(all(feature = "transformer", feature = "text"))]
 mod transformer;
+#[cfg(all(feature = "grpc", feature = "tract"))]
+mod triton_config;
 mod upgrade;
 #[cfg(feature = "postgres")]
 mod warehouse;

@@ -43,6 +43,7 @@ def refused(says, call, *args, **kwargs):
         call(*args, **kwargs)
     except InferenceServerException as error:
         assert says in error.message(), f"expected {says!r} in {error.message()!r}"
+        return error.status()
     else:
         raise AssertionError(f"nothing was refused; expected {says!r}")
 
@@ -71,6 +72,26 @@ def http_infers():
     for one in asked:
         check(one.get_result())
     client.close()
+
+
+def mistakes():
+    """What is wrong with a request is the caller's mistake over both doors, and says which tensor."""
+    for kind, address, status in ((th, http_address, "400"), (tg, grpc_address, "StatusCode.INVALID_ARGUMENT")):
+        client = kind.InferenceServerClient(address)
+        two, none = np.repeat(B, 2, axis=0), B[:0]
+        odd = kind.InferInput("x", [3], "FP32")
+        odd.set_data_from_numpy(np.array([1, np.nan, 2], "f4"))
+        twice = [kind.InferRequestedOutput("OUTPUT0") for _ in range(64)]
+        for says, model, given, how in (
+            ("INPUT1 has shape [2, 16] and input INPUT0 has shape [1, 16]: dimension n is one size", "simple", inputs(kind, A, two), {}),
+            ("INPUT0 has shape [0, 16]: tract computes no empty tensors", "simple", inputs(kind, none, none), {}),
+            ("\"OUTPUT0\" is asked for twice", "simple", inputs(kind), {"outputs": twice}),
+            ("no input INPUT1", "simple", [inputs(kind)[0]] * 2, {}),
+            ("x has NaN at element 1", "reciprocal", [odd], {}),
+        ):
+            given = refused(says, client.infer, model, given, **how)
+            assert given == status, (kind, says, given)
+        client.close()
 
 
 def grpc_infers():
@@ -157,6 +178,22 @@ def models_come_and_go():
         shutil.copytree(folder / "simple" / "1", folder / "simple" / "2")
         manifest = folder / "simple" / "2" / "manifest.toml"
         manifest.write_text(manifest.read_text().replace("version = 1", "version = 2"))
+        # What was copied in is listed before anybody loads it, and so is a model that is new.
+        shutil.copytree(folder / "simple" / "1", folder / "newcomer" / "7")
+        (folder / "notes").mkdir()
+        for listed in (
+            [(m["name"], m["version"], m["state"], m.get("reason")) for m in http.get_model_repository_index()],
+            [(m.name, m.version, m.state, m.reason) for m in grpc.get_model_repository_index().models],
+        ):
+            for new in (("newcomer", "7"), ("simple", "2")):
+                assert (*new, "UNAVAILABLE", "not loaded") in listed, listed
+            assert not any(name == "notes" for name, *_ in listed), listed
+        for ready in (
+            urllib.request.urlopen(f"http://{http_address}/v2/repository/index", b'{"ready": true}').read().decode(),
+            str(grpc._client_stub.RepositoryIndex(tg.service_pb2.RepositoryIndexRequest(ready=True))),
+        ):
+            assert "simple" in ready and "newcomer" not in ready, ready
+        shutil.rmtree(folder / "newcomer"), (folder / "notes").rmdir()
         client.load_model("simple")
         assert client.infer("simple", inputs(kind)).get_response()["model_version"] == "2" if kind is th else True
         assert states()["simple", "2"] == "READY"
@@ -258,6 +295,10 @@ def priorities_deadlines_and_batches():
     assert runs == after["execution_count"] and rows == after["inference_count"], after
     theirs = grpc.get_inference_statistics("simple", "1").model_stats[0]
     assert sum(batch.compute_infer.count for batch in theirs.batch_stats) == theirs.execution_count
+    for part in ("compute_input", "compute_infer", "compute_output"):
+        ours = after["inference_stats"][part]
+        assert ours["count"] == after["inference_stats"]["success"]["count"] and ours["ns"] > 0, (part, after)
+        assert getattr(theirs.inference_stats, part).ns > 0 and all(getattr(batch, part).ns > 0 for batch in theirs.batch_stats), (part, theirs)
     # The batching of this one is forced by the configuration.
     config = http.get_model_config("dense")
     assert config["dynamic_batching"] == {"preferred_batch_size": [4], "max_queue_delay_microseconds": 100}, config
@@ -327,6 +368,6 @@ def probes_are_answered():
     client.close()
 
 
-for part in (http_infers, grpc_infers, grpc_streams, lambda: asyncio.run(grpc_asyncio()), descriptions_agree, models_come_and_go, versions_and_aliases, priorities_deadlines_and_batches, probes_are_answered, under_fire):
+for part in (http_infers, mistakes, grpc_infers, grpc_streams, lambda: asyncio.run(grpc_asyncio()), descriptions_agree, models_come_and_go, versions_and_aliases, priorities_deadlines_and_batches, probes_are_answered, under_fire):
     part()
     print(getattr(part, "__name__", "?"))

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::gateway::{Gateway, Setup, free_port, loopback, said};
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -115,3 +115,15 @@ assert not grpc.is_model_ready("twice") and not http.is_model_ready("twice")
 refused("step first: model simple/1 does not serve: it was unloaded", grpc.infer, "twice", inputs(tg))
 http.load_model("simple")
 np.testing.assert_array_equal(http.infer("twice", inputs(th)).as_numpy("twice"), 2 * a)
+
+# Whoever says so takes the pipelines that ask a model away with it; they stay away until they are loaded.
+for client, kind in ((http, th), (grpc, tg)):
+    client.unload_model("simple", unload_dependents=True)
+    client.load_model("simple")
+    assert client.is_model_ready("simple") and not client.is_model_ready("twice")
+    refused("it was unloaded", client.infer, "twice", inputs(kind))
+    client.load_model("twice")
+    np.testing.assert_array_equal(client.infer("twice", inputs(kind)).as_numpy("twice"), 2 * a)
+    client.unload_model("simple", unload_dependents=False)
+    client.load_model("simple")
+    assert client.is_model_ready("twice"), "it was not asked for"

@@ -5,7 +5,7 @@ use crate::base::Datatype;
 use crate::flows::dims;
 use crate::flows::inference::{Composing, ModelMetadata, Served, TensorMetadata};
 use crate::flows::pipeline_tally::StepServed;
-use crate::flows::tally::Spent;
+use crate::flows::tally::{Runs, Spent};
 
 /// Triton's configuration of a model. The batch is a dimension like the others and `max_batch_size` 0, unless the model
 /// was loaded with another.
@@ -59,19 +59,15 @@ pub(super) fn configuration(model: ModelMetadata) -> wire::ModelConfig {
     }
 }
 
-/// Waiting counts as `queue`; decoding and encoding tensors happen outside of the model and are not counted with it.
+/// Waiting counts as `queue`; reading requests and writing answers happen outside of the model and are not counted with it.
 pub(super) fn figures(served: &Served) -> wire::ModelStatistics {
     let counts = &served.counts;
     let spent = |spent: Spent| Some(wire::StatisticDuration { count: spent.count, ns: spent.ns });
-    let none = Spent { count: counts.success.count, ns: 0 };
-    let batch = |(&rows, &each): (&u64, &Spent)| {
-        let none = Spent { count: each.count, ns: 0 };
-        wire::InferBatchStatistics {
-            batch_size: rows,
-            compute_input: spent(none),
-            compute_infer: spent(each),
-            compute_output: spent(none),
-        }
+    let batch = |(&rows, runs): (&u64, &Runs)| wire::InferBatchStatistics {
+        batch_size: rows,
+        compute_input: spent(runs.input),
+        compute_infer: spent(runs.compute),
+        compute_output: spent(runs.output),
     };
     wire::ModelStatistics {
         name: served.model.clone(),
@@ -83,9 +79,9 @@ pub(super) fn figures(served: &Served) -> wire::ModelStatistics {
             success: spent(counts.success),
             fail: spent(counts.fail),
             queue: spent(counts.queue),
-            compute_input: spent(none),
+            compute_input: spent(counts.input),
             compute_infer: spent(counts.compute),
-            compute_output: spent(none),
+            compute_output: spent(counts.output),
         }),
         batch_stats: counts.batches.iter().map(batch).collect(),
         pipeline_steps: served.steps.iter().map(step).collect(),

@@ -364,14 +364,14 @@ impl GrpcInferenceService for Oip {
         request: Request<wire::RepositoryIndexRequest>,
     ) -> Answer<wire::RepositoryIndexResponse> {
         let only_ready = request.into_inner().ready;
-        let models = self.parts.query.models().into_iter().filter(|view| view.serving || !only_ready);
+        let models = self.parts.repository.index(only_ready).await.map_err(|error| of_repository(&error))?;
         let entry = |view: crate::flows::models::ModelView| wire::repository_index_response::ModelIndex {
             state: view.state_word().to_owned(),
             name: view.name,
             version: view.version.to_string(),
             reason: view.problem.unwrap_or_default(),
         };
-        Ok(Response::new(wire::RepositoryIndexResponse { models: models.map(entry).collect() }))
+        Ok(Response::new(wire::RepositoryIndexResponse { models: models.into_iter().map(entry).collect() }))
     }
 
     async fn repository_model_load(
@@ -391,11 +391,20 @@ impl GrpcInferenceService for Oip {
     ) -> Answer<wire::RepositoryModelUnloadResponse> {
         may_manage(&request)?;
         let wire::RepositoryModelUnloadRequest { model_name: model, parameters, .. } = request.into_inner();
-        // No model was loaded because of another one, so there is none to go with it.
-        if let Some(parameter) = parameters.keys().find(|parameter| *parameter != "unload_dependents") {
-            return Err(bad(format!("parameter {parameter:?} cannot be given; `unload_dependents` is true or false")));
+        let mut with_dependents = false;
+        for (parameter, value) in &parameters {
+            use wire::model_repository_parameter::ParameterChoice as Choice;
+            match value.parameter_choice {
+                Some(Choice::BoolParam(truth)) if parameter == "unload_dependents" => with_dependents = truth,
+                _ => {
+                    let message = format!(
+                        "parameter {parameter:?} cannot be given like that; `unload_dependents` is true or false"
+                    );
+                    return Err(bad(message));
+                }
+            }
         }
-        self.parts.repository.unload(&model).await.map_err(|error| of_repository(&error))?;
+        self.parts.repository.unload_all(&model, with_dependents).await.map_err(|error| of_repository(&error))?;
         Ok(Response::new(wire::RepositoryModelUnloadResponse {}))
     }
 

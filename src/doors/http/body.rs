@@ -75,16 +75,21 @@ async fn read_plain(
             .hint("send it in parts; `body_max_bytes` in [http] is the bound")
     };
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let mut parts = body.into_data_stream();
     if announced.is_some_and(|bytes| bytes > max_bytes) {
+        if !headers.contains_key(header::EXPECT) {
+            drain(&mut parts).await;
+        }
         return Err(too_large());
     }
     let announced = announced.unwrap_or(0);
     let mut head = BytesMut::with_capacity(announced.min(head_bytes));
     let mut rest = BytesMut::with_capacity(announced.saturating_sub(head_bytes));
-    let mut parts = body.into_data_stream();
     while let Some(part) = parts.next().await {
         let part = part.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "body", "the body broke off"))?;
         if head.len() + rest.len() + part.len() > max_bytes {
+            drop((head, rest));
+            drain(&mut parts).await;
             return Err(too_large());
         }
         let (first, second) = part.split_at(part.len().min(head_bytes - head.len()));

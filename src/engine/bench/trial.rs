@@ -10,7 +10,6 @@ use crate::base::{Clock, Tensor};
 use crate::engine::config::Config;
 use crate::engine::error::Error;
 use crate::engine::handle::Loaded;
-use crate::engine::onnx::{Outline, check_declared};
 use crate::engine::pool::{self, Pool};
 use crate::engine::session::{Engine, Fit};
 use crate::engine::spec::{LoadSpec, NamedTensor, arrange};
@@ -93,11 +92,7 @@ impl Trial {
         // A device's host computes the samples itself while it loads; in this program that would count as loading.
         let in_a_host = engine.wants_stand_in(spec).is_some();
         let alone = LoadSpec { samples: if in_a_host { spec.samples.clone() } else { Vec::new() }, ..spec.clone() };
-        if spec.format == "onnx"
-            && let Ok(outline) = Outline::of(&spec.bytes)
-        {
-            check_declared(spec, &outline)?;
-        }
+        Pool::read_file(spec)?;
         let (before, began) = (meter.resident_bytes(None), clock.since_boot());
         let model = pool.load_with(engine.as_ref(), &alone)?;
         let load = clock.since_boot().saturating_sub(began);

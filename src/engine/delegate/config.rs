@@ -131,7 +131,7 @@ fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, 
 macro_rules! providers {
     ($($variant:ident $word:literal $engine:literal $name:literal $about:literal),* $(,)?) => {
         /// An execution provider of ONNX Runtime.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(rename_all = "lowercase")]
         pub enum Provider {
             $(#[doc = $about] $variant,)*
@@ -140,6 +140,7 @@ macro_rules! providers {
         impl Provider {
             /// All of them.
             pub const ALL: [Self; [$($word),*].len()] = [$(Self::$variant),*];
+            const WORDS: &'static [&'static str] = &[$($word),*];
 
             /// The configuration's word.
             pub fn as_str(self) -> &'static str {
@@ -165,14 +166,84 @@ providers! {
     TensorRt "tensorrt" "onnxruntime-tensorrt" "TensorrtExecutionProvider" "NVIDIA GPUs, with engines built for the very model.",
     OpenVino "openvino" "onnxruntime-openvino" "OpenVINOExecutionProvider" "Intel CPUs, GPUs and NPUs.",
     Qnn "qnn" "onnxruntime-qnn" "QNNExecutionProvider" "Qualcomm's NPUs.",
-    Rknpu "rknpu" "onnxruntime-rknpu" "RknpuExecutionProvider" "Rockchip's NPUs.",
+    Rknpu "rknpu" "onnxruntime-rknpu" "RknpuExecutionProvider" "The NPU of Rockchip's RK1808, and of no other.",
     Acl "acl" "onnxruntime-acl" "ACLExecutionProvider" "Arm's Compute Library.",
     Xnnpack "xnnpack" "onnxruntime-xnnpack" "XnnpackExecutionProvider" "XNNPACK's kernels.",
     CoreMl "coreml" "onnxruntime-coreml" "CoreMLExecutionProvider" "Apple's devices.",
     DirectMl "directml" "onnxruntime-directml" "DmlExecutionProvider" "GPUs under Windows.",
 }
 
+impl<'de> Deserialize<'de> for Provider {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        if word == "rknn" {
+            return Err(de::Error::custom(
+                "ONNX Runtime has no provider for the NPUs of RK3588, RK356x and their like, whose runtime is RKNN; expected \
+                 `cpu` or `acl`, which compute on their ARM cores (`rknpu` is for RK1808 alone)",
+            ));
+        }
+        let known = Self::ALL.into_iter().find(|provider| provider.as_str() == word);
+        known.ok_or_else(|| de::Error::unknown_variant(&word, Self::WORDS))
+    }
+}
+
+impl Provider {
+    /// Which of a device's keys this provider has no setting for, and why: it would be silently without effect.
+    pub(super) fn refuses(
+        self,
+        device: Option<&str>,
+        options: &BTreeMap<String, String>,
+    ) -> Option<(&'static str, String)> {
+        let word = self.as_str();
+        let no_device =
+            || device.map(|device| ("device", format!("{word} has no devices to choose from, given {device}")));
+        let no_option = |known: &[&str]| {
+            let unknown = options.keys().find(|key| !known.contains(&key.as_str()))?;
+            let known =
+                if known.is_empty() { "it has none".to_owned() } else { format!("expected {}", known.join(", ")) };
+            Some(("options", format!("{word} has no option {unknown}; {known}")))
+        };
+        match self {
+            Self::Rknpu => no_device().or_else(|| no_option(&[])),
+            Self::Xnnpack => no_device(),
+            Self::Acl => no_device().or_else(|| no_option(&[FAST_MATH])).or_else(|| {
+                let value = options.get(FAST_MATH).filter(|value| truth(value).is_none())?;
+                Some(("options", format!("{FAST_MATH} of {word} is {value:?}, expected \"0\" or \"1\"")))
+            }),
+            Self::DirectMl => no_option(&[]).or_else(|| {
+                let device = device.filter(|device| device.parse::<i32>().is_err())?;
+                Some(("device", format!("{word} has no device {device}, expected a number")))
+            }),
+            Self::Cpu | Self::Cuda | Self::TensorRt | Self::OpenVino | Self::Qnn | Self::CoreMl => None,
+        }
+    }
+}
+
+/// Arm's Compute Library rounds more than it must.
+pub(super) const FAST_MATH: &str = "enable_fast_math";
+
+/// As ONNX Runtime's settings write it.
+pub(super) fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    }
+}
+
 impl Config {
+    /// The same on a box whose models compute on `threads_max` threads: a device with more would take them from everything else,
+    /// and has no more than these.
+    #[must_use]
+    pub fn within(mut self, threads_max: usize) -> Self {
+        for device in self.device.iter_mut().filter(|device| device.threads > threads_max) {
+            let threads = device.threads;
+            tracing::warn!(device = %device.name, threads, threads_max, "delegate.device.threads is over engine.threads: the device gets as many as there are");
+            device.threads = threads_max;
+        }
+        self
+    }
+
     /// What cannot be right, with the key that says it.
     pub fn check(&self) -> Result<(), (String, String)> {
         let wrong = |key: String, problem: String| Err((key, problem));
@@ -182,6 +253,9 @@ impl Config {
             }
             if device.threads == 0 {
                 return wrong(format!("device[{at}].threads"), "must be at least 1".to_owned());
+            }
+            if let Some((key, problem)) = device.provider.refuses(device.device.as_deref(), &device.options) {
+                return wrong(format!("device[{at}].{key}"), problem);
             }
             let hard = device.hard_limit_bytes();
             if device.memory_limit_bytes == 0 || hard < device.memory_limit_bytes {
@@ -280,6 +354,53 @@ mod tests {
         assert_eq!(config(limits).check().unwrap_err().0, "device[0].memory_hard_limit_bytes");
         let provider: Result<Config, _> = toml::from_str("[[device]]\nname = \"a\"\nprovider = \"gpu\"");
         assert!(provider.unwrap_err().to_string().contains("expected one of `cpu`, `cuda`, `tensorrt`"));
+    }
+
+    #[test]
+    fn a_setting_that_a_provider_does_not_have_is_refused_and_not_dropped() {
+        let device =
+            |provider: &str, more: &str| format!("[[device]]\nname = \"a\"\nprovider = \"{provider}\"\n{more}");
+        for (provider, more, key, says) in [
+            ("rknpu", "device = \"0\"", "device", "rknpu has no devices to choose from, given 0"),
+            ("rknpu", "options = { a = \"1\" }", "options", "rknpu has no option a; it has none"),
+            ("acl", "device = \"GPU\"", "device", "acl has no devices"),
+            (
+                "acl",
+                "options = { fast_math = \"1\" }",
+                "options",
+                "acl has no option fast_math; expected enable_fast_math",
+            ),
+            ("acl", "options = { enable_fast_math = \"yes\" }", "options", "is \"yes\", expected \"0\" or \"1\""),
+            ("xnnpack", "device = \"0\"", "device", "xnnpack has no devices"),
+            ("directml", "options = { a = \"1\" }", "options", "directml has no option a"),
+            ("directml", "device = \"GPU\"", "device", "directml has no device GPU, expected a number"),
+        ] {
+            let (told, problem) = config(&device(provider, more)).check().unwrap_err();
+            assert_eq!(told, format!("device[0].{key}"), "{provider} {more}");
+            assert!(problem.contains(says), "{provider} {more}: {problem}");
+        }
+        for (provider, more) in [
+            ("acl", "options = { enable_fast_math = \"1\" }"),
+            ("directml", "device = \"1\""),
+            ("cuda", "device = \"1\"\noptions = { cudnn_conv_algo_search = \"HEURISTIC\" }"),
+        ] {
+            assert_eq!(config(&device(provider, more)).check(), Ok(()), "{provider} {more}");
+        }
+    }
+
+    #[test]
+    fn rknn_is_no_provider_and_the_error_says_what_to_do_instead() {
+        let error = toml::from_str::<Config>("[[device]]\nname = \"a\"\nprovider = \"rknn\"").unwrap_err().to_string();
+        for says in ["no provider for the NPUs of RK3588", "`cpu` or `acl`", "line 3"] {
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_device_has_no_more_threads_than_the_box_gives_to_models() {
+        let text = "[[device]]\nname = \"a\"\nprovider = \"cpu\"\nthreads = 64\n[[device]]\nname = \"b\"\nprovider = \"cpu\"\nthreads = 2";
+        let threads: Vec<_> = config(text).within(3).device.iter().map(|device| device.threads).collect();
+        assert_eq!(threads, [3, 2]);
     }
 
     #[test]

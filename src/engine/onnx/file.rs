@@ -12,6 +12,8 @@ pub(in crate::engine) struct Model<'a> {
     pub(in crate::engine) graph: Graph<'a>,
     /// Names of functions that the file brings along: an operator of these is a graph of its own.
     pub(in crate::engine) functions: usize,
+    /// The nodes in all of them.
+    pub(super) function_nodes: Vec<Node<'a>>,
 }
 
 /// `GraphProto`.
@@ -100,7 +102,13 @@ fn fields<'a>(
 impl<'a> Model<'a> {
     /// Reads a file, in time and memory proportional to its length.
     pub(in crate::engine) fn read(bytes: &'a [u8]) -> Result<Self, Error> {
-        let mut model = Self { opsets: Vec::new(), producer: "", graph: Graph::default(), functions: 0 };
+        let mut model = Self {
+            opsets: Vec::new(),
+            producer: "",
+            graph: Graph::default(),
+            functions: 0,
+            function_nodes: Vec::new(),
+        };
         let mut graph = None;
         fields(Reader::new(bytes), |number, field, within| {
             match number {
@@ -119,7 +127,15 @@ impl<'a> Model<'a> {
                     let domain = if domain == "ai.onnx" { "" } else { domain };
                     push(&mut model.opsets, (domain, version), Limits::PER_NODE, "operator sets")?;
                 }
-                25 => model.functions += 1,
+                25 => {
+                    model.functions += 1;
+                    fields(field.message(within)?, |number, field, within| match number {
+                        7 => {
+                            push(&mut model.function_nodes, Node::read(field.message(within)?)?, Limits::NODES, "nodes")
+                        }
+                        _ => Ok(()),
+                    })?;
+                }
                 _ => {}
             }
             Ok(())
@@ -140,6 +156,11 @@ impl<'a> Graph<'a> {
                     push(&mut graph.initialisers, tensor, Limits::VALUES, "initialisers")?;
                 }
                 11 => push(&mut graph.inputs, Value::read(field.message(within)?)?, Limits::VALUES, "inputs")?,
+                // Weights that are mostly 0: nobody here computes them, and they may lie elsewhere like others.
+                15 => fields(field.message(within)?, |number, field, within| match number {
+                    1 | 2 => TensorData::read(field.message(within)?).map(|_| ()),
+                    _ => Ok(()),
+                })?,
                 12 => push(&mut graph.outputs, Value::read(field.message(within)?)?, Limits::VALUES, "outputs")?,
                 _ => {}
             }

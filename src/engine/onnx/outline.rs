@@ -76,6 +76,8 @@ impl Outline {
         let graph = &model.graph;
         let mut operators = BTreeMap::new();
         count(graph, &mut operators, &mut 0, 0)?;
+        let functions = Graph { nodes: model.function_nodes, ..Graph::default() };
+        count(&functions, &mut BTreeMap::new(), &mut 0, 0)?;
         let is_input = |value: &&Value<'_>| !graph.initialisers.iter().any(|tensor| tensor.name == value.name);
         Ok(Self {
             producer: model.producer.to_owned(),
@@ -121,6 +123,12 @@ fn count(graph: &Graph<'_>, into: &mut BTreeMap<String, usize>, nodes: &mut usiz
             return Err(over(Limits::NODES, "nodes"));
         }
         *into.entry(node.title()).or_default() += 1;
+        // A constant is a weight, and may claim to lie in another file.
+        if node.operator == "Constant" {
+            for (_, attribute) in &node.attributes {
+                attribute.tensor()?;
+            }
+        }
         // Only these hold graphs; the attributes of a tree are long and are not read here.
         if matches!(node.operator, "If" | "Loop" | "Scan" | "SequenceMap") {
             for (_, attribute) in &node.attributes {
@@ -214,7 +222,7 @@ pub(in crate::engine) fn check_declared(spec: &LoadSpec, outline: &Outline) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::onnx::fixture::{Given, Message, model, node, value};
+    use crate::engine::onnx::fixture::{Given, Message, model, node, plain_node, value};
 
     fn scaled(extra: Vec<Message>) -> Vec<u8> {
         let mut nodes = vec![node("Scaler", &["x"], &["y"], &[("offset", Given::Floats(vec![1.0]))])];
@@ -264,11 +272,16 @@ mod tests {
     fn weights_in_another_file_are_refused_with_its_name() {
         let location = Message::default().text(1, "location").text(2, "../../etc/passwd");
         let tensor = Message::default().text(8, "w").whole(2, 1).message(13, location).whole(14, 1);
-        let graph = Message::default().message(5, tensor);
-        let error = Outline::of(&Message::default().message(7, graph).0).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the weights of w lie in another file (../../etc/passwd); save the model as one file"
-        );
+        let graph = Message::default().message(5, tensor.clone());
+        let says = "the weights of w lie in another file (../../etc/passwd); save the model as one file";
+        let error = |file: Message| Outline::of(&file.0).unwrap_err().to_string();
+        assert_eq!(error(Message::default().message(7, graph)), says);
+        // As a constant, in a function, and as a weight that is mostly 0.
+        let constant = plain_node("Constant", &[], &["y"], &[("value", Given::Message(5, tensor.clone()))]);
+        let empty = || Message::default().message(7, Message::default().text(2, "empty"));
+        assert_eq!(error(Message::default().message(7, Message::default().message(1, constant.clone()))), says);
+        assert_eq!(error(empty().message(25, Message::default().text(1, "f").message(7, constant))), says);
+        let sparse = Message::default().message(15, Message::default().message(1, tensor));
+        assert_eq!(error(Message::default().message(7, sparse)), says);
     }
 }

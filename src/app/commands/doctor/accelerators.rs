@@ -11,20 +11,25 @@ struct Kind {
     pci: Option<(&'static str, &'static str)>,
     /// Files that are there when the device is.
     files: &'static [&'static str],
-    /// Words of the device tree's `compatible`.
+    /// A word of the device tree's `compatible`.
     compatible: &'static str,
+    /// One that tells another kind with the same files; "" for none.
+    but: &'static str,
     provider: &'static str,
     /// Libraries that the provider loads, by the beginning of their names.
     libraries: &'static [&'static str],
     get: &'static str,
 }
 
-const KINDS: [Kind; 6] = [
+const ROCKCHIP: &[&str] = &["dev/rknpu", "sys/module/rknpu"];
+
+const KINDS: [Kind; 7] = [
     Kind {
         what: "nvidia",
         pci: None,
         files: &["dev/nvidiactl", "dev/nvgpu", "dev/nvhost-gpu"],
         compatible: "",
+        but: "",
         provider: "cuda, tensorrt",
         libraries: &["libcuda.so.1", "libcudart.so.", "libcublasLt.so.", "libcudnn.so.", "libnvinfer.so."],
         get: "libcuda comes with NVIDIA's driver; pip install onnxruntime-gpu==1.28.0 nvidia-cuda-runtime-cu12 nvidia-cublas-cu12 nvidia-cudnn-cu12 tensorrt has the others",
@@ -34,6 +39,7 @@ const KINDS: [Kind; 6] = [
         pci: Some(("drm", "0x8086")),
         files: &[],
         compatible: "",
+        but: "",
         provider: "openvino with device = \"GPU\"",
         libraries: &["libOpenCL.so.1", "libze_loader.so.1"],
         get: "apt install intel-opencl-icd ocl-icd-libopencl1; pip install onnxruntime-ep-openvino has the provider",
@@ -43,6 +49,7 @@ const KINDS: [Kind; 6] = [
         pci: Some(("accel", "0x8086")),
         files: &[],
         compatible: "",
+        but: "",
         provider: "openvino with device = \"NPU\"",
         libraries: &["libze_loader.so.1", "libze_intel_npu.so.1"],
         get: "Intel's linux-npu-driver release has both; pip install onnxruntime-ep-openvino has the provider",
@@ -52,24 +59,37 @@ const KINDS: [Kind; 6] = [
         pci: None,
         files: &["dev/fastrpc-cdsp", "dev/fastrpc-cdsp-secure", "dev/adsprpc-smd"],
         compatible: "",
+        but: "",
         provider: "qnn",
         libraries: &["libQnnHtp.so", "libQnnSystem.so"],
         get: "Qualcomm's AI Engine Direct SDK (QNN) has them; build ONNX Runtime 1.28.0 with --use_qnn",
     },
     Kind {
+        what: "rockchip rk1808",
+        pci: None,
+        files: ROCKCHIP,
+        compatible: "rk1808",
+        but: "",
+        provider: "rknpu",
+        libraries: &["librknpu_ddk.so"],
+        get: "Rockchip's RKNPU DDK has librknpu_ddk.so; build ONNX Runtime 1.28.0 with --use_rknpu",
+    },
+    Kind {
         what: "rockchip npu",
         pci: None,
-        files: &["dev/rknpu", "sys/module/rknpu"],
+        files: ROCKCHIP,
         compatible: "rockchip",
-        provider: "rknpu",
-        libraries: &["librknnrt.so"],
-        get: "Rockchip's rknn-toolkit2 has librknnrt.so; build ONNX Runtime 1.28.0 with --use_rknpu",
+        but: "rk1808",
+        provider: "none in ONNX Runtime, whose rknpu is for RK1808 alone",
+        libraries: &[],
+        get: "models compute on its ARM cores: without a delegate, or with provider = \"cpu\" or \"acl\"; rknn-toolkit2 with librknnrt.so is a runtime of its own, which a delegate does not load",
     },
     Kind {
         what: "amd gpu",
         pci: Some(("drm", "0x1002")),
         files: &[],
         compatible: "",
+        but: "",
         provider: "none here",
         libraries: &[],
         get: "ONNX Runtime's MIGraphX provider is not among those that a delegate takes",
@@ -137,9 +157,8 @@ fn device(root: &Path, kind: &Kind) -> Option<String> {
         return (!names.is_empty()).then(|| names.join(", "));
     }
     let file = kind.files.iter().find(|file| root.join(file).exists())?;
-    if !kind.compatible.is_empty()
-        && !text(&root.join("proc/device-tree/compatible")).is_some_and(|text| text.contains(kind.compatible))
-    {
+    let tells = |word: &str| text(&root.join("proc/device-tree/compatible")).is_some_and(|text| text.contains(word));
+    if (!kind.compatible.is_empty() && !tells(kind.compatible)) || (!kind.but.is_empty() && tells(kind.but)) {
         return None;
     }
     if kind.what != "nvidia" {
@@ -227,12 +246,24 @@ mod tests {
             ("sys/class/drm/card0-HDMI/device/vendor", "0x8086\n"),
             ("usr/lib/libOpenCL.so.1", ""),
             ("usr/lib/libze_loader.so.1", ""),
-            ("dev/rknpu", ""),
-            ("proc/device-tree/compatible", "rockchip,rk3588\0"),
         ]);
         let gpu = of(root.path(), "intel gpu");
         assert_eq!((gpu.state, gpu.text.split(';').next()), (State::Ok, Some("renderD128")));
         assert_eq!(of(root.path(), "amd gpu").text, "none on this machine");
-        assert!(of(root.path(), "rockchip npu").text.contains("librknnrt.so"));
+    }
+
+    #[test]
+    fn an_npu_without_a_provider_says_so_and_what_computes_instead() {
+        let board = |word: &str| machine(&[("dev/rknpu", ""), ("proc/device-tree/compatible", word)]);
+        for word in ["rockchip,rk3588\0", "rockchip,rk3568-evb\0rockchip,rk3568\0"] {
+            let root = board(word);
+            let npu = of(root.path(), "rockchip npu");
+            assert_eq!((npu.state, npu.text.contains("none in ONNX Runtime")), (State::Absent, true), "{}", npu.text);
+            assert!(npu.advice.as_ref().unwrap().contains("provider = \"cpu\" or \"acl\""), "{:?}", npu.advice);
+            assert_eq!(of(root.path(), "rockchip rk1808").text, "none on this machine");
+        }
+        let root = board("rockchip,rk1808\0");
+        assert!(of(root.path(), "rockchip rk1808").text.contains("librknpu_ddk.so"));
+        assert_eq!(of(root.path(), "rockchip npu").text, "none on this machine");
     }
 }

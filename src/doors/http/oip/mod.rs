@@ -6,6 +6,7 @@ mod apart;
 mod digits;
 mod elements;
 mod models;
+mod not_numbers;
 mod numbers;
 mod regions;
 mod request;

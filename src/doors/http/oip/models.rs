@@ -19,7 +19,7 @@ use crate::doors::http::health::status;
 use crate::doors::http::problem::Problem;
 use crate::flows::inference::{Composing, DynamicBatching, InferError, ModelMetadata, Served, TensorMetadata};
 use crate::flows::repository::RepositoryError;
-use crate::flows::tally::Spent;
+use crate::flows::tally::Runs;
 use crate::flows::{LoadConfig, data_type, dims};
 
 pub(super) fn routes() -> Router<Arc<Door>> {
@@ -155,13 +155,12 @@ fn served(door: &Door, model: Option<&str>, version: Option<u32>) -> Answer {
     Ok(Json(json!({ "model_stats": served.iter().map(figures).collect::<Vec<_>>() })).into_response())
 }
 
-/// Waiting counts as `queue`; decoding and encoding tensors happen outside of the model and are not counted with it.
+/// Waiting counts as `queue`; reading requests and writing answers happen outside of the model and are not counted with it.
 fn figures(served: &Served) -> Value {
     let counts = &served.counts;
-    let none = Spent { count: counts.success.count, ns: 0 };
-    let batch = |(rows, spent): (&u64, &Spent)| {
-        let none = Spent { count: spent.count, ns: 0 };
-        json!({ "batch_size": rows, "compute_input": none, "compute_infer": spent, "compute_output": none })
+    let batch = |(rows, runs): (&u64, &Runs)| {
+        let Runs { compute, input, output } = runs;
+        json!({ "batch_size": rows, "compute_input": input, "compute_infer": compute, "compute_output": output })
     };
     let mut figures = json!({
         "name": served.model,
@@ -173,9 +172,9 @@ fn figures(served: &Served) -> Value {
             "success": counts.success,
             "fail": counts.fail,
             "queue": counts.queue,
-            "compute_input": none,
+            "compute_input": counts.input,
             "compute_infer": counts.compute,
-            "compute_output": none,
+            "compute_output": counts.output,
         },
         "batch_stats": counts.batches.iter().map(batch).collect::<Vec<_>>(),
     });
@@ -202,8 +201,7 @@ async fn index(State(door): Whole, headers: HeaderMap, body: Body) -> Answer {
             Problem::new(StatusCode::BAD_REQUEST, "bad_request", format!("not an index request: {error}"))
         })?
     };
-    let mut models = door.parts.query.models();
-    models.retain(|view| view.serving || !asked.ready);
+    let models = door.parts.repository.index(asked.ready).await?;
     let entry = |view: &crate::flows::models::ModelView| {
         let mut entry = json!({
             "name": view.name,
@@ -251,13 +249,14 @@ async fn unload(
 ) -> Answer {
     may_manage(&who)?;
     let body = read_body(body, &headers, door.config.body_max_bytes).await?;
+    let mut with_dependents = false;
     for (parameter, value) in parameters(&body)? {
-        // No model was loaded because of another one, so there is none to go with it.
-        if parameter != "unload_dependents" || !value.is_boolean() {
-            return Err(unknown_parameter(&parameter, "`unload_dependents` is true or false"));
+        match value.as_bool().filter(|_| parameter == "unload_dependents") {
+            Some(truth) => with_dependents = truth,
+            None => return Err(unknown_parameter(&parameter, "`unload_dependents` is true or false")),
         }
     }
-    door.parts.repository.unload(&model).await?;
+    door.parts.repository.unload_all(&model, with_dependents).await?;
     Ok(Json(json!({})).into_response())
 }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::apart::{Apart, take_apart};
-use super::{elements, numbers};
+use super::{elements, not_numbers, numbers};
 use crate::base::{Datatype, Tensor, shape_of};
 use crate::doors::http::problem::Problem;
 use crate::doors::shared_memory::{InRegion, Place};
@@ -148,8 +148,10 @@ impl InferRequest {
         {
             return Ok(request);
         }
-        let raw: RawRequest<'_> = serde_json::from_slice(json)
-            .map_err(|error| bad(format!("not an inference request: {error}")).hint("see GET /v2/models/{model}"))?;
+        let raw: RawRequest<'_> = serde_json::from_slice(json).map_err(|error| {
+            let told = not_numbers::find(json).unwrap_or_else(|| format!("not an inference request: {error}"));
+            bad(told).hint("see GET /v2/models/{model}")
+        })?;
         Self::of(raw, binary, None)
     }
 

@@ -9,7 +9,7 @@ use ort::ep::{
 use ort::memory::DeviceType;
 use ort::session::builder::SessionBuilder;
 
-use crate::engine::delegate::config::Provider;
+use crate::engine::delegate::config::{FAST_MATH, Provider, truth};
 use crate::engine::delegate::library::RUNTIME_VERSION;
 use crate::engine::delegate::wire::{Found, FoundDevice, PROTOCOL, Probe, Runtime};
 
@@ -102,10 +102,10 @@ fn built_in(runtime: &Runtime, threads: usize) -> Result<ExecutionProviderDispat
         let options = runtime.options.iter().map(|(key, value)| (key.clone(), value.clone()));
         device.chain(options).fold(provider, |provider, (key, value)| provider.with_arbitrary_config(key, value))
     }
-    let none = |what: &str| match runtime.options.keys().next() {
-        Some(key) => Err(format!("{what} has no option {key}")),
-        None => Ok(()),
-    };
+    // The gateway has refused it already; another caller of this program has not.
+    if let Some((_, problem)) = runtime.provider.refuses(runtime.device.as_deref(), &runtime.options) {
+        return Err(problem);
+    }
     Ok(match runtime.provider {
         Provider::Cpu => return Err("its devices are listed".to_owned()),
         Provider::Cuda => with(ep::CUDA::default(), runtime, "device_id").build(),
@@ -120,12 +120,9 @@ fn built_in(runtime: &Runtime, threads: usize) -> Result<ExecutionProviderDispat
             with(ep::XNNPACK::default().with_intra_op_num_threads(threads), runtime, "device_id").build()
         }
         Provider::CoreMl => with(ep::CoreML::default(), runtime, "MLComputeUnits").build(),
-        Provider::Rknpu => {
-            none("rknpu")?;
-            ep::RKNPU::default().build()
-        }
+        Provider::Rknpu => ep::RKNPU::default().build(),
         Provider::Acl => {
-            let fast = runtime.options.get("enable_fast_math").is_some_and(|value| value == "1" || value == "true");
+            let fast = runtime.options.get(FAST_MATH).and_then(|value| truth(value)).unwrap_or(false);
             ep::ACL::default().with_fast_math(fast).build()
         }
         Provider::DirectMl => {

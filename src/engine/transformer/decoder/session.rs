@@ -77,7 +77,9 @@ impl Session for Text {
     }
 
     fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
-        self.compute(inputs).map_err(|reason| Error::Run { model: self.model.clone(), engine: NAME, reason })
+        let unfit = |reason: String| Error::Unfit { what: format!("{}: {reason}", self.model) };
+        let tokens = self.tokens(inputs).map_err(unfit)?;
+        self.compute(&tokens).map_err(|reason| Error::Run { model: self.model.clone(), engine: NAME, reason })
     }
 }
 
@@ -144,15 +146,19 @@ impl Reading for Read {
 }
 
 impl Text {
-    fn compute(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, String> {
-        let vocabulary = self.decoder.settings.vocabulary;
-        let tokens = indices(inputs, "input_ids", vocabulary)?.unwrap_or_default();
+    fn tokens(&self, inputs: &[NamedTensor]) -> Result<Vec<usize>, String> {
+        let tokens = indices(inputs, "input_ids", self.decoder.settings.vocabulary)?.unwrap_or_default();
         if tokens.is_empty() || tokens.len() > self.tokens_max {
             return Err(format!("input_ids has {} tokens, expected 1 to {}", tokens.len(), self.tokens_max));
         }
+        Ok(tokens)
+    }
+
+    fn compute(&self, tokens: &[usize]) -> Result<Vec<NamedTensor>, String> {
+        let vocabulary = self.decoder.settings.vocabulary;
         let answer = |(name, scores): &(Arc<str>, Scores)| {
             let mut cache = self.decoder.cache(tokens.len());
-            let values = self.decoder.read(&tokens, &mut cache, *scores)?;
+            let values = self.decoder.read(tokens, &mut cache, *scores)?;
             named(name, &[1, values.len() / vocabulary, vocabulary], values)
         };
         self.outputs.iter().map(answer).collect()

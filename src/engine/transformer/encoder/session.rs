@@ -90,7 +90,8 @@ struct Encoder {
 
 impl Session for Encoder {
     fn run(&self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, Error> {
-        self.compute(inputs).map_err(|reason| Error::Run { model: self.model.clone(), engine: NAME, reason })
+        // All that can be wrong here are the tokens.
+        self.compute(inputs).map_err(|reason| Error::Unfit { what: format!("{}: {reason}", self.model) })
     }
 }
 
