@@ -67,8 +67,8 @@ pub use gemini::{GeminiCall, gemini_call, gemini_models, gemini_path, gemini_tok
 pub use kind::{Dialect, Finish, Operation};
 pub use listing::{ModelEntry, model_entry, model_list, token_count};
 pub use local::{
-    ChatRequest, ChatWriter, CompletionRequest, CompletionWriter, LocalAnswer, LocalCall, LocalPrompt, LocalSettings,
-    LocalToken, completion_body,
+    ChatRequest, ChatWriter, CompletionRequest, CompletionWriter, LocalAnswer, LocalCall, LocalChoice, LocalPrompt,
+    LocalSettings, LocalToken, completion_body,
 };
 pub use metrics::Metrics;
 pub use oip::OipModel;

@@ -25,6 +25,9 @@ pub enum Error {
     /// No memory for another sequence.
     #[error("no room for a sequence of {tokens} tokens: {why}")]
     NoRoom { tokens: usize, why: String },
+    /// What was promised and what was forbidden leave no token. The caller can ask for something else.
+    #[error("no token may stand here: what the request promises and what it forbids leave none")]
+    Corner,
     /// The decoder could not compute.
     #[error("failed to compute the next token: {0}")]
     Scores(String),

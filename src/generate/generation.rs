@@ -5,16 +5,16 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::error::Error;
-use super::json::Json;
 use super::language::{Language, Prompt};
-use super::reply::{Forms, Piece, Reader};
+use super::reply::{Piece, Reader};
 use super::sampler::Sampler;
 use super::sampling::Sampling;
 use super::sequences::Lease;
+use super::shape::Shape;
 use super::text::{Stops, Utf8};
 
 /// What form an answer must have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Format {
     /// Any text.
     #[default]
@@ -22,6 +22,15 @@ pub enum Format {
     /// A JSON object: no token is chosen with which it could not become one. An answer that reaches its most tokens is cut like any
     /// other.
     JsonObject,
+    /// What a JSON schema describes, given as JSON. No token is chosen with which it could not become that.
+    Schema(String),
+    /// A call of a tool with arguments that its `parameters` describe, and nothing else.
+    Call {
+        /// A JSON list of tools, as in [`Chat::tools`](super::Chat::tools), which has to have them, too.
+        tools: String,
+        /// Those that may be called; none for all.
+        names: Vec<String>,
+    },
 }
 
 /// What an answer shall be.
@@ -92,7 +101,7 @@ pub struct Generation {
     /// Tokens that the decoder has not seen.
     unread: Vec<u32>,
     sampler: Sampler,
-    json: Option<Json>,
+    shape: Option<Shape>,
     utf8: Utf8,
     stops: Stops,
     reader: Reader,
@@ -112,18 +121,7 @@ impl Generation {
         take: impl FnOnce(&[u32], usize) -> Result<Lease, Error>,
     ) -> Result<Self, Error> {
         let Prompt { tokens, begins, mut forms } = prompt;
-        let json = match terms.format {
-            Format::Text => None,
-            Format::JsonObject if forms.calls || forms.thinks => {
-                let with = if forms.calls { "tools" } else { "a template that begins a thought" };
-                let instead = "ask for one of the two".to_owned();
-                return Err(Error::Unsupported { what: format!("JSON mode together with {with}"), instead });
-            }
-            Format::JsonObject => {
-                forms = Forms::default();
-                Some(Json::new())
-            }
-        };
+        let shape = Shape::of(language, &terms.format, &mut forms)?;
         let sampler = Sampler::new(terms.sampling, language.tokenizer().len(), &tokens)?;
         let stops = Stops::new(&terms.stops)?;
         let lease = take(&tokens, tokens.len() + tokens_max)?;
@@ -136,7 +134,7 @@ impl Generation {
             language: Arc::clone(language),
             lease,
             sampler,
-            json,
+            shape,
             utf8: Utf8::default(),
             stops,
             reader: Reader::new(forms),
@@ -156,7 +154,7 @@ impl Generation {
     /// between two steps. Behind the last event it only says again why the answer is over.
     ///
     /// # Errors
-    /// [`Error::Scores`] ends the answer.
+    /// [`Error::Scores`] ends the answer, and so do [`Error::Corner`] and [`Error::Request`] where a form was promised.
     pub fn step(&mut self) -> Result<Event, Error> {
         if self.finish.is_some() {
             return Ok(Event { finish: self.finish, ..Event::default() });
@@ -177,12 +175,9 @@ impl Generation {
         let tokenizer = self.language.tokenizer();
         // A model may score more tokens than there are words for.
         let scores = &scores[..scores.len().min(tokenizer.len())];
-        let json = self.json;
-        let may = |token: u32| {
-            let piece = tokenizer.piece(token);
-            !piece.is_empty() && json.is_some_and(|json| json.read(piece).is_some())
-        };
-        let picked = self.sampler.pick(scores, json.is_some().then_some(&may as &dyn Fn(u32) -> bool))?;
+        let shape = self.shape.as_ref();
+        let may = |token: u32| shape.is_some_and(|shape| shape.may(token, tokenizer));
+        let picked = self.sampler.pick(scores, shape.is_some().then_some(&may as &dyn Fn(u32) -> bool))?;
         self.usage.answer_tokens += 1;
         self.language.metrics.made_tokens.inc();
         let bytes = |token: u32| match tokenizer.piece(token) {
@@ -201,7 +196,9 @@ impl Generation {
             return Ok(event);
         }
         let piece = tokenizer.piece(picked.token);
-        self.json = json.and_then(|json| json.read(piece));
+        if let Some(shape) = &mut self.shape {
+            shape.read(picked.token, piece)?;
+        }
         let mut text = String::new();
         self.utf8.push(piece, &mut text);
         if self.drops_space && !text.is_empty() {
@@ -219,7 +216,7 @@ impl Generation {
         if let Some(at) = stop {
             self.reader.finish(&mut event.pieces);
             self.over(Finish::Stop(at), &mut event);
-        } else if self.json.is_some_and(|json| json.is_done()) {
+        } else if self.shape.as_ref().is_some_and(Shape::is_done) {
             self.flush(&mut event.pieces);
             self.over(Finish::End, &mut event);
         } else if self.usage.answer_tokens >= self.tokens_max {

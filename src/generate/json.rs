@@ -1,4 +1,4 @@
-//! Which bytes may come next if the text is to be a JSON object (RFC 8259).
+//! Which bytes may come next if the text is to be a JSON object (RFC 8259), or any value.
 //!
 //! A machine that reads byte by byte; what stands open is a bit each, so that a state is copied to try a token on it. Stricter than the
 //! grammar where readers are: strings are UTF-8, and halves of surrogate pairs come in pairs. Objects and lists lie at most 64 deep, and at
@@ -80,6 +80,11 @@ pub(super) struct Json {
 impl Json {
     pub(super) fn new() -> Self {
         Self { state: State::Start, open: 0, depth: 0, is_name: false, run: 0 }
+    }
+
+    /// The same of any value. One that is no object or list has no end of its own.
+    pub(super) fn of_any_value() -> Self {
+        Self { state: State::Value, ..Self::new() }
     }
 
     /// Whether the object is whole.
@@ -180,6 +185,9 @@ impl Json {
     }
 
     fn behind(&mut self, byte: u8) -> Option<State> {
+        if self.depth == 0 {
+            return None;
+        }
         match byte {
             b',' if self.open & 1 == 1 => Some(State::Name),
             b',' => Some(State::Value),

@@ -1,15 +1,16 @@
 //! A language model as it is asked: its tokenizer, its template, and the decoder that scores tokens.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::value::RawValue;
 
 use super::config::Config;
 use super::decoder::Decoder;
 use super::error::Error;
-use super::generation::{Generation, Terms};
+use super::generation::{Format, Generation, Terms};
+use super::grammar::Grammars;
 use super::metrics::Metrics;
-use super::reply::Forms;
+use super::reply::{CALL, Forms};
 use super::sequences::Sequences;
 use super::template::Chat;
 use super::tokenizer::Tokenizer;
@@ -38,6 +39,8 @@ pub struct Language {
     pub(super) config: Config,
     pub(super) metrics: Metrics,
     sequences: Arc<Sequences>,
+    /// Made when the first schema comes.
+    grammars: OnceLock<Result<Grammars, Error>>,
 }
 
 impl Language {
@@ -65,6 +68,7 @@ impl Language {
             sequences: Arc::new(Sequences::new(decoder, config, metrics.clone())),
             config: config.clone(),
             metrics: metrics.clone(),
+            grammars: OnceLock::new(),
         })
     }
 
@@ -99,7 +103,7 @@ impl Language {
         let chat = &Chat { tools: chat.tools.filter(is_some), ..*chat };
         let text = template.render(chat, &self.words.tokenizer)?;
         let thinks = text.trim_end().ends_with("<think>");
-        let forms = Forms { thoughts: true, thinks, calls: chat.tools.is_some() };
+        let forms = Forms { thoughts: true, thinks, calls: chat.tools.is_some(), must_call: false };
         Ok(Prompt { tokens: self.words.tokenizer.encode_turns(&text), begins: true, forms })
     }
 
@@ -124,14 +128,18 @@ impl Language {
 
     /// Begins an answer; nothing is computed yet. Prompts of one `partition` (a tenant and a key, say) may begin with what
     /// another one of it has read, and no others. May copy what another one has read: like [`Self::chat`], whose template takes its
-    /// steps, this is for a thread that may block.
+    /// steps, this is for a thread that may block; so is the grammar of a schema.
     ///
     /// # Errors
     /// [`Error::Request`] and [`Error::Unsupported`] are the caller's; [`Error::TooLong`]; [`Error::Busy`] and
     /// [`Error::NoRoom`] pass.
-    pub fn start(self: &Arc<Self>, prompt: Prompt, terms: Terms, partition: &str) -> Result<Generation, Error> {
+    pub fn start(self: &Arc<Self>, mut prompt: Prompt, terms: Terms, partition: &str) -> Result<Generation, Error> {
         if prompt.tokens.is_empty() {
             return Err(Error::request("prompt", "at least one token", "none"));
+        }
+        if matches!(terms.format, Format::Call { .. }) {
+            // The call is begun for the model, which goes on with what the grammar holds it to.
+            self.words.tokenizer.extend(&format!("{CALL}\n"), false, &mut prompt.tokens);
         }
         let room = self.context_tokens.saturating_sub(prompt.tokens.len());
         if room == 0 {
@@ -145,6 +153,11 @@ impl Language {
         Generation::begin(self, prompt, terms, wanted.min(room), |prompt, tokens_max| {
             self.sequences.take(partition, prompt, tokens_max)
         })
+    }
+
+    /// What grammars are made with.
+    pub(super) fn grammars(&self) -> Result<&Grammars, Error> {
+        self.grammars.get_or_init(|| Grammars::new(&self.words.tokenizer)).as_ref().map_err(Clone::clone)
     }
 
     /// Forgets what is kept for prompts that begin alike: everybody's, or one partition's.

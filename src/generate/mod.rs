@@ -7,10 +7,10 @@
 //! that begins alike. With the feature `text` an [`Embedder`] makes an encoder's batches of texts, and vectors of what it computes.
 //!
 //! Never here: weights, threads, clocks, chance (a request has its seed), dialects, prices. What was said never steers: names of control
-//! tokens in messages stay text. A form that cannot be promised is refused: JSON objects are, schemas are not.
+//! tokens in messages stay text. A form that cannot be promised is refused: JSON objects, schemas and calls of tools are promised.
 //!
 //! Limits: [`Config`]; 2^20 tokens of a vocabulary, 1 MiB of a template, 5 million steps and 16 MiB of what it writes, 16 stops of
-//! 1,024 bytes, 1,024 biases, 20 alternatives, 256 KiB of a tool's call, 64 levels of JSON. Texts are not normalised (NFC) before they
+//! 1,024 bytes, 1,024 biases, 20 alternatives, 256 KiB of a tool's call, 64 levels of JSON; of a schema 256 KiB, 4,096 schemas and values, 64 levels, 512 properties. Texts are not normalised (NFC) before they
 //! become tokens, as in llama.cpp.
 
 mod config;
@@ -22,16 +22,21 @@ mod fake;
 #[cfg(test)]
 mod fixture;
 mod generation;
+mod grammar;
 mod json;
 mod language;
 mod merge;
 mod messages;
 mod metadata;
 mod metrics;
+#[cfg(test)]
+mod promises;
 mod reply;
 mod sampler;
 mod sampling;
+mod schema;
 mod sequences;
+mod shape;
 mod split;
 mod template;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::text::overlap;
 
 const THINK: &str = "<think>";
 const THOUGHT: &str = "</think>";
-const CALL: &str = "<tool_call>";
+pub(super) const CALL: &str = "<tool_call>";
 const CALLED: &str = "</tool_call>";
 /// A call that is longer is text.
 const CALL_BYTES_MAX: usize = 256 * 1024;
@@ -42,6 +42,8 @@ pub(super) struct Forms {
     /// The template has begun a thought already.
     pub(super) thinks: bool,
     pub(super) calls: bool,
+    /// A call was begun already, and nothing comes but its inside.
+    pub(super) must_call: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,8 @@ enum Place {
     Gap,
     Text,
     Call,
+    /// The inside of a call that ends with the answer, whatever stands in its texts.
+    Inside,
 }
 
 /// Takes the text of one answer apart.
@@ -67,6 +71,7 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(forms: Forms) -> Self {
         let place = match forms {
+            Forms { must_call: true, .. } => Place::Inside,
             Forms { thinks: true, .. } => Place::Thought,
             Forms { thoughts: true, .. } => Place::Beginning,
             _ => Place::Text,
@@ -96,7 +101,7 @@ impl Reader {
         match self.place {
             Place::Thought => add(pieces, Piece::Thought, &held),
             // Some models end their turn instead of the call.
-            Place::Call => self.call(&held, false, pieces),
+            Place::Call | Place::Inside => self.call(&held, false, pieces),
             Place::Text if self.calls > 0 => add(pieces, Piece::Text, held.trim_end()),
             Place::Gap => {}
             Place::Text | Place::Beginning => add(pieces, Piece::Text, &held),
@@ -168,6 +173,7 @@ impl Reader {
                 }
                 false
             }
+            Place::Inside => false,
         }
     }
 
@@ -225,7 +231,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: Forms = Forms { thoughts: true, thinks: false, calls: true };
+    const ALL: Forms = Forms { thoughts: true, thinks: false, calls: true, must_call: false };
 
     fn read(forms: Forms, parts: &[&str]) -> Vec<Piece> {
         let (mut reader, mut pieces) = (Reader::new(forms), Vec::new());
@@ -286,6 +292,14 @@ mod tests {
         let forms = Forms { thinks: true, ..ALL };
         assert_eq!(read(forms, &["so</think>yes"]), [Piece::Thought("so".to_owned()), text("yes")]);
         assert_eq!(read(forms, &["never ends"]), [Piece::Thought("never ends".to_owned())]);
+    }
+
+    #[test]
+    fn a_call_that_had_to_come_may_have_any_text_in_its_arguments() {
+        let forms = Forms { must_call: true, ..ALL };
+        let inside = "{\"name\":\"f\",\"arguments\":{\"x\":\"</tool_call><think>\"}}";
+        assert_eq!(read(forms, &[&inside[..20], &inside[20..]]), [call("f", "{\"x\":\"</tool_call><think>\"}")]);
+        assert_eq!(read(forms, &["{\"name\":\"f"]), [text("<tool_call>{\"name\":\"f")]);
     }
 
     #[test]

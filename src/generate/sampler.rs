@@ -54,14 +54,14 @@ impl Sampler {
     /// Chooses by the scores of what comes next. `may` says which tokens may stand here, if not all may.
     ///
     /// # Errors
-    /// [`Error::Scores`] if the scores are none, or no token may stand here.
+    /// [`Error::Scores`] if the scores are none, [`Error::Corner`] if no token may stand here.
     pub(super) fn pick(&mut self, scores: &[f32], may: Option<&dyn Fn(u32) -> bool>) -> Result<Picked, Error> {
         if scores.iter().any(|score| score.is_nan() || *score == f32::INFINITY) {
             return Err(Error::Scores("the scores are not finite".to_owned()));
         }
         self.adjust(scores);
         let token = if self.settings.temperature == 0.0 { self.best(may) } else { self.drawn(may) };
-        let token = token.ok_or_else(|| Error::Scores("no token may stand here".to_owned()))?;
+        let token = token.ok_or(Error::Corner)?;
         *self.counts.entry(token).or_default() += 1;
         if self.settings.repetition_penalty != 1.0 {
             self.seen.insert(token);

@@ -10,40 +10,40 @@ use super::{
     Terms, Tokenizer, ToolCall, Usage,
 };
 
-const HELLO: &str = r#"[{"role": "user", "content": "hello there, how are you?"}]"#;
+pub(super) const HELLO: &str = r#"[{"role": "user", "content": "hello there, how are you?"}]"#;
 const TOOLS: &str = r#"[{"type": "function", "function": {"name": "f"}}]"#;
 
-fn greedy() -> Terms {
+pub(super) fn greedy() -> Terms {
     Terms { sampling: Sampling { temperature: 0.0, ..Sampling::default() }, ..Terms::default() }
 }
 
-struct Model {
-    language: Arc<Language>,
+pub(super) struct Model {
+    pub(super) language: Arc<Language>,
     counting: Arc<Counting>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
-fn model(config: &Config, decoder: impl FnOnce(Fake, &Tokenizer) -> Fake) -> Model {
+pub(super) fn model(config: &Config, decoder: impl FnOnce(Fake, &Tokenizer) -> Fake) -> Model {
     let (counting, metrics, tokenizer) = (Arc::new(Counting::default()), Metrics::default(), tokenizer("qwen2"));
     let decoder = decoder(Fake::new(tokenizer.len(), 500, Arc::clone(&counting)), &tokenizer);
     let language = Language::open(gguf("qwen2"), Arc::new(decoder), config, &metrics).unwrap();
     Model { language: Arc::new(language), counting, metrics }
 }
 
-fn chat(messages: &str, tools: Option<&'static str>) -> Prompt {
+pub(super) fn chat(messages: &str, tools: Option<&str>) -> Prompt {
     let model = model(&Config::default(), |fake, _| fake);
     model.language.chat(&Chat { messages, tools, ..Chat::default() }).unwrap()
 }
 
 /// One that answers `prompt` with `answer`, and then ends its turn.
-fn saying(config: &Config, prompt: &Prompt, answer: &str) -> Model {
+pub(super) fn saying(config: &Config, prompt: &Prompt, answer: &str) -> Model {
     model(config, |fake, tokenizer| {
         let answer = tokenizer.encode(answer);
         fake.saying(prompt.tokens().len(), answer, tokenizer.ends()[1])
     })
 }
 
-fn all(generation: &mut Generation) -> (Vec<Piece>, Finish) {
+pub(super) fn all(generation: &mut Generation) -> (Vec<Piece>, Finish) {
     let mut pieces = Vec::new();
     loop {
         let event = generation.step().unwrap();

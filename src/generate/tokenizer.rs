@@ -183,7 +183,8 @@ impl Tokenizer {
         out
     }
 
-    fn extend(&self, text: &str, controls: bool, tokens: &mut Vec<u32>) {
+    /// Adds a text's tokens; names of control tokens are these if `controls` says so.
+    pub(super) fn extend(&self, text: &str, controls: bool, tokens: &mut Vec<u32>) {
         let mut rest = text;
         loop {
             let special = self.vocabulary.first_special(rest, controls);

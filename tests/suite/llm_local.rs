@@ -237,18 +237,26 @@ fn what_a_model_of_the_box_cannot_do_goes_to_the_next_candidate_or_is_refused_in
         mock.address()
     );
     let gateway = gateway(models.path(), &more);
-    let schema = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
-    let mut body = chat(&json!({"model": "both", "response_format": schema}));
+    let mut body = chat(&json!({"model": "both", "n": 2}));
     let told = post(&gateway, "/v1/chat/completions", "", &body);
     assert_eq!((told.status, told.header("x-forebay-model")), (200, "plant/large"), "{} {}", told.head, told.body);
     body["model"] = json!("talker");
     let told = post(&gateway, "/v1/chat/completions", "", &body);
     assert_eq!(told.status, 400, "{}", told.body);
     let message = told.json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("cannot promise the response format json_schema"), "{message}");
+    assert!(message.contains("n must be 1"), "{message}");
+    let format = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}});
     for (more, says) in [
-        (json!({"n": 2}), "n must be 1"),
-        (json!({"tools": [], "tool_choice": "required"}), "auto or none"),
+        (json!({"tools": [], "tool_choice": "required"}), "tools: expected at least one"),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": {"type": "function", "function": {"name": "g"}}}),
+            "tool_choice: expected the name of one of the tools, given g",
+        ),
+        (json!({"tool_choice": "maybe"}), "must be auto, none, required"),
+        (format(json!({"properties": {"a": {"not": {}}}})), "schema.properties.a.not: expected a keyword"),
+        (format(json!({"type": "string", "pattern": "(?=a)"})), "schema: expected a schema of those keywords"),
+        (json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}), "given none"),
+        (json!({"response_format": {"type": "grammar"}}), "cannot promise the response format grammar"),
         (
             json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]}),
             "image_url",
@@ -263,6 +271,125 @@ fn what_a_model_of_the_box_cannot_do_goes_to_the_next_candidate_or_is_refused_in
     }
     let told = post(&gateway, "/v1/chat/completions", "x-forebay-reach: box\r\n", &chat(&json!({"model": "both"})));
     assert_eq!((told.status, told.header("x-forebay-model")), (200, "local/talker"));
+}
+
+/// A reading that has an end, as the schema of it says.
+fn reading() -> Value {
+    json!({"type": "object", "required": ["part", "level"], "additionalProperties": false,
+        "properties": {"part": {"$ref": "#/$defs/part"}, "level": {"type": "integer", "minimum": 0, "maximum": 100}},
+        "$defs": {"part": {"type": "string", "enum": ["pump", "valve"]}}})
+}
+
+fn is_reading(value: &Value) -> bool {
+    let level = value["level"].as_i64();
+    value.as_object().is_some_and(|members| members.len() == 2)
+        && matches!(value["part"].as_str(), Some("pump" | "valve"))
+        && level.is_some_and(|level| (0..=100).contains(&level))
+}
+
+fn says_reading(text: &Value) -> bool {
+    text.as_str().and_then(|text| serde_json::from_str(text).ok()).is_some_and(|value| is_reading(&value))
+}
+
+#[test]
+fn a_schema_shapes_the_answer_and_a_tool_that_must_be_called_is_called_in_every_dialect() {
+    let models = models();
+    let gateway = gateway(models.path(), "");
+    let ask = |path: &str, body: Value| {
+        let told = post(&gateway, path, "anthropic-version: 2023-06-01\r\n", &body);
+        assert_eq!(told.status, 200, "{path} {} {}", told.head, told.body);
+        told
+    };
+    let turn = json!([{"role": "user", "content": "Is the pump hot?"}]);
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "reading", "strict": true, "schema": reading()}});
+    let body =
+        json!({"model": "talker", "messages": turn, "temperature": 0, "max_tokens": 150, "response_format": format});
+    let told = ask("/v1/chat/completions", body.clone()).json();
+    let choice = &told["choices"][0];
+    assert!(choice["finish_reason"] == "stop" && says_reading(&choice["message"]["content"]), "{told}");
+    let mut stream = body;
+    stream["stream"] = json!(true);
+    let events = ask("/v1/chat/completions", stream).events();
+    let said: String = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    assert!(says_reading(&json!(said)), "{said}");
+    let body = json!({"model": "talker", "input": "Hot?", "temperature": 0, "max_output_tokens": 150,
+        "text": {"format": {"type": "json_schema", "name": "reading", "strict": true, "schema": reading()}}});
+    let told = ask("/v1/responses", body).json();
+    assert!(says_reading(&told["output"][0]["content"][0]["text"]) && told["status"] == "completed", "{told}");
+    let body = json!({"model": "talker", "temperature": 0, "max_tokens": 150, "messages": turn,
+        "output_config": {"format": {"type": "json_schema", "schema": reading()}}});
+    let told = ask("/v1/messages", body).json();
+    assert!(says_reading(&told["content"][0]["text"]) && told["stop_reason"] == "end_turn", "{told}");
+    let contents = json!([{"role": "user", "parts": [{"text": "Hot?"}]}]);
+    let schema = json!({"type": "OBJECT", "required": ["part", "level"], "propertyOrdering": ["part", "level"],
+        "properties": {"part": {"type": "STRING", "enum": ["pump", "valve"]}, "level": {"type": "INTEGER", "minimum": 0, "maximum": 100, "format": "int32"}},
+        "additionalProperties": false});
+    let settings = json!({"temperature": 0, "maxOutputTokens": 150, "responseMimeType": "application/json", "responseSchema": schema});
+    let told =
+        ask("/v1beta/models/talker:generateContent", json!({"contents": contents, "generationConfig": settings}))
+            .json();
+    assert!(says_reading(&told["candidates"][0]["content"]["parts"][0]["text"]), "{told}");
+    let body = json!({"model": "talker", "input": "Hot?", "generation_config": {"temperature": 0, "max_output_tokens": 150},
+        "response_format": {"type": "text", "mime_type": "application/json", "schema": reading()}});
+    let told = ask("/v1beta/interactions", body).json();
+    assert!(says_reading(&told["steps"][0]["content"][0]["text"]), "{told}");
+    let body = json!({"model": "talker", "messages": turn, "stream": false, "format": reading(), "options": {"temperature": 0, "num_predict": 150}});
+    let told = ask("/api/chat", body).json();
+    assert!(says_reading(&told["message"]["content"]), "{told}");
+
+    let function = json!({"name": "note", "description": "Notes.", "parameters": reading()});
+    let tools = json!([{"type": "function", "function": function}]);
+    for choice in [json!("required"), json!({"type": "function", "function": {"name": "note"}})] {
+        let body = json!({"model": "talker", "messages": turn, "temperature": 0, "max_tokens": 150, "tools": tools, "tool_choice": choice});
+        let told = ask("/v1/chat/completions", body).json();
+        let function = &told["choices"][0]["message"]["tool_calls"][0]["function"];
+        assert!(function["name"] == "note" && says_reading(&function["arguments"]), "{told}");
+        assert_eq!(told["choices"][0]["finish_reason"], "tool_calls");
+    }
+    let tool = json!({"type": "function", "name": "note", "parameters": reading(), "strict": true});
+    let body = json!({"model": "talker", "input": "Hot?", "temperature": 0, "max_output_tokens": 150, "tools": [tool],
+        "tool_choice": {"type": "function", "name": "note"}});
+    let told = ask("/v1/responses", body).json();
+    assert!(says_reading(&told["output"][0]["arguments"]), "{told}");
+    let tool = json!({"name": "note", "input_schema": reading()});
+    for choice in [json!({"type": "any"}), json!({"type": "tool", "name": "note"})] {
+        let body = json!({"model": "talker", "temperature": 0, "max_tokens": 150, "messages": turn, "tools": [tool], "tool_choice": choice, "stream": true});
+        let events = ask("/v1/messages", body).events();
+        let part = |name: &str| events.iter().filter_map(|event| event["delta"][name].as_str()).collect::<String>();
+        assert!(says_reading(&json!(part("partial_json"))) && part("stop_reason") == "tool_use", "{events:?}");
+    }
+    let declared = json!([{"functionDeclarations": [{"name": "note", "parametersJsonSchema": reading()}]}]);
+    let body = json!({"contents": contents, "tools": declared, "generationConfig": {"temperature": 0, "maxOutputTokens": 150},
+        "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["note"]}}});
+    let told = ask("/v1beta/models/talker:generateContent", body).json();
+    assert!(is_reading(&told["candidates"][0]["content"]["parts"][0]["functionCall"]["args"]), "{told}");
+
+    let cut = json!({"model": "talker", "messages": turn, "max_tokens": 2, "tools": tools, "tool_choice": "required"});
+    assert_eq!(ask("/v1/chat/completions", cut).json()["choices"][0]["finish_reason"], "length");
+    let wrong = json!({"model": "talker", "max_tokens": 9, "messages": turn,
+        "tools": [{"name": "note", "input_schema": {"type": "object", "not": {}}}], "tool_choice": {"type": "any"}});
+    let told = post(&gateway, "/v1/messages", "anthropic-version: 2023-06-01\r\n", &wrong);
+    let error = told.json();
+    assert_eq!((told.status, &error["error"]["type"]), (400, &json!("invalid_request_error")), "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("parameters.not: expected a keyword"), "{error}");
+}
+
+#[test]
+fn the_official_sdks_read_shapes_that_a_model_of_the_box_was_held_to() {
+    let models = models();
+    let access = format!("[[access.identity]]\nname = 'app'\nkey_sha256 = '{}'\n", Digest::of(b"fb-app"));
+    let gateway = Gateway::with(&Setup { models: Some(models.path()), access: &access, ..Setup::default() });
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/llm_clients/local.py");
+    let python = std::env::var_os("FOREBAY_PYTHON").unwrap_or_else(|| "python3".into());
+    let output = std::process::Command::new(python)
+        .arg(script)
+        .arg(format!("http://{}", gateway.http))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    let (code, stdout, stderr) = crate::gateway::said(output);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
 }
 
 #[test]

@@ -11,6 +11,55 @@ use crate::dialect::json::{self, Members, Sort, sort};
 use crate::dialect::write::{Object, string};
 use crate::dialect::{Asked, Error, Failure, Usage};
 
+/// Which tools may or must be called.
+#[derive(Debug, Clone, Default)]
+pub enum LocalChoice<'a> {
+    /// As the model likes.
+    #[default]
+    Auto,
+    /// None.
+    None,
+    /// One of these; one of all, if none is named.
+    Must(Vec<Cow<'a, str>>),
+    /// Something else, as it was asked for.
+    Other(&'a RawValue),
+}
+
+impl<'a> LocalChoice<'a> {
+    fn read(raw: json::Raw<'a>) -> Result<Self, Error> {
+        const FIELD: &str = "tool_choice";
+        let name = |of: &Members<'a>| {
+            let function =
+                of.get("function").map(|function| Members::of(function, "tool_choice.function")).transpose()?;
+            let name = function.as_ref().unwrap_or(of).text("name");
+            name.ok_or_else(|| Error::field("tool_choice.function.name", "must be the name of a tool"))
+        };
+        if sort(raw) != Sort::Object {
+            return match json::text(raw).as_deref() {
+                Some("auto") => Ok(Self::Auto),
+                Some("none") => Ok(Self::None),
+                Some("required" | "any") => Ok(Self::Must(Vec::new())),
+                _ => Err(Error::field(FIELD, "must be auto, none, required or an object that names a function")),
+            };
+        }
+        let choice = Members::of(raw, FIELD)?;
+        match choice.text("type").as_deref() {
+            None | Some("function") => Ok(Self::Must(vec![name(&choice)?])),
+            Some("allowed_tools") => {
+                let inner = choice.get("allowed_tools").map(|inner| Members::of(inner, "tool_choice.allowed_tools"));
+                let inner = inner.transpose()?.unwrap_or_default();
+                let tools = inner.get("tools").map(json::lenient_elements).unwrap_or_default();
+                if inner.text("mode").as_deref() != Some("required") || tools.is_empty() {
+                    return Ok(Self::Other(raw));
+                }
+                let names = tools.into_iter().map(|tool| name(&Members::of(tool, "tool_choice.allowed_tools.tools")?));
+                Ok(Self::Must(names.collect::<Result<_, Error>>()?))
+            }
+            Some(_) => Ok(Self::Other(raw)),
+        }
+    }
+}
+
 /// A request of chat as somebody who runs a model wants it. Raw values are JSON of the caller's: arrays of messages and
 /// of tools as templates take them.
 #[derive(Debug, Clone)]
@@ -20,7 +69,7 @@ pub struct ChatRequest<'a> {
     /// The tools, an array.
     pub tools: Option<&'a RawValue>,
     /// Which tools may or must be called.
-    pub tool_choice: Option<&'a RawValue>,
+    pub tool_choice: LocalChoice<'a>,
     /// Variables for the template (`chat_template_kwargs`), an object.
     pub template_variables: Option<&'a RawValue>,
     /// How much it shall think: `none`, `low`, ...
@@ -54,7 +103,7 @@ impl<'a> ChatRequest<'a> {
         Ok(Self {
             messages,
             tools: members.get("tools"),
-            tool_choice: members.get("tool_choice"),
+            tool_choice: members.get("tool_choice").map_or(Ok(LocalChoice::Auto), LocalChoice::read)?,
             template_variables: members.get("chat_template_kwargs"),
             reasoning_effort: members.text("reasoning_effort"),
             logprobs: members.get("logprobs").and_then(json::flag).unwrap_or(false),

@@ -8,7 +8,7 @@ mod settings;
 mod tests;
 mod token;
 
-pub use chat::{ChatRequest, ChatWriter, LocalAnswer, LocalCall};
+pub use chat::{ChatRequest, ChatWriter, LocalAnswer, LocalCall, LocalChoice};
 pub use completion::{CompletionRequest, CompletionWriter, LocalPrompt, completion_body};
 pub use settings::LocalSettings;
 pub use token::LocalToken;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ChatRequest, ChatWriter, LocalAnswer, LocalCall, LocalToken};
+use super::{ChatRequest, ChatWriter, LocalAnswer, LocalCall, LocalChoice, LocalToken};
 use crate::dialect::trial::{asked, small, streamed_by};
 use crate::dialect::{Asked, Dialect, Error, Usage, answer};
 
@@ -26,6 +26,39 @@ fn settings_are_read_and_their_ranges_held() {
         let body = format!(r#"{{"messages":[],"{name}":{value}}}"#);
         let error = ChatRequest::read(body.as_bytes()).unwrap_err();
         assert!(matches!(error, Error::Field { ref field, .. } if field == name), "{name}");
+    }
+}
+
+#[test]
+fn a_choice_of_tools_is_read_whatever_form_it_has() {
+    let read = |choice: &str| {
+        let body = format!(r#"{{"messages":[],"tool_choice":{choice}}}"#);
+        ChatRequest::read(body.as_bytes()).map(|request| match request.tool_choice {
+            LocalChoice::Auto => "auto".to_owned(),
+            LocalChoice::None => "none".to_owned(),
+            LocalChoice::Must(names) => format!("must {}", names.join(" ")),
+            LocalChoice::Other(_) => "other".to_owned(),
+        })
+    };
+    let allowed = |mode: &str| {
+        let tools = r#"[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}]"#;
+        format!(r#"{{"type":"allowed_tools","allowed_tools":{{"mode":"{mode}","tools":{tools}}}}}"#)
+    };
+    for (choice, expected) in [
+        ("null", "auto"),
+        (r#""auto""#, "auto"),
+        (r#""none""#, "none"),
+        (r#""required""#, "must "),
+        (r#"{"type":"function","function":{"name":"f"}}"#, "must f"),
+        (r#"{"type":"function","name":"f"}"#, "must f"),
+        (&allowed("required"), "must f g"),
+        (&allowed("auto"), "other"),
+        (r#"{"type":"custom","custom":{"name":"f"}}"#, "other"),
+    ] {
+        assert_eq!(read(choice).unwrap(), expected, "{choice}");
+    }
+    for wrong in [r#""maybe""#, "7", "[]", r#"{"type":"function"}"#, r#"{"type":"function","function":7}"#] {
+        assert!(matches!(read(wrong), Err(Error::Field { .. })), "{wrong}");
     }
 }
 

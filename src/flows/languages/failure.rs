@@ -50,7 +50,7 @@ pub(super) fn of_generation(error: &Error) -> LocalFailure {
     let reason = error.to_string();
     match error {
         Error::File(_) | Error::Unsupported { .. } => cannot(&reason),
-        Error::Request { .. } | Error::Template(_) => LocalFailure { fault: Fault::BadRequest, reason },
+        Error::Request { .. } | Error::Template(_) | Error::Corner => LocalFailure { fault: Fault::BadRequest, reason },
         Error::TooLong { .. } => LocalFailure { fault: Fault::TooLong, reason },
         Error::Busy { .. } | Error::NoRoom { .. } => busy(reason),
         Error::Scores(_) => unavailable(reason),

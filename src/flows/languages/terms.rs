@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::failure::{cannot, of_request};
-use crate::dialect::{ChatRequest, CompletionRequest, LocalPrompt, LocalSettings};
+use crate::dialect::{ChatRequest, CompletionRequest, LocalChoice, LocalPrompt, LocalSettings};
 use crate::flows::answer::LocalFailure;
 use crate::generate::{Chat, Format, Language, Prompt, Sampling, Terms};
 use crate::route::Fault;
@@ -21,15 +21,31 @@ pub(super) fn chat(
     now_unix_s: i64,
 ) -> Result<(Prompt, Terms), LocalFailure> {
     let request = ChatRequest::read(body).map_err(|error| of_request(&error))?;
-    let format = match request.response_format.as_deref() {
-        None => Format::Text,
-        Some("json_object") => Format::JsonObject,
-        Some(other) => return Err(cannot(&format!("Models of this box cannot promise the response format {other}."))),
+    let format = match (request.response_format.as_deref(), request.schema) {
+        (None, _) => Format::Text,
+        (Some("json_object"), _) => Format::JsonObject,
+        (Some("json_schema"), Some(schema)) => Format::Schema(schema.get().to_owned()),
+        (Some("json_schema"), None) => {
+            let reason = "response_format.json_schema.schema: expected a schema, given none".to_owned();
+            return Err(LocalFailure { fault: Fault::BadRequest, reason });
+        }
+        (Some(other), _) => {
+            return Err(cannot(&format!("Models of this box cannot promise the response format {other}.")));
+        }
     };
-    let tools = match request.tool_choice.map(RawValue::get) {
-        None | Some("null" | "\"auto\"") => request.tools,
-        Some("\"none\"") => None,
-        Some(_) => return Err(cannot("Models of this box cannot promise that a tool is called; say auto or none.")),
+    let (tools, format) = match request.tool_choice {
+        LocalChoice::Auto => (request.tools, format),
+        LocalChoice::None => (None, format),
+        // The call is the whole answer, so no other form is asked of it.
+        LocalChoice::Must(names) => {
+            let tools = request.tools.map_or("[]", RawValue::get).to_owned();
+            let names = names.into_iter().map(std::borrow::Cow::into_owned).collect();
+            (request.tools, Format::Call { tools, names })
+        }
+        LocalChoice::Other(_) => {
+            let may = "say auto, none, required, or name the functions of which one must be called";
+            return Err(cannot(&format!("Models of this box cannot promise this tool_choice: {may}.")));
+        }
     };
     let thinks_not = request.reasoning_effort.as_deref() == Some("none");
     let variables = request.template_variables.map(RawValue::get).or(thinks_not.then_some(NO_THOUGHTS));

@@ -57,7 +57,7 @@ mod tests {
                 {"role": "user", "content": "And now?"}]
         }))
         .unwrap();
-        assert_eq!(left, ["seed", "stop of white space"]);
+        assert_eq!(left, ["stop of white space", "seed"]);
         assert_eq!(
             body,
             json!({
