@@ -144,6 +144,7 @@ pub(super) fn walk_member<'de, A: MapAccess<'de>>(
 }
 
 /// What a key inside of a message leads to.
+#[derive(Clone, Copy)]
 pub(super) enum Inside {
     Text,
     /// What a part of a turn says.

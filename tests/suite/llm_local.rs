@@ -219,7 +219,7 @@ fn completions_go_on_with_a_text_and_tell_their_probabilities() {
         &gateway,
         "/api/generate",
         "",
-        &json!({"model": "talker", "prompt": "Hot?", "stream": false, "options": {"num_predict": 3}}),
+        &json!({"model": "talker", "prompt": "Hot?", "stream": false, "options": {"num_predict": 3, "temperature": 0}}),
     );
     assert_eq!((told.status, told.json()["eval_count"].as_u64()), (200, Some(3)), "{}", told.body);
 }

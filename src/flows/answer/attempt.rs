@@ -42,6 +42,7 @@ pub(super) struct Lease {
 }
 
 /// The beginning of an answer, or all of it.
+#[allow(clippy::large_enum_variant, reason = "one a request, and taken apart where it arrives")]
 pub(super) enum Begun {
     Whole { answer: dialect::Answer, used: Option<LocalUse> },
     Stream(Box<Flowing>),
