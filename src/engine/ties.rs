@@ -33,6 +33,7 @@ impl Outline {
     }
 
     /// The inputs whose first dimension is free and has no name.
+    #[cfg(any(test, feature = "tract"))]
     pub(super) fn nameless_batches(&self, inputs: &[TensorSpec]) -> Vec<usize> {
         let named = |spec: &TensorSpec| {
             let port = self.inputs.iter().find(|port| *port.name == *spec.name);
