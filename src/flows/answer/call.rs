@@ -22,7 +22,7 @@ use crate::quota::{Amounts, Now, Rates, Refusal, Warning};
 use crate::route::{Link, Plan, Verdict};
 
 /// The status in the record of a caller who left: nobody gets it.
-const LEFT: u16 = 499;
+pub(super) const LEFT: u16 = 499;
 
 /// One candidate that was asked or passed over.
 struct Tried {

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::ask::word;
+use super::call::LEFT;
 use super::story::Answer;
 use crate::access::Principal;
 use crate::dialect::{Dialect, Failure, Operation};
@@ -13,8 +14,6 @@ use crate::ledger::{Record, Usage};
 /// thousand times a second takes the room of 1,440 records a day and pushes nobody else's out.
 const STRANGERS_MAX: u32 = 100;
 const STRANGERS_EVERY: Duration = Duration::from_secs(60);
-/// The status in the record of a caller who left: nobody gets it.
-const LEFT: u16 = 499;
 
 /// What is known of a request at the door.
 #[derive(Debug, Clone, Copy)]
