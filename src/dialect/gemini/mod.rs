@@ -8,4 +8,4 @@ mod usage;
 pub(crate) use error::{error, read_error};
 pub use models::{gemini_models, gemini_tokens};
 pub use path::{GeminiCall, gemini_call, gemini_path, vertex_path};
-pub(crate) use usage::{finish_of, usage_of, write_usage};
+pub(crate) use usage::{finish_of, usage_of, write_details, write_usage};

@@ -50,20 +50,24 @@ pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
     if let Some(thought) = usage.reasoning_tokens {
         to.number("thoughtsTokenCount", thought);
     }
-    write_details(&mut to, "promptTokensDetails", [usage.input_audio_tokens, usage.input_image_tokens]);
-    write_details(&mut to, "candidatesTokensDetails", [usage.output_audio_tokens, usage.output_image_tokens]);
+    let told = |sound, pictures| [("AUDIO", sound), ("IMAGE", pictures)];
+    let (input, output) = (
+        told(usage.input_audio_tokens, usage.input_image_tokens),
+        told(usage.output_audio_tokens, usage.output_image_tokens),
+    );
+    write_details(&mut to, "promptTokensDetails", "tokenCount", input);
+    write_details(&mut to, "candidatesTokensDetails", "tokenCount", output);
 }
 
-/// Those of sound and of pictures, as far as there are any.
-fn write_details(to: &mut Object<'_>, key: &str, [sound, pictures]: [Option<u64>; 2]) {
-    let told = [("AUDIO", sound), ("IMAGE", pictures)];
+/// The tokens of some modalities, as far as there are any; `count` is the member's name for them.
+pub(crate) fn write_details(to: &mut Object<'_>, key: &str, count: &str, told: [(&str, Option<u64>); 2]) {
     let told = || told.into_iter().filter_map(|(modality, tokens)| Some((modality, tokens.filter(|&n| n > 0)?)));
     if told().next().is_some() {
         let mut list = to.array(key);
         for (modality, tokens) in told() {
             let mut one = list.object();
             one.text("modality", modality);
-            one.number("tokenCount", tokens);
+            one.number(count, tokens);
         }
     }
 }

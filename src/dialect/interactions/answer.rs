@@ -2,7 +2,7 @@
 
 use crate::dialect::listing::rfc3339;
 use crate::dialect::write::Object;
-use crate::dialect::{Asked, Finish, Usage};
+use crate::dialect::{Asked, Finish, Usage, gemini};
 
 /// What ends a stream that is whole.
 pub(crate) const DONE: &[u8] = b"event: done\ndata: [DONE]\n\n";
@@ -43,20 +43,11 @@ pub(crate) fn write_usage(mut to: Object<'_>, usage: &Usage) {
         to.number("total_thought_tokens", thought);
     }
     to.number("total_tokens", input.saturating_add(output));
-    write_details(&mut to, "input_tokens_by_modality", [usage.input_audio_tokens, usage.input_image_tokens]);
-    write_details(&mut to, "output_tokens_by_modality", [usage.output_audio_tokens, usage.output_image_tokens]);
-}
-
-/// Those of sound and of pictures, as far as there are any.
-fn write_details(to: &mut Object<'_>, key: &str, [sound, pictures]: [Option<u64>; 2]) {
-    let told = [("audio", sound), ("image", pictures)];
-    let told = || told.into_iter().filter_map(|(modality, tokens)| Some((modality, tokens.filter(|&n| n > 0)?)));
-    if told().next().is_some() {
-        let mut list = to.array(key);
-        for (modality, tokens) in told() {
-            let mut one = list.object();
-            one.text("modality", modality);
-            one.number("tokens", tokens);
-        }
-    }
+    let told = |sound, pictures| [("audio", sound), ("image", pictures)];
+    let (input, output) = (
+        told(usage.input_audio_tokens, usage.input_image_tokens),
+        told(usage.output_audio_tokens, usage.output_image_tokens),
+    );
+    gemini::write_details(&mut to, "input_tokens_by_modality", "tokens", input);
+    gemini::write_details(&mut to, "output_tokens_by_modality", "tokens", output);
 }
