@@ -35,7 +35,9 @@ struct Measured {
     stream_cpu_us: Vec<f64>,
     rss_mb: Vec<f64>,
     rate: Vec<f64>,
-    firsts: Vec<Duration>,
+    /// Until the first word, where the provider writes all of them at once and where it takes its time.
+    at_once: Vec<Duration>,
+    paced: Vec<Duration>,
     wrong: usize,
     streams: Option<(Streams, f64, f64)>,
     /// By rungs of the ladder: requests a second, and times.
@@ -161,12 +163,18 @@ async fn first_word(
     numbers: &mut Numbers,
     found: &mut Measured,
 ) {
-    let mut clients = connected(contender, Model::First, mocks, 1).await;
-    let request = contender.request(Model::First, true, mocks);
-    let (streamed, cpu) = turn(contender, &mut clients, &request, slice, numbers).await;
-    found.stream_cpu_us.push(cpu);
-    found.wrong += streamed.wrong;
-    found.firsts.extend(streamed.firsts);
+    for model in [Model::Whole, Model::First] {
+        let mut clients = connected(contender, model, mocks, 1).await;
+        let request = contender.request(model, true, mocks);
+        let (streamed, cpu) = turn(contender, &mut clients, &request, slice, numbers).await;
+        found.wrong += streamed.wrong;
+        if model == Model::First {
+            found.stream_cpu_us.push(cpu);
+            found.paced.extend(streamed.firsts);
+        } else {
+            found.at_once.extend(streamed.firsts);
+        }
+    }
 }
 
 async fn ladder(contender: &Contender, mocks: &Mocks, slice: Duration, numbers: &mut Numbers, found: &mut Measured) {
@@ -212,23 +220,26 @@ fn print_costs(ready: &[Contender], measured: &[Measured], idle: &[f64]) {
         "\n{CONNECTIONS} connections; RSS before and after; the first word over one connection, beside nobody between"
     );
     println!(
-        "\n| | CPU us a request | in times of ours | CPU us a short stream | RSS MB | requests/s | first word us p50 (p99) | added p50 (p99) |"
+        "\n| | CPU us a request | in times of ours | CPU us a short stream | RSS MB | requests/s | first word us: words at once p50 (p99) | added | words 2 ms apart p50 (p99) | added |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     let ours = median(measured[1].cpu_us.clone());
-    let (base50, base99) = (percentile(&measured[0].firsts, 50), percentile(&measured[0].firsts, 99));
+    let first = |times: &[Duration], nobody: &[Duration]| {
+        let (p50, p99) = (percentile(times, 50), percentile(times, 99));
+        let added = |mine: f64, percent| mine - percentile(nobody, percent);
+        format!("{p50:.0} ({p99:.0}) | {:.0} ({:.0})", added(p50, 50), added(p99, 99))
+    };
     for ((contender, found), idle) in ready.iter().zip(measured).zip(idle) {
-        let (p50, p99) = (percentile(&found.firsts, 50), percentile(&found.firsts, 99));
         let cpu = median(found.cpu_us.clone());
         println!(
-            "| {} | {cpu:.1} | {:.2} | {:.1} | {idle:.1}, {:.1} | {:.0} | {p50:.0} ({p99:.0}) | {:.0} ({:.0}) |{}",
+            "| {} | {cpu:.1} | {:.2} | {:.1} | {idle:.1}, {:.1} | {:.0} | {} | {} |{}",
             contender.name,
             cpu / ours,
             median(found.stream_cpu_us.clone()),
             found.rss_mb.last().copied().unwrap_or(f64::NAN),
             median(found.rate.clone()),
-            p50 - base50,
-            p99 - base99,
+            first(&found.at_once, &measured[0].at_once),
+            first(&found.paced, &measured[0].paced),
             if found.wrong > 0 { format!(" {} without an answer", found.wrong) } else { String::new() },
         );
     }

@@ -43,6 +43,12 @@ pub(crate) struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let group = rustix::process::Pid::from_child(&self.process);
+        // Asked at first: what is built to take a profile writes it at its end.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+        let until = Instant::now() + Duration::from_secs(5);
+        while self.is_up() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = self.process.wait();
     }
