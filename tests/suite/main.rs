@@ -72,8 +72,10 @@ mod llm_fixture;
 mod llm_import;
 mod llm_local;
 mod llm_money;
+mod llm_office;
 mod llm_oip;
 mod llm_routes;
+mod llm_world;
 mod log_file;
 mod mock_provider;
 #[cfg(feature = "tract")]
