@@ -1,5 +1,6 @@
 //! Stamps the binary with a build time: the floor under a clock that wakes up in 1970. Warns of a SQLite that syncs slowly.
 //! `SOURCE_DATE_EPOCH` keeps builds reproducible; without it the age of Cargo.lock stands in.
+//! Lays the static file out in the order in which its code is needed.
 //! And writes the messages of the gRPC door from its `.proto` file, with a compiler in Rust: nobody needs `protoc`.
 
 #![allow(clippy::disallowed_methods, reason = "a build script has no app to read the environment for it")]
@@ -21,10 +22,22 @@ fn main() {
         .unwrap_or(0);
     println!("cargo:rustc-env=FOREBAY_BUILD_UNIX={seconds}");
 
+    lay_out();
+
     // `.cargo/config.toml` sets it; a build that starts elsewhere would not see that it is slower.
     println!("cargo:rerun-if-env-changed=LIBSQLITE3_FLAGS");
     if !std::env::var("LIBSQLITE3_FLAGS").is_ok_and(|flags| flags.contains("HAVE_FDATASYNC")) {
         println!("cargo:warning=SQLite is built without -DHAVE_FDATASYNC: each commit costs two flushes of the disk");
+    }
+}
+
+/// What runs first and often comes before the other nine tenths of the code (docs/decisions/0045).
+fn lay_out() {
+    println!("cargo:rerun-if-changed=cross/order.ld");
+    let is = |name, value| std::env::var(name).is_ok_and(|set| set == value);
+    if is("CARGO_CFG_TARGET_ENV", "musl") && is("PROFILE", "release") {
+        let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{folder}/cross/order.ld");
     }
 }
 
