@@ -12,7 +12,7 @@ FEATURES ?=
 TOOLS := $(TARGET_DIR)/tools
 PYTHON := $(TOOLS)/python/bin/python
 
-.PHONY: help demo test prove power-cuts interop check bench doc clean deny release static delegate tools-test tools-bench tools-release
+.PHONY: help demo test prove power-cuts interop check bench doc clean deny release order static delegate tools-test tools-bench tools-release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ bench: tools-bench ## the numbers in the README, side by side with mosquitto
 
 doc: ## API documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+order: tools-release ## find the order in which the static file's code is laid out anew (half an hour): cross/order.ld
+	bash cross/order.sh $(TARGET_DIR)
 
 deny: ## licences, bans and sources of every dependency
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
