@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 target_dir=$(realpath -m "$1")
 target=x86_64-unknown-linux-musl
 bash tests/tools.sh release "$target_dir/tools"
-command -v valgrind >/dev/null || { echo "valgrind is missing: apt install valgrind" >&2; exit 1; }
+bash tests/tools.sh order "$target_dir/tools"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

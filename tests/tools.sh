@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by name what the tests, the benchmarks or a release need and the machine lacks, and says what it does.
-#   tests/tools.sh test|bench|release|delegate|static|guest FOLDER
+#   tests/tools.sh test|bench|release|delegate|order|static|guest FOLDER
 set -euo pipefail
 what=$1 folder=$2
 
@@ -157,6 +157,7 @@ case $what in
     packages qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio /usr/sbin/mke2fs=e2fsprogs \
       python3=python3
     ;;
+  order) packages valgrind=valgrind nm=binutils ;;
   static) packages qemu-aarch64-static=qemu-user-static mosquitto_pub=mosquitto-clients curl=curl ;;
-  *) echo "usage: $0 test|bench|release|delegate|static|guest FOLDER" >&2; exit 2 ;;
+  *) echo "usage: $0 test|bench|release|delegate|order|static|guest FOLDER" >&2; exit 2 ;;
 esac
