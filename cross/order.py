@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 
-# What the compiler appends to a name: a digest of the crates that it was built with, which changes with each of them.
+# What the compiler appends to a name: a digest of the crates that it was built with, which changes with each of them. The
+# standard library's names are of another kind and hold for one version of the compiler.
 DIGEST = re.compile(r"17h[0-9a-f]{16}E(\.llvm\.\d+)?$")
 
 
@@ -38,7 +39,8 @@ def main(program, *paths):
     calls, order = collections.Counter(), {}
     for path in paths:
         ran(path, calls, order)
-    # Who is called for each request comes first, by number; who ran once or twice, at the start mostly, as it ran.
+    # Who is called for each request comes first, by number: the bench asks some 1,500 times. Who ran less, at the start
+    # mostly, follows as callgrind has it.
     often = sorted((one for one in order if calls[one] >= 150), key=lambda one: -calls[one])
     print("/* What the static file is laid out by: functions in the order of how often they are called, then what ran at all,")
     print("   as seen under callgrind. Written by cross/order.sh (docs/decisions/0045). A name that several instances of a")

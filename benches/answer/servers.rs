@@ -43,7 +43,7 @@ pub(crate) struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let group = rustix::process::Pid::from_child(&self.process);
-        // Asked at first: what is built to take a profile writes it at its end.
+        // Asked at first: callgrind writes at the end what it counted (cross/order.sh).
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
         let until = Instant::now() + Duration::from_secs(5);
         while self.is_up() && Instant::now() < until {
