@@ -79,6 +79,7 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
 
 /// How far the machine's clock may lie below the floor and still count as set: a time service slews it back this much.
 const FLOOR_SLACK_MS: i64 = 60_000;
+const NS_PER_MS: i64 = 1_000_000;
 
 /// The machine's clocks. The wall clock is clamped to a floor, so certificates verify on a box without a
 /// battery-backed clock. The floor moves on with the time since boot, so that time never stands still below it.
@@ -87,8 +88,10 @@ const FLOOR_SLACK_MS: i64 = 60_000;
 /// clock was years ahead must not keep it there.
 #[derive(Debug)]
 pub struct SystemClock {
-    /// The floor at the moment of boot, milliseconds since 1970.
-    floor_start_ms: AtomicI64,
+    /// The floor at the moment of boot, nanoseconds since 1970. Rounded to milliseconds like the times that raise it, it
+    /// would lie one ahead of the machine's clock half of the time, and each look at the time would ask the kernel who is
+    /// right.
+    floor_start_ns: AtomicI64,
     boot: BootId,
     has_rtc: bool,
 }
@@ -96,17 +99,17 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose floor is the time this binary was built. Reads the boot id once.
     pub fn new() -> Self {
-        let boot_ms = since_boot_ms(read_clock(libc::CLOCK_BOOTTIME));
-        Self { floor_start_ms: AtomicI64::new(build_ms() - boot_ms), boot: read_boot_id(), has_rtc: has_rtc() }
+        let floor_start_ns = floor_start_ns(build_ms(), read_clock(libc::CLOCK_BOOTTIME));
+        Self { floor_start_ns: AtomicI64::new(floor_start_ns), boot: read_boot_id(), has_rtc: has_rtc() }
     }
 
     /// Raises the floor to the last time known to have passed (from the state directory). Never lowers it.
     pub fn raise_floor(&self, wall_ms: i64) {
-        self.floor_start_ms.fetch_max(wall_ms.saturating_sub(since_boot_ms(self.since_boot())), Ordering::Relaxed);
+        self.floor_start_ns.fetch_max(floor_start_ns(wall_ms, self.since_boot()), Ordering::Relaxed);
     }
 
     fn floor_ms(&self) -> i64 {
-        self.floor_start_ms.load(Ordering::Relaxed).saturating_add(since_boot_ms(self.since_boot()))
+        floor_at(self.floor_start_ns.load(Ordering::Relaxed), self.since_boot())
     }
 }
 
@@ -142,8 +145,18 @@ fn build_ms() -> i64 {
     BUILD_UNIX.parse::<i64>().unwrap_or(0) * 1000
 }
 
-fn since_boot_ms(since_boot: Duration) -> i64 {
-    i64::try_from(since_boot.as_millis()).unwrap_or(i64::MAX)
+/// What the floor was at boot if it is `wall_ms` now.
+fn floor_start_ns(wall_ms: i64, since_boot: Duration) -> i64 {
+    wall_ms.saturating_mul(NS_PER_MS).saturating_sub(nanos(since_boot))
+}
+
+/// The floor, milliseconds since 1970.
+fn floor_at(start_ns: i64, since_boot: Duration) -> i64 {
+    start_ns.saturating_add(nanos(since_boot)) / NS_PER_MS
+}
+
+fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn machine_ms() -> i64 {
@@ -268,10 +281,24 @@ mod tests {
         clock.raise_floor(5);
         let floor = clock.floor_ms();
         assert!(floor >= far_future && floor < far_future + 60_000, "{floor}");
-        let (now, start) = (clock.since_boot(), clock.floor_start_ms.load(Ordering::Relaxed));
-        assert!((start + since_boot_ms(now) - floor).abs() < 60_000, "the floor moves with the time since boot");
+        let start_ns = clock.floor_start_ns.load(Ordering::Relaxed);
+        let day = Duration::from_secs(86_400);
+        let moved = floor_at(start_ns, clock.since_boot() + day) - floor;
+        assert!((86_400_000..86_460_000).contains(&moved), "the floor moves with the time since boot: {moved}");
         assert_eq!(believed_ms(0, floor, || false), floor);
         assert_eq!(trust(0, floor, false, true), ClockState::Unsynced, "its battery is empty");
+    }
+
+    #[test]
+    fn a_floor_that_is_raised_to_now_does_not_overtake_the_clock() {
+        for (wall_us, boot_us, later_us) in
+            [(7_000_000, 1_000_900, 100), (7_000_999, 1_000_001, 1), (7_000_500, 1_000_999, 501)]
+        {
+            let start_ns = floor_start_ns(wall_us / 1000, Duration::from_micros(boot_us));
+            let floor = floor_at(start_ns, Duration::from_micros(boot_us + later_us));
+            let machine = (wall_us + later_us.cast_signed()) / 1000;
+            assert!(floor <= machine && machine - floor <= 1, "{floor} and {machine}");
+        }
     }
 
     #[test]
