@@ -1,6 +1,5 @@
 //! From what a caller offers to a principal, or a refusal that gives nothing away.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use super::keys::Keys;
 use super::metrics::{Labels, Metrics, Offer, Reason, ReasonLabels};
 use super::pattern::Pattern;
 use super::principal::{How, Principal, Rules, Unbound};
-use crate::base::Digest;
+use crate::base::{Digest, Map};
 
 const MAX_IDENTITIES: usize = 4096;
 const MAX_RULES: usize = 256;
@@ -111,10 +110,10 @@ struct Known {
 /// The identities of one configuration, immutable, and the keys that were made at run time if there are any.
 pub struct Access {
     known: Vec<Known>,
-    by_name: HashMap<Arc<str>, usize>,
-    by_key: HashMap<Digest, usize>,
-    by_common_name: HashMap<String, usize>,
-    by_alternative_name: HashMap<String, usize>,
+    by_name: Map<Arc<str>, usize>,
+    by_key: Map<Digest, usize>,
+    by_common_name: Map<String, usize>,
+    by_alternative_name: Map<String, usize>,
     anonymous: Option<(Unbound, Arc<Grant>)>,
     keys: Option<Arc<Keys>>,
     metrics: Metrics,
@@ -128,10 +127,10 @@ impl Access {
         }
         let mut access = Self {
             known: Vec::new(),
-            by_name: HashMap::new(),
-            by_key: HashMap::new(),
-            by_common_name: HashMap::new(),
-            by_alternative_name: HashMap::new(),
+            by_name: Map::default(),
+            by_key: Map::default(),
+            by_common_name: Map::default(),
+            by_alternative_name: Map::default(),
             anonymous: None,
             keys: None,
             metrics: Metrics::default(),

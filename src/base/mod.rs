@@ -10,6 +10,7 @@ mod digest;
 mod element;
 mod file;
 mod id;
+mod map;
 mod receipt;
 mod tensor;
 
@@ -20,5 +21,6 @@ pub use digest::{Digest, row_checksum};
 pub use element::Element;
 pub use file::{FileError, replace_file};
 pub use id::{Epoch, Name, NameError, Seq};
+pub use map::{Map, MapState, Set};
 pub use receipt::{Outcome, Receipt, Refusal};
 pub use tensor::{Shape, Tensor, TensorError, Texts, shape_of};

@@ -4,11 +4,11 @@
 //! came, a hit only marks one, and a hand that moves from the oldest to the newest takes the first that is not marked
 //! and unmarks those that it passes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::answer::{Answer, Hit};
 use super::partition::{Place, Purge};
+use crate::base::Map;
 
 /// What an entry takes beside its answer: slot, place in the map and counts of the buffers.
 pub(super) const OVERHEAD_BYTES: usize = 320;
@@ -45,9 +45,9 @@ pub(super) struct Exact {
     bytes: u64,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    by_digest: HashMap<[u8; 32], u32>,
+    by_digest: Map<[u8; 32], u32>,
     /// The words of each partition, once for all its entries.
-    places: HashMap<[u8; 32], Arc<Place>>,
+    places: Map<[u8; 32], Arc<Place>>,
     newest: u32,
     oldest: u32,
     hand: u32,
@@ -60,8 +60,8 @@ impl Exact {
             bytes: 0,
             slots: Vec::new(),
             free: Vec::new(),
-            by_digest: HashMap::new(),
-            places: HashMap::new(),
+            by_digest: Map::default(),
+            places: Map::default(),
             newest: NONE,
             oldest: NONE,
             hand: NONE,

@@ -1,6 +1,5 @@
 //! Requests that are the same ask once: the first leads, those that come while it flies follow and get its answer.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,6 +7,7 @@ use tokio::sync::watch;
 
 use super::answer::Answer;
 use super::metrics::{Kind, Metrics, Passed};
+use crate::base::Map;
 
 enum News {
     Flying,
@@ -15,7 +15,7 @@ enum News {
     Abandoned,
 }
 
-type Flying = HashMap<[u8; 32], Arc<watch::Sender<News>>>;
+type Flying = Map<[u8; 32], Arc<watch::Sender<News>>>;
 
 /// The requests that are on their way.
 pub(super) struct Flights {
@@ -44,8 +44,8 @@ pub struct Leader {
 
 /// Whoever waits for a leader. Dropping it takes nothing from the others.
 pub struct Follower {
+    flights: Arc<Flights>,
     news: watch::Receiver<News>,
-    metrics: Metrics,
 }
 
 /// The leader ended without an answer: join again, or ask.
@@ -67,7 +67,7 @@ impl Flights {
         let len = flying.len();
         match flying.entry(digest) {
             Entry::Occupied(entry) if entry.get().receiver_count() < self.max_followers => {
-                Turn::Follow(Follower { news: entry.get().subscribe(), metrics: self.metrics.clone() })
+                Turn::Follow(Follower { flights: Arc::clone(self), news: entry.get().subscribe() })
             }
             Entry::Vacant(entry) if len < self.max_flights => {
                 let news = Arc::new(watch::Sender::new(News::Flying));
@@ -112,8 +112,8 @@ impl Follower {
         };
         drop(landed);
         match &answer {
-            Ok(answer) => self.metrics.hit(Kind::Flight, &answer.worth),
-            Err(Abandoned) => self.metrics.missed(Kind::Flight),
+            Ok(answer) => self.flights.metrics.hit(Kind::Flight, &answer.worth),
+            Err(Abandoned) => self.flights.metrics.missed(Kind::Flight),
         }
         answer
     }

@@ -1,12 +1,13 @@
 //! What requests took together: by day, tenant, key, model and prompt.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasher as _, RandomState};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 
 use super::record::Record;
+use crate::base::{Map, MapState, Set};
 use crate::store::{Error, Tx};
 
 /// The name under which is summed up what has no room of its own.
@@ -153,10 +154,10 @@ pub(super) struct Place {
 /// Sums that are not on the disk yet.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    hasher: RandomState,
-    places: HashMap<u64, (Place, Sums)>,
+    hasher: MapState,
+    places: Map<u64, (Place, Sums)>,
     /// Places of `day` so far.
-    known: HashSet<u64>,
+    known: Set<u64>,
     day: i32,
 }
 

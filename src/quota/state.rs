@@ -1,13 +1,12 @@
 //! Everything that is counted, under one lock: levels with their rules, names with their counters, the calendar.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::calendar::{Calendar, Day};
 use super::config::{Config, Limit, WhenUnknown};
 use super::counter::{Body, Counter, Turn};
 use super::unit::{Now, Span};
-use crate::base::Digest;
+use crate::base::{Digest, Map};
 
 /// Longer names are counted under their digest.
 const MAX_NAME_BYTES: usize = 256;
@@ -35,13 +34,13 @@ pub(super) struct Account {
 pub(super) struct Level {
     pub(super) name: Box<str>,
     every: Option<Arc<[Limit]>>,
-    named: HashMap<Box<str>, Arc<[Limit]>>,
-    accounts: HashMap<Arc<str>, u32>,
+    named: Map<Box<str>, Arc<[Limit]>>,
+    accounts: Map<Arc<str>, u32>,
 }
 
 impl Level {
     fn new(name: &str) -> Self {
-        Self { name: name.into(), every: None, named: HashMap::new(), accounts: HashMap::new() }
+        Self { name: name.into(), every: None, named: Map::default(), accounts: Map::default() }
     }
 
     fn rules(&self, name: &str) -> Option<&Arc<[Limit]>> {

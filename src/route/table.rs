@@ -1,7 +1,6 @@
 //! All routes, made ready to be looked up.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::pattern::Pattern;
 use super::plan::Plan;
 use super::split::Lot;
 use super::vitals::Standing;
-use crate::base::Name;
+use crate::base::{Map, Name};
 
 /// The provider's name that stands for this box.
 pub const LOCAL: &str = "local";
@@ -43,7 +42,9 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.provider.as_str(), self.model.as_deref().unwrap_or("*"))
+        f.write_str(self.provider.as_str())?;
+        f.write_str("/")?;
+        f.write_str(self.model.as_deref().unwrap_or("*"))
     }
 }
 
@@ -218,7 +219,7 @@ impl fmt::Display for NoRoute<'_> {
 pub struct Routes {
     routes: Vec<Route>,
     targets: Vec<Target>,
-    exact: HashMap<Box<str>, SmallVec<[u16; 4]>>,
+    exact: Map<Box<str>, SmallVec<[u16; 4]>>,
     /// Those that say more first.
     patterns: Vec<(Pattern, u16)>,
 }
@@ -230,7 +231,7 @@ impl Routes {
             return Err(Error::TooMany(configs.len()));
         }
         let mut all = Self::default();
-        let mut places = HashMap::new();
+        let mut places = Map::default();
         for config in configs {
             let mut route = Route::new(config)?;
             if all.routes.iter().any(|other| other.name == route.name) {

@@ -1,6 +1,6 @@
 //! What the story is made of, and what it says about itself: models, link, probes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::knock::Strangers;
 use super::local::{Local, LocalModel};
 use super::metrics::Metrics;
 use crate::access::Principal;
-use crate::base::{Clock, Name};
+use crate::base::{Clock, Map, Name};
 use crate::cache::{Cache, Embed};
 use crate::dialect;
 use crate::ledger::Ledger;
@@ -133,7 +133,7 @@ struct Sight {
 pub struct Answer {
     pub(super) parts: Parts,
     pub(super) stops: Vec<Stop>,
-    beside: HashMap<Name, Beside>,
+    beside: Map<Name, Beside>,
     link: Mutex<Sight>,
     chance: Mutex<StdRng>,
     pub(super) strangers: Mutex<Strangers>,
