@@ -23,6 +23,11 @@ pub(super) enum Kind {
     Flight,
 }
 
+impl Kind {
+    /// In the order of their declaration.
+    const ALL: [Self; 4] = [Self::Exact, Self::Disk, Self::Semantic, Self::Flight];
+}
+
 impl EncodeLabelValue for Kind {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         encoder.write_str(match self {
@@ -77,8 +82,29 @@ struct PassedLabel {
     reason: Passed,
 }
 
-type Counters = Family<KindLabel, Counter>;
-type Gauges = Family<KindLabel, Gauge>;
+type Counters = ByKind<Counter>;
+type Gauges = ByKind<Gauge>;
+
+/// One of each kind, found without a lock and a hash: every request counts several.
+#[derive(Debug, Clone)]
+struct ByKind<M> {
+    family: Family<KindLabel, M>,
+    each: [M; Kind::ALL.len()],
+}
+
+impl<M: Clone + Default> Default for ByKind<M> {
+    fn default() -> Self {
+        let family = Family::<KindLabel, M>::default();
+        let each = Kind::ALL.map(|kind| family.get_or_create_owned(&KindLabel { kind }));
+        Self { family, each }
+    }
+}
+
+impl<M> ByKind<M> {
+    fn of(&self, kind: Kind) -> &M {
+        &self.each[kind as usize]
+    }
+}
 
 /// Counters of one cache. Clones share their values.
 #[derive(Debug, Clone, Default)]
@@ -100,7 +126,7 @@ pub struct Metrics {
 impl Metrics {
     /// Adds them to `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        let mut family = |name, help, counters: &Counters| registry.register(name, help, counters.clone());
+        let mut family = |name, help, counters: &Counters| registry.register(name, help, counters.family.clone());
         family("cache_hits", "Requests answered without asking a model", &self.hits);
         family("cache_misses", "Requests that were looked up and not found", &self.misses);
         family("cache_saved_tokens", "Tokens that hits saved, as far as known", &self.saved_tokens);
@@ -111,48 +137,51 @@ impl Metrics {
         family("cache_purged", "Answers taken away by an operator", &self.purged);
         family("cache_unreadable", "Rows whose checksum did not hold", &self.unreadable);
         registry.register("cache_passed", "Requests and answers that passed by, by reason", self.passed.clone());
-        registry.register("cache_entries", "Answers that are there", self.entries.clone());
-        registry.register("cache_bytes", "Bytes that they take, in memory or in the database", self.bytes.clone());
+        registry.register("cache_entries", "Answers that are there", self.entries.family.clone());
+        registry.register(
+            "cache_bytes",
+            "Bytes that they take, in memory or in the database",
+            self.bytes.family.clone(),
+        );
     }
 
     pub(super) fn hit(&self, kind: Kind, worth: &Worth) {
-        let label = KindLabel { kind };
-        self.hits.get_or_create(&label).inc();
+        self.hits.of(kind).inc();
         if let Some(tokens) = worth.tokens {
-            self.saved_tokens.get_or_create(&label).inc_by(tokens);
+            self.saved_tokens.of(kind).inc_by(tokens);
         }
         if let Some(cost) = worth.cost_pico_usd {
-            self.saved_pico_usd.get_or_create(&label).inc_by(cost);
+            self.saved_pico_usd.of(kind).inc_by(cost);
         }
     }
 
     pub(super) fn missed(&self, kind: Kind) {
-        self.misses.get_or_create(&KindLabel { kind }).inc();
+        self.misses.of(kind).inc();
     }
 
     pub(super) fn kept(&self, kind: Kind) {
-        self.kept.get_or_create(&KindLabel { kind }).inc();
+        self.kept.of(kind).inc();
     }
 
     pub(super) fn evicted(&self, kind: Kind, count: u64) {
         if count > 0 {
-            self.evicted.get_or_create(&KindLabel { kind }).inc_by(count);
+            self.evicted.of(kind).inc_by(count);
         }
     }
 
     pub(super) fn expired(&self, kind: Kind) {
-        self.expired.get_or_create(&KindLabel { kind }).inc();
+        self.expired.of(kind).inc();
     }
 
     pub(super) fn purged(&self, kind: Kind, count: u64) {
         if count > 0 {
-            self.purged.get_or_create(&KindLabel { kind }).inc_by(count);
+            self.purged.of(kind).inc_by(count);
         }
     }
 
     pub(super) fn unreadable(&self, kind: Kind, count: u64) {
         if count > 0 {
-            self.unreadable.get_or_create(&KindLabel { kind }).inc_by(count);
+            self.unreadable.of(kind).inc_by(count);
         }
     }
 
@@ -161,9 +190,8 @@ impl Metrics {
     }
 
     pub(super) fn holds(&self, kind: Kind, entries: usize, bytes: u64) {
-        let label = KindLabel { kind };
-        self.entries.get_or_create(&label).set(i64::try_from(entries).unwrap_or(i64::MAX));
-        self.bytes.get_or_create(&label).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.entries.of(kind).set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.bytes.of(kind).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
@@ -175,18 +203,18 @@ impl Metrics {
     }
 
     pub(super) fn saved_tokens(&self, kind: Kind) -> u64 {
-        self.saved_tokens.get_or_create(&KindLabel { kind }).get()
+        self.saved_tokens.of(kind).get()
     }
 
     pub(super) fn hit_count(&self, kind: Kind) -> u64 {
-        self.hits.get_or_create(&KindLabel { kind }).get()
+        self.hits.of(kind).get()
     }
 
     pub(super) fn evicted_count(&self, kind: Kind) -> u64 {
-        self.evicted.get_or_create(&KindLabel { kind }).get()
+        self.evicted.of(kind).get()
     }
 
     pub(super) fn unreadable_count(&self, kind: Kind) -> u64 {
-        self.unreadable.get_or_create(&KindLabel { kind }).get()
+        self.unreadable.of(kind).get()
     }
 }
