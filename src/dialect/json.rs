@@ -63,7 +63,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 impl<'a> Members<'a> {
     /// The members of the object that `text` is.
     pub(crate) fn parse(text: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(text)
+        read(text)
     }
 
     /// The members of a value of the request; `field` names it where it is no object.
@@ -79,6 +79,11 @@ impl<'a> Members<'a> {
     /// The last member of that name. `null` is as good as absent.
     pub(crate) fn get(&self, name: &str) -> Option<Raw<'a>> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, raw)| *raw).filter(|raw| raw.get() != "null")
+    }
+
+    /// Whether there is a member of that name, be it `null`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
     }
 
     /// The member of that name as a string, if it is one.
@@ -103,7 +108,12 @@ pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
     if first != Some(&b'{') {
         return None;
     }
-    serde_json::from_slice(text).ok()
+    read(text).ok()
+}
+
+/// Looks at the whole text once for whether it is UTF-8, and not again at each string in it.
+fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_str(std::str::from_utf8(text).map_err(serde::de::Error::custom)?)
 }
 
 /// What sort of value it is.

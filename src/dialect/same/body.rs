@@ -85,6 +85,7 @@ pub(crate) fn answer(dialect: Dialect, body: &Bytes, asked: &Asked) -> Result<An
     let malformed = |what| Error::Malformed { dialect, what };
     let members = Members::parse(body).map_err(|_| malformed("answer"))?;
     let mut meter = Meter::new(asked.input_tokens_estimated);
+    let mut choices = Vec::new();
     let (told, finish, said) = match (dialect, asked.operation) {
         (Dialect::Anthropic, _) => {
             let mut counts = anthropic::Counts::default();
@@ -99,13 +100,12 @@ pub(crate) fn answer(dialect: Dialect, body: &Bytes, asked: &Asked) -> Result<An
             (told, responses::finish_of(&members), members.get("output"))
         }
         (_, Operation::Chat | Operation::Completions) => {
-            let choices = members.get("choices").ok_or(malformed("`choices`"))?;
-            let reason = json::lenient_elements(choices)
-                .first()
-                .and_then(|choice| Members::lenient(choice).text("finish_reason"))
-                .map(|reason| chat::finish_of(&reason));
+            let all = members.get("choices").ok_or(malformed("`choices`"))?;
+            choices = json::lenient_elements(all).into_iter().map(|raw| (raw, Members::lenient(raw))).collect();
+            let reason = choices.first().and_then(|(_, choice)| choice.text("finish_reason"));
+            let reason = reason.map(|reason| chat::finish_of(&reason));
             let told = members.get("usage").map(chat::usage_of).unwrap_or_default();
-            (Usage { served: Served::read(members.get("service_tier")), ..told }, reason, Some(choices))
+            (Usage { served: Served::read(members.get("service_tier")), ..told }, reason, Some(all))
         }
         _ => {
             let mut told = members.get("usage").map(chat::usage_of).unwrap_or_default();
@@ -124,7 +124,7 @@ pub(crate) fn answer(dialect: Dialect, body: &Bytes, asked: &Asked) -> Result<An
     let usage = meter.usage();
     let mut changes = Vec::new();
     if (dialect, asked.operation) == (Dialect::Chat, Operation::Chat) {
-        changes = lean::missing(body, &members, asked);
+        changes = lean::missing(body, &members, &choices, asked);
     }
     changes.extend(renamed(body, &members, asked));
     let body = if changes.is_empty() { body.clone() } else { changed(body, changes) };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::dialect::Asked;
-use crate::dialect::json::{self, Members, Raw};
+use crate::dialect::json::{Members, Raw};
 use crate::dialect::write;
 
 /// Bytes that take the place of what lies in a range of others.
@@ -11,7 +11,12 @@ pub(super) type Change = (std::ops::Range<usize>, Vec<u8>);
 
 /// What is to be added to a chat's answer so that every member is there that its schema requires. Empty for a server that
 /// says them all, as most do.
-pub(super) fn missing(body: &Bytes, members: &Members<'_>, asked: &Asked) -> Vec<Change> {
+pub(super) fn missing(
+    body: &Bytes,
+    members: &Members<'_>,
+    choices: &[(Raw<'_>, Members<'_>)],
+    asked: &Asked,
+) -> Vec<Change> {
     let mut changes = Vec::new();
     let begins = |raw: Raw<'_>| raw.get().as_ptr().addr() - body.as_ptr().addr();
     let head = body.iter().position(|byte| *byte == b'{').unwrap_or(0);
@@ -20,28 +25,28 @@ pub(super) fn missing(body: &Bytes, members: &Members<'_>, asked: &Asked) -> Vec
         write::string(&mut more, name);
         more.extend_from_slice(format!(":{value},").as_bytes());
     };
-    if members.get("id").is_none() {
+    if !members.has("id") {
         add("id", &format!("\"chatcmpl-{}\"", asked.id));
     }
-    if members.get("object").is_none() {
+    if !members.has("object") {
         add("object", "\"chat.completion\"");
     }
-    if members.get("created").is_none() {
+    if !members.has("created") {
         add("created", &asked.created_unix_s.to_string());
     }
     if !more.is_empty() {
         changes.push((head + 1..head + 1, more));
     }
-    for (index, choice) in members.get("choices").map(json::lenient_elements).unwrap_or_default().iter().enumerate() {
-        let of = Members::lenient(choice);
+    for (index, (choice, of)) in choices.iter().enumerate() {
         let message = of.get("message").filter(|raw| raw.get().starts_with('{'));
-        let calls = message.is_some_and(|message| Members::lenient(message).get("tool_calls").is_some());
+        let message = message.map(|raw| (begins(raw), Members::lenient(raw)));
+        let calls = message.as_ref().is_some_and(|(_, members)| members.get("tool_calls").is_some());
         let finish = if calls { "\"tool_calls\"" } else { "\"stop\"" };
         let wanted = [("index", &*index.to_string()), ("logprobs", "null"), ("finish_reason", finish)];
-        changes.extend(added(begins(choice), &of, &wanted));
-        let Some(message) = message else { continue };
+        changes.extend(added(begins(choice), of, &wanted));
+        let Some((at, members)) = message else { continue };
         let wanted = [("role", "\"assistant\""), ("content", "null"), ("refusal", "null"), ("annotations", "[]")];
-        changes.extend(added(begins(message), &Members::lenient(message), &wanted));
+        changes.extend(added(at, &members, &wanted));
     }
     changes
 }
@@ -49,8 +54,10 @@ pub(super) fn missing(body: &Bytes, members: &Members<'_>, asked: &Asked) -> Vec
 /// These members in front of the others of an object that begins there, as far as it lacks them.
 fn added(begins: usize, members: &Members<'_>, wanted: &[(&str, &str)]) -> Option<Change> {
     let mut more = Vec::new();
-    for (name, value) in wanted.iter().filter(|(name, _)| members.get(name).is_none()) {
-        more.extend_from_slice(format!("\"{name}\":{value},").as_bytes());
+    for (name, value) in wanted.iter().filter(|(name, _)| !members.has(name)) {
+        for part in ["\"", name, "\":", value, ","] {
+            more.extend_from_slice(part.as_bytes());
+        }
     }
     if members.len() == 0 {
         more.pop();
@@ -116,6 +123,14 @@ mod tests {
         let mut wanted = whole.clone();
         wanted["model"] = json!("shown");
         assert_eq!(answered(&whole), wanted);
+    }
+
+    #[test]
+    fn a_member_that_is_null_is_there_and_does_not_come_twice() {
+        let whole = r#"{"id":"x","object":"chat.completion","created":5,"model":"real","choices":[{"index":0,"logprobs":null,"finish_reason":"stop","message":{"role":"assistant","content":"Hi.","refusal":null,"annotations":[]}}]}"#;
+        let asked = asked(Dialect::Chat, &json!({"model": "m", "messages": []}));
+        let told = answer(Dialect::Chat, &Bytes::from_static(whole.as_bytes()), &asked).unwrap();
+        assert_eq!(told.body, whole);
     }
 
     #[test]
