@@ -265,7 +265,7 @@ fn sorted(mut rates: Vec<Rate>) -> Vec<Rate> {
 
 /// What a model is found by.
 pub(super) fn key(provider: &str, model: &str) -> String {
-    let mut key = provider_name(provider);
+    let mut key = provider_name(provider).into_owned();
     key.push('/');
     key.push_str(model);
     key.make_ascii_lowercase();

@@ -1,10 +1,14 @@
 //! The usual forms of providers' and models' names.
 
+use std::borrow::Cow;
+
 /// The one name that a provider has here, whatever a table or a configuration calls it: `google-vertex`,
 /// `vertex_ai-language-models` and `vertex` are one, `fireworks_ai` and `fireworks-ai` too. Lower case, `-` for `_`.
-pub fn provider_name(given: &str) -> String {
-    let name = given.trim().to_ascii_lowercase().replace('_', "-");
-    let known = match name.as_str() {
+pub fn provider_name(given: &str) -> Cow<'_, str> {
+    let given = given.trim();
+    let is_plain = !given.bytes().any(|byte| byte == b'_' || byte.is_ascii_uppercase());
+    let name = if is_plain { Cow::Borrowed(given) } else { given.to_ascii_lowercase().replace('_', "-").into() };
+    let known = match &*name {
         "azure-openai" | "azure-text" => "azure",
         "google" | "google-ai-studio" | "google-genai" => "gemini",
         "amazon-bedrock" | "aws-bedrock" | "bedrock-converse" | "bedrock-mantle" => "bedrock",
@@ -21,7 +25,7 @@ pub fn provider_name(given: &str) -> String {
         other if other.starts_with("vertex-ai-") => "vertex",
         _ => return name,
     };
-    known.to_owned()
+    known.into()
 }
 
 /// Regions that Bedrock's inference profiles and model ids begin with.

@@ -170,7 +170,7 @@ impl Addresses {
             (Kind::AzureOpenai, Some(version)) => {
                 format!("{}/openai/deployments/{}{tail}?api-version={version}", self.root, segment(model, "")?)
             }
-            _ => format!("{}{tail}", self.openai),
+            _ => [self.openai.as_str(), tail].concat(),
         })
     }
 

@@ -125,7 +125,8 @@ impl Pool {
                 Asked::NotSent(back) => request = *back,
             }
         }
-        let mut link = self.open().await?;
+        // Elsewhere: most requests find a connection, and all would carry the room for opening one.
+        let mut link = Box::pin(self.open()).await?;
         match self.ask(&mut link, request, first_byte).await? {
             Asked::Answered(response) => Ok(self.exchange(response, link, place)),
             Asked::NotSent(_) => {

@@ -146,11 +146,20 @@ impl<'a> Plan<'a> {
 
 impl fmt::Display for Plan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}; link {}", self.route.name.as_str(), self.route.strategy.as_str(), self.link)?;
+        for text in [self.route.name.as_str(), "; ", self.route.strategy.as_str(), "; link ", self.link.as_str()] {
+            f.write_str(text)?;
+        }
         for (at, considered) in self.considered.iter().enumerate() {
             let target = &self.route.candidates[considered.candidate].target;
             match considered.verdict {
-                Verdict::Asked(basis) => write!(f, "{} {target} ({basis})", if at == 0 { "; asks" } else { "," })?,
+                // Each answer says this much, so it is put together without a template.
+                Verdict::Asked(basis) => {
+                    f.write_str(if at == 0 { "; asks " } else { ", " })?;
+                    target.fmt(f)?;
+                    f.write_str(" (")?;
+                    basis.fmt(f)?;
+                    f.write_str(")")?;
+                }
                 Verdict::LeftOut(reason) if at == self.asked => write!(f, "; not {target}: {reason}")?,
                 Verdict::LeftOut(reason) => write!(f, ", {target}: {reason}")?,
             }

@@ -75,9 +75,23 @@ impl Answer {
         beside.metrics.decided(&plan);
         beside.budget().pay_in(now);
         call.decided(&plan);
+        let outcome = self.along(&plan, &asking, call, now).await;
+        call.explain(&plan);
+        outcome
+    }
+
+    /// What is kept, or else who answers first of the plan.
+    async fn along(
+        self: &Arc<Self>,
+        plan: &Plan<'_>,
+        asking: &Asking<'_>,
+        call: &mut Call,
+        now: Duration,
+    ) -> Result<Outcome, Refused> {
+        let route = plan.route();
         let until = call.arrived() + route.timeout().unwrap_or(Duration::from_millis(self.parts.config.timeout_ms));
-        self.reserve(&plan, &asking, call)?;
-        let keeping = match self.look(&asking, route.name(), call, until.saturating_sub(now)).await? {
+        self.reserve(plan, asking, call)?;
+        let keeping = match self.look(asking, route.name(), call, until.saturating_sub(now)).await? {
             Look::Found(hit, how) => {
                 let model = String::from_utf8_lossy(&hit.answer.note).into_owned();
                 call.found(how, &model);
@@ -86,11 +100,11 @@ impl Answer {
             }
             Look::Ask(keeping) => keeping,
         };
-        let won = if plan.is_empty() { Err(nobody(&plan)) } else { self.pursue(&plan, &asking, call, until).await };
+        let won = if plan.is_empty() { Err(nobody(plan)) } else { self.pursue(plan, asking, call, until).await };
         match won {
             Ok(won) => Ok(self.given(won, keeping, call, until)),
             // Nobody needs to be asked for a number that is an estimate at its best.
-            Err(_) if asking.operation() == Operation::CountTokens => Ok(counted(&asking, call)),
+            Err(_) if asking.operation() == Operation::CountTokens => Ok(counted(asking, call)),
             Err(refused) => Err(refused),
         }
     }
@@ -128,7 +142,10 @@ impl Answer {
             let named = plan.model_of(candidate);
             let upstream = stop.provider().and_then(|provider| provider.model(&named)).unwrap_or(&named);
             match call.reserve(upstream, self.amounts(stop, upstream, asking)) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    call.held_for = Some(candidate.place());
+                    return Ok(());
+                }
                 // Somebody cheaper may be next, or a model that has fewer requests.
                 Err(refusal) if refusal.unit == Unit::Money || &*refusal.level == "model" => {
                     first = first.or(Some(refusal));

@@ -7,7 +7,7 @@ use rand::RngCore;
 
 use super::opening;
 use super::price::tier_of;
-use super::request::Request;
+use super::request::{Request, TASK};
 use super::story::Answer;
 use crate::base::Digest;
 use crate::dialect::{self, Asked, Dialect, Facts, Limits, Operation, Usage};
@@ -45,7 +45,9 @@ impl<'a> Asking<'a> {
         let output_tokens = if talks { assumed().saturating_mul(facts.answers) } else { 0 };
         let id = {
             let mut chance = story.chance();
-            format!("{:016x}{:08x}", chance.next_u64(), chance.next_u32())
+            let mut random = [0; 12];
+            chance.fill_bytes(&mut random);
+            hex::encode(random)
         };
         Ok(Self {
             model,
@@ -103,7 +105,7 @@ impl<'a> Asking<'a> {
         route::Ask {
             tenant: self.request.who.tenant(),
             tags,
-            task: self.request.header("x-forebay-task"),
+            task: self.request.header(TASK),
             text: facts.last_text.as_deref().unwrap_or(""),
             prompt_tokens: Some(self.input_tokens),
             output_tokens: facts.output_tokens_max,

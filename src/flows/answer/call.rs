@@ -11,7 +11,7 @@ use super::asking::Asking;
 use super::fell::Fell;
 use super::holds::{Holds, Took};
 use super::metrics::Over;
-use super::request::Request;
+use super::request::{PROMPT, Request};
 use super::story::{Answer, Stop};
 use crate::access::Principal;
 use crate::base::Name;
@@ -72,6 +72,8 @@ pub(super) struct Call {
     tried: SmallVec<[Tried; 4]>,
     attempts: u32,
     holds: Option<Holds>,
+    /// The place of the target whose amounts these are, until somebody is asked.
+    pub(super) held_for: Option<usize>,
     rates: Rates,
     pub(super) cache: &'static str,
     /// Time that others took.
@@ -106,7 +108,7 @@ impl Call {
             is_stream: false,
             model: String::new(),
             user: String::new(),
-            prompt: request.header("x-forebay-prompt").unwrap_or("").to_owned(),
+            prompt: request.header(PROMPT).unwrap_or("").to_owned(),
             arrived: request.arrived,
             time_ms: story.parts.clock.wall_ms(),
             route: None,
@@ -116,6 +118,7 @@ impl Call {
             tried: SmallVec::new(),
             attempts: 0,
             holds: None,
+            held_for: None,
             rates: Rates::default(),
             cache: "off",
             waited: Duration::ZERO,
@@ -176,10 +179,14 @@ impl Call {
         self.user = user.unwrap_or("").to_owned();
     }
 
+    /// The decision in words, for a header: to be called when nobody waits for it any more.
+    pub(super) fn explain(&mut self, plan: &Plan<'_>) {
+        self.explanation = Some(plan.explanation());
+    }
+
     /// The route, who will be asked, and who will not.
     pub(super) fn decided(&mut self, plan: &Plan<'_>) {
         self.route = Some(plan.route().name().clone());
-        self.explanation = Some(plan.explanation());
         for considered in &plan.considered()[plan.len()..] {
             if let Verdict::LeftOut(reason) = considered.verdict {
                 let target = plan.route().candidates()[considered.candidate].target();
@@ -228,6 +235,7 @@ impl Call {
     /// A candidate is asked.
     pub(super) fn asks(&mut self, model: &str) {
         self.attempts += 1;
+        self.held_for = None;
         self.is_pending = true;
         if let Some(holds) = &mut self.holds {
             holds.asks(model);

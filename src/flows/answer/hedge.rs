@@ -36,7 +36,7 @@ impl Answer {
         self: &'s Arc<Self>,
         plan: &Plan<'s>,
         first: &Runner<'s>,
-        second: &mut Option<Runner<'s>>,
+        second: &mut Option<Box<Runner<'s>>>,
         attempts: &mut Attempts<'_>,
         asking: &Asking<'_>,
         call: &mut Call,
@@ -52,7 +52,8 @@ impl Answer {
         }
         *second = self.second(plan, attempts, asking, call);
         let Some(second) = second else { return alone(first_run.await) };
-        let mut second_run = pin!(self.attempt(asking, &second.ready));
+        // Elsewhere, so that a race with one runner, as nearly all are, needs no room for two.
+        let mut second_run = Box::pin(self.attempt(asking, &second.ready));
         let (result, by_second) = tokio::select! {
             biased;
             result = &mut first_run => (result, false),
@@ -79,7 +80,7 @@ impl Answer {
         attempts: &mut Attempts<'_>,
         asking: &Asking<'_>,
         call: &mut Call,
-    ) -> Option<Runner<'s>> {
+    ) -> Option<Box<Runner<'s>>> {
         let now = self.now();
         let at = attempts.hedge(&mut self.beside(plan.route().name()).budget(), now)?;
         let ready = self.ready(plan, at, asking).map_err(|(name, fell)| call.passed_over(name, fell.outcome)).ok()?;
@@ -91,6 +92,6 @@ impl Answer {
         let lease = self.lease(ready.place).map_err(|why| refused(call, why)).ok()?;
         self.parts.route_metrics.hedge();
         call.asks(&ready.model);
-        Some(Runner { ready, lease, began: now })
+        Some(Box::new(Runner { ready, lease, began: now }))
     }
 }

@@ -11,7 +11,7 @@ use super::call::Call;
 use super::pursue::Refused;
 use super::story::Answer;
 use crate::base::Name;
-use crate::cache::{self, Hit, Key, Leader, Meaning, Partition, Policy, Turn, Wish, Worth};
+use crate::cache::{self, Embed, Hit, Key, Leader, Meaning, Partition, Policy, Turn, Wish, Worth};
 use crate::dialect::{Failure, FailureKind, Operation, Usage, UserText, user_text};
 
 /// How often a request waits for another that then gets no answer, before it asks for itself.
@@ -68,7 +68,10 @@ impl Answer {
             return Ok(Look::Found(hit, "hit"));
         }
         call.cache = "miss";
-        let (hit, meaning) = self.look_for_meaning(asking, &partition, policy, &wish).await;
+        let (hit, meaning) = match self.parts.embed.as_ref().filter(|_| policy.semantic) {
+            Some(embed) => Box::pin(self.look_for_meaning(asking, &**embed, &partition, policy, &wish)).await,
+            None => (None, None),
+        };
         if let Some(hit) = hit {
             return Ok(Look::Found(hit, "semantic"));
         }
@@ -86,7 +89,7 @@ impl Answer {
                     }
                     Turn::Follow(follower) => {
                         let began = self.now();
-                        let landed = timeout(patience, follower.answer()).await;
+                        let landed = Box::pin(timeout(patience, follower.answer())).await;
                         call.waited(self.now().saturating_sub(began));
                         match landed {
                             Ok(Ok(answer)) => {
@@ -109,11 +112,11 @@ impl Answer {
     async fn look_for_meaning(
         &self,
         asking: &Asking<'_>,
+        embed: &dyn Embed,
         partition: &Partition<'_>,
         policy: &Policy,
         wish: &Wish,
     ) -> (Option<Hit>, Option<Meaning>) {
-        let Some(embed) = self.parts.embed.as_ref().filter(|_| policy.semantic) else { return (None, None) };
         let request = asking.request;
         let Some(UserText { text, at }) = user_text(request.dialect, request.operation, request.body) else {
             return (None, None);
@@ -121,7 +124,7 @@ impl Answer {
         let around = [&request.body[..at.start], &request.body[at.end..]];
         let more: Vec<&[u8]> = partition.more.iter().copied().chain(around).collect();
         let partition = Partition { more: &more, ..*partition };
-        self.parts.cache.find_meaning(&partition, &text, &**embed, policy, wish).await
+        self.parts.cache.find_meaning(&partition, &text, embed, policy, wish).await
     }
 
     /// Keeps an answer that is whole and good.

@@ -99,7 +99,7 @@ impl Answer {
         asking: &Asking<'_>,
         call: &mut Call,
         worst: &mut Worst,
-    ) -> Option<Runner<'s>> {
+    ) -> Option<Box<Runner<'s>>> {
         let ready = match self.ready(plan, at, asking) {
             Ok(ready) => ready,
             Err((name, fell)) => {
@@ -109,21 +109,24 @@ impl Answer {
             }
         };
         let name = || ready.stop.called(&ready.model);
-        if let Err(refusal) = call.reserve(&ready.model, self.amounts(ready.stop, &ready.model, asking)) {
+        // Usually it is the one that everything is held for already.
+        if call.held_for != Some(ready.place)
+            && let Err(refusal) = call.reserve(&ready.model, self.amounts(ready.stop, &ready.model, asking))
+        {
             call.passed_over(name(), "budget");
             worst.refused.get_or_insert(refusal);
             return None;
         }
         let lease = self.lease(ready.place).map_err(|why| call.passed_over(name(), why)).ok()?;
         call.asks(&ready.model);
-        Some(Runner { ready, lease, began: self.now() })
+        Some(Box::new(Runner { ready, lease, began: self.now() }))
     }
 
     /// Runs one, or two beside each other, within the time.
     async fn run<'s>(
         self: &'s Arc<Self>,
         plan: &Plan<'s>,
-        first: Runner<'s>,
+        first: Box<Runner<'s>>,
         attempts: &mut Attempts<'_>,
         asking: &Asking<'_>,
         call: &mut Call,
@@ -155,7 +158,7 @@ impl Answer {
         }
         match result {
             Ok(begun) => {
-                let Runner { ready, lease, began } = ended;
+                let Runner { ready, lease, began } = *ended;
                 let why = basis(plan, ready.candidate);
                 call.answers(ready.stop, &ready.model, why, ready.left_out, now.saturating_sub(began));
                 Ok(Won { lease, begun })
@@ -168,7 +171,7 @@ impl Answer {
     }
 
     /// One that failed.
-    fn lost(&self, runner: Runner<'_>, fell: &Fell, asking: &Asking<'_>, call: &mut Call) {
+    fn lost(&self, runner: Box<Runner<'_>>, fell: &Fell, asking: &Asking<'_>, call: &mut Call) {
         let took = self.now().saturating_sub(runner.began);
         call.fell(runner.ready.stop, &runner.ready.model, fell, took, asking.input_tokens);
         // A name that somebody mistyped says nothing about the other models that this candidate stands for.

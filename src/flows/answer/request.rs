@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::HeaderMap;
-use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use hyper::header::{AsHeaderName, CACHE_CONTROL, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::access::Principal;
@@ -12,14 +12,18 @@ use crate::cache::Wish;
 use crate::dialect::{Dialect, Operation};
 use crate::route::Reach;
 
+// Looked for in every request: named once, by the compiler.
+pub(super) const PROMPT: HeaderName = HeaderName::from_static("x-forebay-prompt");
+pub(super) const TASK: HeaderName = HeaderName::from_static("x-forebay-task");
+const REACH: HeaderName = HeaderName::from_static("x-forebay-reach");
+const TAGS: HeaderName = HeaderName::from_static("x-forebay-tags");
+
 /// Most tags of a request; further ones are not heard.
 const TAGS_MAX: usize = 16;
 /// Headers of the caller's that go along to a provider of the same dialect: versions and betas that it has asked for.
-const FORWARDED: [(Dialect, &[&str]); 3] = [
-    (Dialect::Anthropic, &["anthropic-beta", "anthropic-version"]),
-    (Dialect::Chat, &["openai-beta"]),
-    (Dialect::Responses, &["openai-beta"]),
-];
+static OPENAI: [HeaderName; 1] = [HeaderName::from_static("openai-beta")];
+static ANTHROPIC: [HeaderName; 2] =
+    [HeaderName::from_static("anthropic-beta"), HeaderName::from_static("anthropic-version")];
 
 /// One question.
 #[derive(Debug, Clone, Copy)]
@@ -47,13 +51,13 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub(super) fn header(&self, name: &str) -> Option<&'a str> {
+    pub(super) fn header(&self, name: impl AsHeaderName) -> Option<&'a str> {
         self.headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
     }
 
     /// How far it may go, as `x-forebay-reach` says.
     pub(super) fn reach(&self) -> Result<Reach, &'static str> {
-        match self.header("x-forebay-reach") {
+        match self.header(REACH) {
             None => Ok(Reach::Cloud),
             Some("box") => Ok(Reach::Box),
             Some("site") => Ok(Reach::Site),
@@ -65,7 +69,7 @@ impl<'a> Request<'a> {
 
     /// `x-forebay-tags`, between commas.
     pub(super) fn tags(&self) -> SmallVec<[&'a str; 4]> {
-        let tags = self.header("x-forebay-tags").unwrap_or("").split(',').map(str::trim);
+        let tags = self.header(TAGS).unwrap_or("").split(',').map(str::trim);
         tags.filter(|tag| !tag.is_empty()).take(TAGS_MAX).collect()
     }
 
@@ -77,11 +81,14 @@ impl<'a> Request<'a> {
 
     /// Headers that go along to a provider of the same dialect.
     pub(super) fn forwarded(&self) -> Vec<(HeaderName, HeaderValue)> {
-        let names = FORWARDED.iter().find(|(dialect, _)| *dialect == self.dialect).map_or(&[][..], |(_, names)| names);
+        let names = match self.dialect {
+            Dialect::Anthropic => &ANTHROPIC[..],
+            Dialect::Chat | Dialect::Responses => &OPENAI,
+            _ => &[],
+        };
         let mut forwarded = Vec::new();
         for name in names {
-            let name = HeaderName::from_static(name);
-            forwarded.extend(self.headers.get_all(&name).iter().map(|value| (name.clone(), value.clone())));
+            forwarded.extend(self.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
         forwarded
     }
