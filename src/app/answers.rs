@@ -179,7 +179,7 @@ pub(super) async fn build(sections: Sections, ground: Ground<'_>) -> anyhow::Res
         metrics: llm_metrics,
         clock: Arc::clone(&clock),
         request_id: Box::new(move || {
-            format!("{:016x}", ids.lock().unwrap_or_else(PoisonError::into_inner).random::<u64>())
+            hex::encode(ids.lock().unwrap_or_else(PoisonError::into_inner).random::<[u8; 8]>())
         }),
         new_key: Box::new(move || new_key(&mut *keys.lock().unwrap_or_else(PoisonError::into_inner))),
     };

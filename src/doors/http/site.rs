@@ -3,7 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, Method, Version};
+
+// Looked for in every request: named once, by the compiler.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Longest request id that is echoed; a longer one is replaced.
 const REQUEST_ID_MAX_BYTES: usize = 64;
@@ -37,7 +43,7 @@ pub(super) fn screen(request: &Request, local: Option<SocketAddr>, hosts: &[Stri
 
 /// The caller's own id for its request, if it can be echoed.
 pub(super) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let id = headers.get("x-request-id")?;
+    let id = headers.get(REQUEST_ID)?;
     let plain = id.as_bytes().iter().all(u8::is_ascii_graphic);
     (plain && !id.is_empty() && id.len() <= REQUEST_ID_MAX_BYTES).then(|| id.clone())
 }
@@ -81,9 +87,9 @@ fn is_ours(name: &str, local: Option<SocketAddr>, configured: &[String]) -> bool
 /// A browser says where a request comes from. Following a link to the page is fine; everything else from elsewhere is
 /// not, not even from another port of this machine.
 fn from_another_site(method: &Method, headers: &HeaderMap, host: &str) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let follows_link = *method == Method::GET && text("sec-fetch-mode") == Some("navigate");
-    let fetched = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let follows_link = *method == Method::GET && text(FETCH_MODE) == Some("navigate");
+    let fetched = matches!(text(FETCH_SITE), Some("cross-site" | "same-site"));
     let origin = headers.get(header::ORIGIN).is_some_and(|origin| {
         let origin = origin.to_str().unwrap_or("null");
         let authority = origin.split_once("://").map_or("null", |(_, authority)| authority);

@@ -1,7 +1,5 @@
 //! From what the story gives to a response.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -10,8 +8,10 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Llm;
+use super::first::First;
 use super::pings::Pinged;
 use crate::dialect::{Dialect, Failure, FailureKind};
+use crate::doors::http::site::REQUEST_ID;
 use crate::flows::answer::{Answered, Given, Told};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -19,7 +19,6 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 // Each is in every answer: looked at once, by the compiler.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ROUTE: HeaderName = HeaderName::from_static("x-forebay-route");
 const MODEL: HeaderName = HeaderName::from_static("x-forebay-model");
 const CACHE: HeaderName = HeaderName::from_static("x-forebay-cache");
@@ -29,6 +28,31 @@ const USAGE: HeaderName = HeaderName::from_static("x-forebay-usage");
 const LEFT_OUT: HeaderName = HeaderName::from_static("x-forebay-left-out");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-forebay-attempts");
 const OVERHEAD: HeaderName = HeaderName::from_static("x-forebay-overhead-us");
+/// The limit, what is left of it and when it is whole again: of requests and of tokens.
+const RATES: [[HeaderName; 3]; 2] = [
+    [
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
+    ],
+    [
+        HeaderName::from_static("x-ratelimit-limit-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
+    ],
+];
+const ANTHROPIC_RATES: [[HeaderName; 3]; 2] = [
+    [
+        HeaderName::from_static("anthropic-ratelimit-requests-limit"),
+        HeaderName::from_static("anthropic-ratelimit-requests-remaining"),
+        HeaderName::from_static("anthropic-ratelimit-requests-reset"),
+    ],
+    [
+        HeaderName::from_static("anthropic-ratelimit-tokens-limit"),
+        HeaderName::from_static("anthropic-ratelimit-tokens-remaining"),
+        HeaderName::from_static("anthropic-ratelimit-tokens-reset"),
+    ],
+];
 
 /// A response with the headers that all of them have.
 pub(super) fn response(
@@ -90,7 +114,7 @@ pub(super) fn told(
         Given::Stream(stream) => {
             let content_type = HeaderValue::from_static(stream.content_type());
             let pinged = Pinged::new(stream, dialect, llm.config.ping_ms, llm.parts.metrics.clone(), place);
-            let mut response = response(200, content_type, id, dialect, Body::from_stream(pinged));
+            let mut response = response(200, content_type, id, dialect, Body::from_stream(First::new(pinged)));
             // nginx would gather frames.
             response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
             response
@@ -133,7 +157,11 @@ fn decision(told: &Told, headers: &mut HeaderMap) {
 
 /// Pico-USD in dollars, with as many digits as it takes.
 fn usd(pico: u64) -> String {
-    let mut text = format!("{}.{:012}", pico / 1_000_000_000_000, pico % 1_000_000_000_000);
+    const DIGITS: usize = 12;
+    let behind = (pico % 1_000_000_000_000).to_string();
+    let mut text = (pico / 1_000_000_000_000).to_string() + ".";
+    text.extend(std::iter::repeat_n('0', DIGITS - behind.len()));
+    text.push_str(&behind);
     text.truncate(text.trim_end_matches('0').len());
     if text.ends_with('.') {
         text.push('0');
@@ -142,35 +170,18 @@ fn usd(pico: u64) -> String {
 }
 
 fn rates(llm: &Llm, told: &Told, dialect: Dialect, headers: &mut HeaderMap) {
-    let names = |openai: [&'static str; 3], anthropic: [&'static str; 3]| {
-        if dialect == Dialect::Anthropic { anthropic } else { openai }
-    };
-    let of_requests = names(
-        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
-        [
-            "anthropic-ratelimit-requests-limit",
-            "anthropic-ratelimit-requests-remaining",
-            "anthropic-ratelimit-requests-reset",
-        ],
-    );
-    let of_tokens = names(
-        ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
-        [
-            "anthropic-ratelimit-tokens-limit",
-            "anthropic-ratelimit-tokens-remaining",
-            "anthropic-ratelimit-tokens-reset",
-        ],
-    );
-    for ([limit, remaining, reset], rate) in [(of_requests, told.rates.requests), (of_tokens, told.rates.tokens)] {
+    let is_anthropic = dialect == Dialect::Anthropic;
+    let names = if is_anthropic { ANTHROPIC_RATES } else { RATES };
+    for ([limit, remaining, reset], rate) in names.into_iter().zip([told.rates.requests, told.rates.tokens]) {
         let Some(rate) = rate else { continue };
         headers.insert(limit, HeaderValue::from(rate.limit));
         headers.insert(remaining, HeaderValue::from(rate.left));
-        let text = if dialect == Dialect::Anthropic {
+        let text = if is_anthropic {
             let at_ms = llm.parts.clock.wall_ms().saturating_add(i64::try_from(rate.resets_ms).unwrap_or(i64::MAX));
             let whole_s = at_ms.saturating_add(999) / 1000;
             jiff::Timestamp::from_second(whole_s).map(|time| time.to_string()).unwrap_or_default()
         } else {
-            span(Duration::from_millis(rate.resets_ms))
+            span(rate.resets_ms)
         };
         if let Ok(value) = HeaderValue::from_str(&text) {
             headers.insert(reset, value);
@@ -178,11 +189,11 @@ fn rates(llm: &Llm, told: &Told, dialect: Dialect, headers: &mut HeaderMap) {
     }
 }
 
-/// A time as OpenAI writes it: `17ms`, `1.5s`, `6m0s`.
-fn span(time: Duration) -> String {
-    let ms = time.as_millis();
+/// A time in milliseconds as OpenAI writes it: `17ms`, `1.5s`, `6m0s`.
+fn span(ms: u64) -> String {
     match ms {
-        0..1000 => format!("{ms}ms"),
+        // The usual one, in every answer.
+        0..1000 => ms.to_string() + "ms",
         1000..60_000 if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
         1000..60_000 => format!("{}.{}s", ms / 1000, format!("{:03}", ms % 1000).trim_end_matches('0')),
         _ => format!("{}m{}s", ms / 60_000, (ms % 60_000) / 1000),
@@ -211,7 +222,7 @@ mod tests {
         for (ms, text) in
             [(0, "0ms"), (17, "17ms"), (1000, "1s"), (1500, "1.5s"), (59_999, "59.999s"), (360_000, "6m0s")]
         {
-            assert_eq!(span(Duration::from_millis(ms)), text);
+            assert_eq!(span(ms), text);
         }
     }
 }

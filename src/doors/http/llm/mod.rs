@@ -20,6 +20,7 @@ mod ask;
 mod body;
 mod caller;
 mod config;
+mod first;
 mod gemini;
 mod interactions;
 mod metrics;
