@@ -31,13 +31,16 @@ fn main() {
     }
 }
 
-/// What runs first and often comes before the other nine tenths of the code (docs/decisions/0045).
+/// What runs first and often comes before the other nine tenths of the code (docs/decisions/0045). The linker reads a copy in
+/// the target folder: several checkouts may share that, and the one that this ran for may be gone.
 fn lay_out() {
-    println!("cargo:rerun-if-changed=cross/order.ld");
+    const ORDER: &str = "cross/order.ld";
+    println!("cargo:rerun-if-changed={ORDER}");
     let is = |name, value| std::env::var(name).is_ok_and(|set| set == value);
     if is("CARGO_CFG_TARGET_ENV", "musl") && is("PROFILE", "release") {
-        let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        println!("cargo:rustc-link-arg-bins=-Wl,-T,{folder}/cross/order.ld");
+        let copy = std::path::Path::new(&std::env::var("OUT_DIR").expect("cargo sets it")).join("order.ld");
+        std::fs::copy(ORDER, &copy).expect("the file is part of this package, and OUT_DIR can be written");
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", copy.display());
     }
 }
 
