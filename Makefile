@@ -78,7 +78,8 @@ release: tools-release ## one static file (the first time takes some ten minutes
 	PATH="$(abspath $(TOOLS))/python/bin:$$PATH" cargo zigbuild --release --locked --target $(TARGET) $(FEATURES)
 	@file=$(TARGET_DIR)/$(TARGET)/release/forebay; \
 	  printf '%s\n  %s bytes, %s as xz\n' "$$file" "$$(stat -c %s $$file)" "$$(xz -9 --stdout $$file | wc -c)"; \
-	  file $$file | grep -oE '(statically linked|static-pie linked)'
+	  file $$file | grep -oE '(statically linked|static-pie linked)'; \
+	  case '$(TARGET)$(FEATURES)' in x86_64-unknown-linux-musl) $(PYTHON) cross/order.py check $$file;; esac
 
 # For this machine's C library: a vendor's libraries are shared objects, which a static file cannot load.
 delegate: ## the second program, which computes models with ONNX Runtime on GPUs and NPUs, and the library that it needs (docs/delegate.md)

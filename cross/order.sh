@@ -18,15 +18,16 @@ PATH="$target_dir/tools/python/bin:$PATH" cargo-zigbuild rustc --release --locke
 cp "$target_dir/$target/release/forebay" "$work/named"
 cat >"$work/forebay" <<RUN
 #!/bin/sh
-exec valgrind --quiet --tool=callgrind --demangle=no --callgrind-out-file=$work/ran.%p $work/named "\$@"
+exec valgrind --quiet --tool=callgrind --demangle=no --callgrind-out-file=$work/\$RAN.%p $work/named "\$@"
 RUN
 chmod +x "$work/forebay"
 
 echo "== at work: chats whole and as streams, then readings that become verdicts and summaries"
 cargo bench --locked --bench answer --no-run
-FOREBAY_BENCH_PROGRAM="$work/forebay" ONLY=nobody ROUNDS=1 SLICE_MS=3000 LADDER=0 STREAMS=20 cargo bench --locked --bench answer
-"$work/forebay" demo --dir "$work/demo" --once
+export RAN=chats
+FOREBAY_BENCH_PROGRAM="$work/forebay" ONLY=nobody ROUNDS=1 SLICE_MS=3000 LADDER=0 STREAMS=200 cargo bench --locked --bench answer
+RAN=readings "$work/forebay" demo --dir "$work/demo" --once
 
-python3 cross/order.py "$work/named" "$work"/ran.* >"$work/order.ld"
+python3 cross/order.py write "$work/named" "$work"/chats.* "$work"/readings.* >"$work/order.ld"
 mv "$work/order.ld" cross/order.ld
 grep -c '\*(' cross/order.ld
