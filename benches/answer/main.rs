@@ -97,10 +97,11 @@ async fn measure() {
     let mut measured: Vec<Measured> = ready.iter().map(|_| Measured::default()).collect();
     let mut numbers = Numbers::default();
     let (rounds, slice) = (setting("ROUNDS", 5), Duration::from_millis(setting("SLICE_MS", 1000).into()));
-    for _ in 0..rounds {
-        for (contender, found) in ready.iter().zip(&mut measured) {
-            costs(contender, &mocks, slice, &mut numbers, found).await;
-            first_word(contender, &mocks, slice, &mut numbers, found).await;
+    for round in 0..rounds as usize {
+        // Each round begins with another one, so that nobody always comes after the same.
+        for at in (0..ready.len()).map(|at| (at + round) % ready.len()) {
+            costs(&ready[at], &mocks, slice, &mut numbers, &mut measured[at]).await;
+            first_word(&ready[at], &mocks, slice, &mut numbers, &mut measured[at]).await;
         }
     }
     for _ in 0..setting("LADDER", 3) {
