@@ -95,6 +95,11 @@ impl Stream {
         self.begun
     }
 
+    /// Whether a word of the answer came yet; a role alone is none.
+    pub fn has_text(&self) -> bool {
+        self.meter.has_text()
+    }
+
     /// Whether the answer is whole or has failed.
     pub fn is_done(&self) -> bool {
         self.done

@@ -109,6 +109,11 @@ impl Meter {
         self.said.add(text);
     }
 
+    /// Whether any text came yet.
+    pub(crate) fn has_text(&self) -> bool {
+        !self.said.is_empty()
+    }
+
     /// Usage as the provider tells it.
     pub(crate) fn told(&mut self, usage: &Usage) {
         self.told.update(usage);

@@ -58,6 +58,11 @@ impl AnswerStream {
         self.call.dialect().stream_content_type()
     }
 
+    /// Whether a word of the answer came yet.
+    pub fn has_text(&self) -> bool {
+        self.flowing.translate.has_text()
+    }
+
     /// The next frames, never empty; none: that was all, or the answer broke off and the frames have said so.
     pub fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {

@@ -114,7 +114,8 @@ pub(super) fn told(
         Given::Stream(stream) => {
             let content_type = HeaderValue::from_static(stream.content_type());
             let pinged = Pinged::new(stream, dialect, llm.config.ping_ms, llm.parts.metrics.clone(), place);
-            let mut response = response(200, content_type, id, dialect, Body::from_stream(First::new(pinged)));
+            let mut response =
+                response(200, content_type, id, dialect, Body::from_stream(First::new(pinged, Pinged::has_text)));
             // nginx would gather frames.
             response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
             response

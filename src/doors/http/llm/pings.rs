@@ -41,6 +41,11 @@ impl Pinged {
         let silence = (dialect != Dialect::Ollama).then(|| Box::pin(sleep(ping)));
         Self { stream, silence, ping, is_quiet: false, metrics, _place: place }
     }
+
+    /// Whether a word of the answer came yet.
+    pub(super) fn has_text(&self) -> bool {
+        self.stream.has_text()
+    }
 }
 
 impl Stream for Pinged {
