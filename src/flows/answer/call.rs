@@ -203,6 +203,7 @@ impl Call {
     /// Holds `amounts` of the caller's limits and of those of `model`, which is to be asked; what it held of another model's
     /// is over.
     pub(super) fn reserve(&mut self, model: &str, amounts: Amounts) -> Result<(), Box<Refusal>> {
+        self.held_for = None;
         let now = Now::of(&*self.story.parts.clock);
         if let Some(holds) = &mut self.holds {
             let warnings = holds.move_to(model, amounts, now)?;
