@@ -13,6 +13,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a bench")]
 
 mod awake;
+mod bare;
 mod load;
 mod mock;
 mod servers;
@@ -62,9 +63,10 @@ fn setting(name: &str, otherwise: u32) -> u32 {
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    if arguments.next().is_some_and(|first| first == "mock") {
-        mock::serve(arguments);
-        return;
+    match arguments.next().as_deref() {
+        Some("mock") => return mock::serve(arguments),
+        Some("bare") => return bare::serve(arguments),
+        _ => {}
     }
     if setting("ONE_CORE", 0) > 0 {
         let mut first = rustix::thread::CpuSet::new();

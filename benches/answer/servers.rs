@@ -175,7 +175,8 @@ pub(crate) fn contenders(work: &Path, mocks: &Mocks) -> Vec<Contender> {
     let peers = std::env::var_os("FOREBAY_PEERS").map(PathBuf::from).unwrap_or_default();
     let wanted = std::env::var("ONLY").ok();
     for (name, program, start) in [
-        ("nginx", "/usr/sbin/nginx".into(), nginx as fn(&Path, &Path, &Mocks) -> Option<Contender>),
+        ("hyper", std::env::current_exe().unwrap(), hyper as fn(&Path, &Path, &Mocks) -> Option<Contender>),
+        ("nginx", "/usr/sbin/nginx".into(), nginx),
         ("crabllm", peers.join("crabllm/bin/crabllm"), crabllm),
         ("TensorZero", peers.join("tensorzero/bin/python"), tensorzero),
         ("Portkey", peers.join("portkey/node_modules/@portkey-ai/gateway/build/start-server.js"), portkey),
@@ -262,6 +263,18 @@ exact = true
 }
 
 /// Bytes through, kept connections on both sides; the path says which mock.
+fn hyper(program: &Path, work: &Path, mocks: &Mocks) -> Option<Contender> {
+    let address = free();
+    let all = [address].into_iter().chain(mocks.addresses).map(|address| address.to_string());
+    let server = Server::start(Command::new(program).arg("bare").args(all), &work.join("hyper.log"))?;
+    Some(Contender { tells: in_the_path, ..Contender::new("hyper", address, Some(server), "sk-mock") })
+}
+
+fn in_the_path(model: Model, _: &Mocks) -> (String, String) {
+    (format!("/{}", model as usize), String::new())
+}
+
+/// As `hyper`.
 fn nginx(program: &Path, work: &Path, mocks: &Mocks) -> Option<Contender> {
     let (address, folder) = (free(), work.join("nginx"));
     std::fs::create_dir_all(&folder).unwrap();
@@ -283,8 +296,7 @@ fn nginx(program: &Path, work: &Path, mocks: &Mocks) -> Option<Contender> {
     let config = folder.join("nginx.conf");
     std::fs::write(&config, text).unwrap();
     let server = Server::start(Command::new(program).arg("-c").arg(&config), &work.join("nginx.log"))?;
-    let tells = |model: Model, _: &Mocks| (format!("/{}", model as usize), String::new());
-    Some(Contender { tells, ..Contender::new("nginx", address, Some(server), "sk-mock") })
+    Some(Contender { tells: in_the_path, ..Contender::new("nginx", address, Some(server), "sk-mock") })
 }
 
 /// With a key, its rate, budget, usage and cache extensions, all in memory.
