@@ -63,7 +63,7 @@ pub use embeddings::EmbeddingsRequest;
 pub use error::Error;
 pub use facts::Facts;
 pub use failure::{Failure, FailureKind};
-pub use gemini::{GeminiCall, gemini_call, gemini_models, gemini_path, gemini_tokens, vertex_path};
+pub use gemini::{GeminiArray, GeminiCall, gemini_call, gemini_models, gemini_path, gemini_tokens, vertex_path};
 pub use kind::{Dialect, Finish, Operation};
 pub use listing::{ModelEntry, model_entry, model_list, token_count};
 pub use local::{

@@ -79,6 +79,32 @@ async fn every_stream_comes_in_its_own_dialect() {
 }
 
 #[tokio::test]
+async fn a_stream_of_googles_is_an_array_for_whoever_does_not_ask_for_events() {
+    let world = World::usual().await;
+    let google = json!({ "contents": [{ "role": "user", "parts": [{ "text": "Hello" }] }] });
+    for (query, kind) in [
+        ("", "application/json; charset=UTF-8"),
+        ("?alt=json&key=app", "application/json; charset=UTF-8"),
+        ("?key=app&$alt=sse", "text/event-stream"),
+    ] {
+        let path = format!("/v1beta/models/stream:streamGenerateContent{query}");
+        let (status, headers, body) = world.post(&path, &google).await;
+        assert_eq!((status, headers["content-type"].to_str().unwrap()), (StatusCode::OK, kind), "{path}: {body}");
+        if kind == "text/event-stream" {
+            continue;
+        }
+        let elements: Vec<Value> =
+            serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"));
+        let said = |one: &Value| one["candidates"][0]["content"]["parts"][0]["text"].as_str().unwrap_or("").to_owned();
+        assert!(elements.iter().map(said).collect::<String>().contains("Hi"), "{body}");
+        assert!(elements.last().unwrap()["candidates"][0]["finishReason"].is_string(), "{body}");
+    }
+    let (status, _, body) = world.post("/v1beta/models/nobody:streamGenerateContent", &google).await;
+    let error: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &error["error"]["status"]), (StatusCode::NOT_FOUND, &json!("NOT_FOUND")));
+}
+
+#[tokio::test]
 async fn a_key_comes_in_any_of_the_usual_headers_and_a_wrong_one_is_told_in_the_callers_dialect() {
     let world = World::usual().await;
     let body = ask("chat").to_string();

@@ -18,8 +18,8 @@ pub struct GeminiCall<'a> {
 /// Reads the path of the Gemini API (`/v1beta/models/{model}:{method}`, `v1` and `v1alpha` too) and of Vertex AI
 /// (`/v1/projects/…/locations/…/publishers/google/models/{model}:{method}`), without a query. None for any other.
 ///
-/// Streams are asked for with `?alt=sse`; without it Google answers with a JSON array, which no SDK asks for and which is
-/// not written here.
+/// A stream is one of events where the query has `alt=sse`; without it Google answers with a JSON array
+/// ([`GeminiArray`](super::GeminiArray)), which no SDK asks for.
 pub fn gemini_call(path: &str) -> Option<GeminiCall<'_>> {
     let rest = ["/v1beta/", "/v1/", "/v1alpha/", "/v1beta1/"].iter().find_map(|start| path.strip_prefix(start))?;
     let (named, method) = rest.rsplit_once(':')?;

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::ask::{Wanted, ask, enter, request_id};
-use super::{Llm, answer};
+use super::{Llm, answer, array};
 use crate::dialect::{Dialect, Failure, FailureKind, gemini_call};
 use crate::doors::http::body::discard;
 
@@ -74,7 +74,7 @@ async fn call(State(llm): Whole, request: Request) -> Response {
     let Some(found) = gemini_call(&path) else {
         let id = request_id(&llm, &request);
         discard(request).await;
-        let message = "This path has no such method; use generateContent, streamGenerateContent?alt=sse, embedContent, \
+        let message = "This path has no such method; use generateContent, streamGenerateContent, embedContent, \
                        batchEmbedContents or countTokens.";
         return answer::failed(&Failure::new(FailureKind::NotFound, message), &id, Dialect::Gemini);
     };
@@ -85,7 +85,14 @@ async fn call(State(llm): Whole, request: Request) -> Response {
         stream: Some(found.stream),
         batch: found.batch,
     };
-    ask(&llm, wanted, request).await
+    let wants_events = request.uri().query().is_some_and(asks_for_events);
+    let response = ask(&llm, wanted, request).await;
+    if found.stream && !wants_events { array::instead_of_events(response) } else { response }
+}
+
+/// Whether a query asks for a stream of events; Google tells everybody else an array.
+fn asks_for_events(query: &str) -> bool {
+    query.split('&').any(|part| matches!(part, "alt=sse" | "$alt=sse" | "%24alt=sse"))
 }
 
 /// Only what a model's name and a method may have in them.

@@ -16,6 +16,7 @@
 
 mod answer;
 mod anthropic;
+mod array;
 mod ask;
 mod body;
 mod caller;
