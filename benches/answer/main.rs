@@ -36,9 +36,9 @@ struct Measured {
     stream_cpu_us: Vec<f64>,
     rss_mb: Vec<f64>,
     rate: Vec<f64>,
-    /// Until the first word, where the provider writes all of them at once and where it takes its time.
-    at_once: Vec<Duration>,
-    paced: Vec<Duration>,
+    /// Until the first word, by rounds, where the provider writes all of them at once and where it takes its time.
+    at_once: Vec<Vec<Duration>>,
+    paced: Vec<Vec<Duration>>,
     wrong: usize,
     streams: Option<(Streams, f64, f64)>,
     /// By rungs of the ladder: requests a second, and times.
@@ -173,9 +173,9 @@ async fn first_word(
         found.wrong += streamed.wrong;
         if model == Model::First {
             found.stream_cpu_us.push(cpu);
-            found.paced.extend(streamed.firsts);
+            found.paced.push(streamed.firsts);
         } else {
-            found.at_once.extend(streamed.firsts);
+            found.at_once.push(streamed.firsts);
         }
     }
 }
@@ -227,10 +227,15 @@ fn print_costs(ready: &[Contender], measured: &[Measured], idle: &[f64]) {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let ours = median(measured[1].cpu_us.clone());
-    let first = |times: &[Duration], nobody: &[Duration]| {
-        let (p50, p99) = (percentile(times, 50), percentile(times, 99));
-        let added = |mine: f64, percent| mine - percentile(nobody, percent);
-        format!("{p50:.0} ({p99:.0}) | {:.0} ({:.0})", added(p50, 50), added(p99, 99))
+    let first = |times: &[Vec<Duration>], nobody: &[Vec<Duration>]| {
+        let of_all = |percent| percentile(&times.concat(), percent);
+        // Of each round by itself: the machine's pace is another one in the next.
+        let added = |percent| {
+            let each =
+                times.iter().zip(nobody).map(|(mine, nobody)| percentile(mine, percent) - percentile(nobody, percent));
+            median(each.collect())
+        };
+        format!("{:.0} ({:.0}) | {:.0} ({:.0})", of_all(50), of_all(99), added(50), added(99))
     };
     for ((contender, found), idle) in ready.iter().zip(measured).zip(idle) {
         let cpu = median(found.cpu_us.clone());
