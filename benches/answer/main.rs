@@ -2,11 +2,11 @@
 //! word, streams at once, requests a second; beside other gateways and beside nobody between, over one mock provider.
 //!
 //! `FOREBAY_PEERS=... cargo bench --bench answer`. Peers that are not installed are said and left out; ONLY=nginx,crabllm
-//! takes these. `hyper` is this program as a bare proxy. Everybody takes turns, ROUNDS (5) of SLICE_MS (1000), and medians of the rounds are printed. CPU time
-//! is what the kernel counted for all threads of a server's processes, so that a busy machine changes it little; times do
-//! change. Every request is a new one to every cache. ONE_CORE=1: everybody shares one core. AWAKE=1: cores do not sleep
-//! between two words. FOREBAY_BENCH_PROGRAM is another build of the gateway to measure, FOREBAY_BEFORE one to compare with.
-//! STREAMS=0 and LADDER=0 leave these parts out.
+//! takes these. `hyper` is this program as a bare proxy. Everybody takes turns, ROUNDS (5) of SLICE_MS (1000), and medians
+//! of the rounds are printed. CPU time is what the kernel counted for all threads of a server's processes, so that a busy
+//! machine changes it little; times do change. Every request is a new one to every cache. ONE_CORE=1: everybody shares one
+//! core. AWAKE=1: cores do not sleep between two words. FOREBAY_BENCH_PROGRAM is another build of the gateway to measure,
+//! FOREBAY_BEFORE one to compare with. STREAMS=0 and LADDER=0 leave these parts out.
 //!
 //! `cargo bench --bench answer -- mock --address 127.0.0.1:9100 ...` is the mock provider alone.
 
