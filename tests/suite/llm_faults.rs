@@ -78,11 +78,11 @@ async fn an_answer_that_broke_off_is_continued_by_nobody_and_ends_with_an_error_
     let mock = Mock::start(Behaviour::default()).await;
     let world = World::start(&faulty(&mock));
     let gemini = json!({ "contents": [{ "role": "user", "parts": [{ "text": "Hello" }] }] });
-    let dialects = ["openai", "anthropic", "responses", "gemini", "interactions", "ollama"];
+    let dialects = ["openai", "anthropic", "responses", "gemini", "ollama", "interactions", "gemini-array"];
     let asked = AFTER.iter().flat_map(|fault| dialects.map(|dialect| (*fault, dialect)));
     join_all(asked.map(async |(fault, dialect)| {
-        // Five failures in a row open a breaker, so the sixth dialect has a provider of its own.
-        let way = if dialect == "interactions" { "again" } else { "stream" };
+        // Five failures in a row open a breaker, so the sixth and seventh have a provider of their own.
+        let way = if matches!(dialect, "interactions" | "gemini-array") { "again" } else { "stream" };
         let (model, id) = (format!("{way}-{fault}"), format!("{dialect}-{fault}"));
         let (path, body, error, end) = match dialect {
             "openai" => (CHAT.to_owned(), streamed(&model), "data: {\"error\":{", "[DONE]"),
@@ -98,6 +98,10 @@ async fn an_answer_that_broke_off_is_continued_by_nobody_and_ends_with_an_error_
             "gemini" => {
                 let path = format!("/v1beta/models/{model}:streamGenerateContent?alt=sse");
                 (path, gemini.clone(), "data: {\"error\":{", "STOP")
+            }
+            "gemini-array" => {
+                let path = format!("/v1beta/models/{model}:streamGenerateContent");
+                (path, gemini.clone(), ",\r\n{\"error\":{", "STOP")
             }
             _ => ("/api/chat".to_owned(), streamed(&model), "{\"error\":", "\"done\":true"),
         };

@@ -9,14 +9,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
-use crate::dialect::{GeminiArray, Limits};
+use crate::dialect::{Dialect, GeminiArray, Limits};
 
-const EVENTS: &str = "text/event-stream";
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=UTF-8");
 
 /// The same answer with an array in the place of its events; what is no stream stays as it is.
 pub(super) fn instead_of_events(response: Response) -> Response {
-    if response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != EVENTS) {
+    if response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != Dialect::Gemini.stream_content_type()) {
         return response;
     }
     let (mut head, body) = response.into_parts();
