@@ -38,28 +38,33 @@ pub(super) fn missing(
         changes.push((head + 1..head + 1, more));
     }
     for (index, (choice, of)) in choices.iter().enumerate() {
-        let message = of.get("message").filter(|raw| raw.get().starts_with('{'));
-        let message = message.map(|raw| (begins(raw), Members::lenient(raw)));
+        let message = of.get("message").map(|raw| (raw, Members::lenient(raw)));
         let calls = message.as_ref().is_some_and(|(_, members)| members.get("tool_calls").is_some());
         let finish = if calls { "\"tool_calls\"" } else { "\"stop\"" };
         let wanted = [("index", &*index.to_string()), ("logprobs", "null"), ("finish_reason", finish)];
-        changes.extend(added(begins(choice), of, &wanted));
-        let Some((at, members)) = message else { continue };
+        changes.extend(added(*choice, begins(choice), of, &wanted));
+        let Some((raw, members)) = message else { continue };
         let wanted = [("role", "\"assistant\""), ("content", "null"), ("refusal", "null"), ("annotations", "[]")];
-        changes.extend(added(at, &members, &wanted));
+        changes.extend(added(raw, begins(raw), &members, &wanted));
     }
     changes
 }
 
-/// These members in front of the others of an object that begins there, as far as it lacks them.
-fn added(begins: usize, members: &Members<'_>, wanted: &[(&str, &str)]) -> Option<Change> {
+/// These members in front of the others of an object that begins there, as far as it lacks them. What is no object, or
+/// one whose members nobody can name (half a character in a key), stays as it is.
+fn added(object: Raw<'_>, begins: usize, members: &Members<'_>, wanted: &[(&str, &str)]) -> Option<Change> {
+    let inside = object.get().strip_prefix('{')?.strip_suffix('}')?;
+    let is_empty = members.len() == 0;
+    if is_empty && !inside.trim_ascii().is_empty() {
+        return None;
+    }
     let mut more = Vec::new();
     for (name, value) in wanted.iter().filter(|(name, _)| !members.has(name)) {
         for part in ["\"", name, "\":", value, ","] {
             more.extend_from_slice(part.as_bytes());
         }
     }
-    if members.len() == 0 {
+    if is_empty {
         more.pop();
     }
     (!more.is_empty()).then_some((begins + 1..begins + 1, more))
@@ -131,6 +136,21 @@ mod tests {
         let asked = asked(Dialect::Chat, &json!({"model": "m", "messages": []}));
         let told = answer(Dialect::Chat, &Bytes::from_static(whole.as_bytes()), &asked).unwrap();
         assert_eq!(told.body, whole);
+    }
+
+    #[test]
+    fn what_is_no_object_or_has_half_a_character_in_a_key_stays_as_it_is() {
+        let asked = asked(Dialect::Chat, &json!({"model": "m", "messages": []}));
+        for choices in [
+            r#"[7,null,"{}"]"#,
+            r#"[{"a\ud800":1}]"#,
+            r#"[{"index":0,"logprobs":null,"finish_reason":"stop","message":{"content":"Hi.","\ud800":1}}]"#,
+        ] {
+            let whole =
+                format!(r#"{{"id":"x","object":"chat.completion","created":5,"model":"real","choices":{choices}}}"#);
+            let told = answer(Dialect::Chat, &Bytes::from(whole.clone()), &asked).unwrap();
+            assert_eq!(told.body, whole);
+        }
     }
 
     #[test]
