@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::allocator;
@@ -11,6 +11,7 @@ use super::commands::{self, note};
 use super::config::Overrides;
 use super::demo;
 use super::memory;
+use super::runtime::runtime;
 use super::stop::until_told_to_stop;
 
 /// MQTT broker, local inference and a durable queue to the cloud, in one file.
@@ -584,8 +585,4 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Key { name } => commands::key::run(&name),
     }
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the runtime")
 }

@@ -14,6 +14,7 @@ mod notify;
 pub mod prove;
 pub mod replay;
 mod resources;
+mod runtime;
 mod stop;
 
 pub use allocator::Allocator;
