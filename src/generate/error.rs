@@ -14,7 +14,7 @@ pub enum Error {
     #[error("the model's chat template does not take these messages: {0}")]
     Template(String),
     /// Asked for something that is not done here. The words say what would be.
-    #[error("{what} is not supported by local models: {instead}")]
+    #[error("{what} is not supported by this model: {instead}")]
     Unsupported { what: String, instead: String },
     /// The prompt does not fit.
     #[error("the prompt has {tokens} tokens, the model takes {most}")]

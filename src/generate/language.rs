@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use serde_json::value::RawValue;
-
 use super::config::Config;
 use super::decoder::Decoder;
 use super::error::Error;
@@ -97,13 +95,7 @@ impl Language {
             what: "a chat".to_owned(),
             instead: "the model's file has no chat template, so it completes texts only".to_owned(),
         })?;
-        // An empty list is as good as none.
-        let is_some =
-            |tools: &&str| serde_json::from_str::<Vec<&RawValue>>(tools).map_or(true, |tools| !tools.is_empty());
-        let chat = &Chat { tools: chat.tools.filter(is_some), ..*chat };
-        let text = template.render(chat, &self.words.tokenizer)?;
-        let thinks = text.trim_end().ends_with("<think>");
-        let forms = Forms { thoughts: true, thinks, calls: chat.tools.is_some(), must_call: false };
+        let (text, forms) = template.turns(chat, &*self.words.tokenizer)?;
         Ok(Prompt { tokens: self.words.tokenizer.encode_turns(&text), begins: true, forms })
     }
 

@@ -3,9 +3,9 @@
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
+use super::controls::Controls;
 use super::error::Error;
 use super::template::reason;
-use super::tokenizer::Tokenizer;
 
 /// Keeps the order of members, as the model learned it.
 pub(super) fn parsed(field: &str, text: &str) -> Result<Value, Error> {
@@ -23,15 +23,15 @@ pub(super) fn pairs(map: &Value) -> Result<Vec<(Value, Value)>, Error> {
 }
 
 /// The same value with every text in it shielded.
-pub(super) fn shielded(value: &Value, tokenizer: &Tokenizer) -> Result<Value, Error> {
+pub(super) fn shielded(value: &Value, controls: &dyn Controls) -> Result<Value, Error> {
     Ok(match value.kind() {
-        ValueKind::String => Value::from(tokenizer.shielded(value.as_str().unwrap_or_default())),
+        ValueKind::String => Value::from(controls.shielded(value.as_str().unwrap_or_default())),
         ValueKind::Seq => {
             let items = value.try_iter().map_err(|error| Error::Template(reason(&error)))?;
-            Value::from(items.map(|item| shielded(&item, tokenizer)).collect::<Result<Vec<_>, _>>()?)
+            Value::from(items.map(|item| shielded(&item, controls)).collect::<Result<Vec<_>, _>>()?)
         }
         ValueKind::Map => {
-            let shield = |(key, value): (Value, Value)| Ok((shielded(&key, tokenizer)?, shielded(&value, tokenizer)?));
+            let shield = |(key, value): (Value, Value)| Ok((shielded(&key, controls)?, shielded(&value, controls)?));
             Value::from_pairs(pairs(value)?.into_iter().map(shield).collect::<Result<Vec<_>, Error>>()?)
         }
         _ => value.clone(),
@@ -39,7 +39,7 @@ pub(super) fn shielded(value: &Value, tokenizer: &Tokenizer) -> Result<Value, Er
 }
 
 /// Messages as templates expect them: texts for contents, objects for arguments.
-pub(super) fn messages(text: &str, tokenizer: &Tokenizer) -> Result<Value, Error> {
+pub(super) fn messages(text: &str, controls: &dyn Controls) -> Result<Value, Error> {
     let given = parsed("messages", text)?;
     if given.kind() != ValueKind::Seq || given.len() == Some(0) {
         return Err(Error::request("messages", "a list of at least one", given.kind().to_string()));
@@ -61,11 +61,11 @@ pub(super) fn messages(text: &str, tokenizer: &Tokenizer) -> Result<Value, Error
                         Error::request(field("role"), roles, "another")
                     })?
                 }
-                "content" => content(&value, &field("content"), tokenizer)?,
-                "tool_calls" => calls(&value, &field("tool_calls"), tokenizer)?,
-                _ => shielded(&value, tokenizer)?,
+                "content" => content(&value, &field("content"), controls)?,
+                "tool_calls" => calls(&value, &field("tool_calls"), controls)?,
+                _ => shielded(&value, controls)?,
             };
-            members.push((shielded(&key, tokenizer)?, value));
+            members.push((shielded(&key, controls)?, value));
         }
         if !has_role {
             return Err(Error::request(field("role"), "one", "none"));
@@ -87,9 +87,9 @@ fn role(value: &Value) -> Option<Value> {
     })
 }
 
-fn content(value: &Value, field: &str, tokenizer: &Tokenizer) -> Result<Value, Error> {
+fn content(value: &Value, field: &str, controls: &dyn Controls) -> Result<Value, Error> {
     match value.kind() {
-        ValueKind::String => shielded(value, tokenizer),
+        ValueKind::String => shielded(value, controls),
         // Templates add contents to texts.
         ValueKind::None | ValueKind::Undefined => Ok(Value::from("")),
         ValueKind::Seq => {
@@ -108,14 +108,14 @@ fn content(value: &Value, field: &str, tokenizer: &Tokenizer) -> Result<Value, E
                     }
                 }
             }
-            Ok(Value::from(tokenizer.shielded(&text)))
+            Ok(Value::from(controls.shielded(&text)))
         }
         other => Err(Error::request(field, "a text or a list of parts", other.to_string())),
     }
 }
 
 /// Arguments come as a text that holds JSON, and templates want what it holds.
-fn calls(value: &Value, field: &str, tokenizer: &Tokenizer) -> Result<Value, Error> {
+fn calls(value: &Value, field: &str, controls: &dyn Controls) -> Result<Value, Error> {
     if value.is_none() {
         return Ok(Value::from(()));
     }
@@ -141,7 +141,7 @@ fn calls(value: &Value, field: &str, tokenizer: &Tokenizer) -> Result<Value, Err
             let is_function = key.as_str() == Some("function") && value.kind() == ValueKind::Map;
             Ok((key, if is_function { open(&value)? } else { value }))
         });
-        shielded(&Value::from_pairs(members.collect::<Result<Vec<_>, Error>>()?), tokenizer)
+        shielded(&Value::from_pairs(members.collect::<Result<Vec<_>, Error>>()?), controls)
     });
     Ok(Value::from(each.collect::<Result<Vec<_>, Error>>()?))
 }

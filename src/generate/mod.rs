@@ -14,6 +14,7 @@
 //! become tokens, as in llama.cpp.
 
 mod config;
+mod controls;
 mod decoder;
 #[cfg(feature = "text")]
 mod embed;
@@ -35,6 +36,7 @@ mod reply;
 mod sampler;
 mod sampling;
 mod schema;
+mod script;
 mod sequences;
 mod shape;
 mod split;
@@ -55,8 +57,9 @@ pub use fake::{Counting, Fake};
 pub use generation::{Chosen, Event, Finish, Format, Generation, Terms, Usage};
 pub use language::{Language, Prompt};
 pub use metrics::Metrics;
-pub use reply::{Piece, ToolCall};
+pub use reply::{Piece, Reader, ToolCall};
 pub use sampling::Sampling;
+pub use script::Script;
 pub use template::Chat;
 pub use tokenizer::Tokenizer;
 pub use words::{About, Words};

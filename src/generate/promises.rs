@@ -297,7 +297,7 @@ fn a_form_that_cannot_be_promised_is_refused_before_anything_is_computed() {
         assert!(error.contains(says), "{error}: {says}");
     }
     let error = refused(&of, &tools, schema(&machine()));
-    assert_eq!(error, "a schema together with tools is not supported by local models: ask for one of the two");
+    assert_eq!(error, "a schema together with tools is not supported by this model: ask for one of the two");
     assert_eq!(of.metrics.begun.get(), 6);
 }
 

@@ -61,7 +61,7 @@ enum Place {
 
 /// Takes the text of one answer apart.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub struct Reader {
     forms: Forms,
     place: Place,
     held: String,
@@ -80,7 +80,7 @@ impl Reader {
     }
 
     /// Calls so far.
-    pub(super) fn calls(&self) -> usize {
+    pub fn calls(&self) -> usize {
         self.calls
     }
 
@@ -90,13 +90,13 @@ impl Reader {
     }
 
     /// Adds `text`, and gives what is certain by now.
-    pub(super) fn push(&mut self, text: &str, pieces: &mut Vec<Piece>) {
+    pub fn push(&mut self, text: &str, pieces: &mut Vec<Piece>) {
         self.held.push_str(text);
         while self.step(pieces) {}
     }
 
     /// No more comes.
-    pub(super) fn finish(&mut self, pieces: &mut Vec<Piece>) {
+    pub fn finish(&mut self, pieces: &mut Vec<Piece>) {
         let held = std::mem::take(&mut self.held);
         match self.place {
             Place::Thought => add(pieces, Piece::Thought, &held),

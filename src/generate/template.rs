@@ -10,10 +10,12 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
 use serde_json::ser::Formatter;
+use serde_json::value::RawValue;
 
+use super::controls::Controls;
 use super::error::Error;
 use super::messages::{messages, pairs, parsed, shielded};
-use super::tokenizer::Tokenizer;
+use super::reply::Forms;
 
 const NAME: &str = "chat";
 const TEMPLATE_BYTES_MAX: usize = 1024 * 1024;
@@ -40,6 +42,14 @@ pub struct Chat<'a> {
     pub now_unix_s: Option<i64>,
 }
 
+impl Chat<'_> {
+    /// Whether there are tools. An empty list is as good as none.
+    pub(super) fn has_tools(&self) -> bool {
+        let is_some = |tools| serde_json::from_str::<Vec<&RawValue>>(tools).map_or(true, |tools| !tools.is_empty());
+        self.tools.is_some_and(is_some)
+    }
+}
+
 /// A model's template, compiled.
 pub(super) struct Template {
     environment: Environment<'static>,
@@ -48,16 +58,16 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// `source` is the file's; without one there is ChatML, if the model has its tokens, or none.
-    pub(super) fn new(source: Option<&str>, tokenizer: &Tokenizer) -> Result<Option<Self>, Error> {
+    /// `source` is the file's, which calls it `key`; without one there is ChatML, if the model has its tokens, or none.
+    pub(super) fn new(key: &str, source: Option<&str>, controls: &dyn Controls) -> Result<Option<Self>, Error> {
         let source = match source {
             Some(source) => source,
-            None if tokenizer.has("<|im_start|>") && tokenizer.has("<|im_end|>") => CHATML,
+            None if controls.has("<|im_start|>") && controls.has("<|im_end|>") => CHATML,
             None => return Ok(None),
         };
         if source.len() > TEMPLATE_BYTES_MAX {
             let most = format!("at most {TEMPLATE_BYTES_MAX} bytes");
-            return Err(Error::File(format!("tokenizer.chat_template: expected {most}, given {}", source.len())));
+            return Err(Error::File(format!("{key}: expected {most}, given {}", source.len())));
         }
         let mut environment = Environment::new();
         let mut syntax = SyntaxConfig::builder();
@@ -71,20 +81,27 @@ impl Template {
         environment.add_function("raise_exception", |reason: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason))
         });
-        let [bos, eos] = tokenizer.outer_names();
+        let [bos, eos] = controls.outer_names();
         environment.add_global("bos_token", bos);
         environment.add_global("eos_token", eos);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| {
             let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
-            Error::File(format!("tokenizer.chat_template{line}: {}", reason(&error)))
+            Error::File(format!("{key}{line}: {}", reason(&error)))
         })?;
         Ok(Some(Self { environment, takes_tools: source.contains("tools") }))
     }
 
-    /// The text, up to where the model goes on. Names of control tokens in what was said do not steer.
-    pub(super) fn render(&self, chat: &Chat<'_>, tokenizer: &Tokenizer) -> Result<String, Error> {
-        let messages = messages(chat.messages, tokenizer)?;
-        let tools = match chat.tools {
+    /// The text, up to where the model goes on, and what its answer may hold. Names of control tokens in what was said do
+    /// not steer.
+    pub(super) fn turns(&self, chat: &Chat<'_>, controls: &dyn Controls) -> Result<(String, Forms), Error> {
+        let text = self.render(chat, controls)?;
+        let thinks = text.trim_end().ends_with("<think>");
+        Ok((text, Forms { thoughts: true, thinks, calls: chat.has_tools(), must_call: false }))
+    }
+
+    fn render(&self, chat: &Chat<'_>, controls: &dyn Controls) -> Result<String, Error> {
+        let messages = messages(chat.messages, controls)?;
+        let tools = match chat.tools.filter(|_| chat.has_tools()) {
             None => Value::from(()),
             Some(_) if !self.takes_tools => {
                 return Err(Error::Unsupported {
@@ -92,7 +109,7 @@ impl Template {
                     instead: "the model's chat template does not know any".to_owned(),
                 });
             }
-            Some(tools) => match shielded(&parsed("tools", tools)?, tokenizer)? {
+            Some(tools) => match shielded(&parsed("tools", tools)?, controls)? {
                 tools if tools.kind() == ValueKind::Seq => tools,
                 other => return Err(Error::request("tools", "a list", other.kind().to_string())),
             },
@@ -103,7 +120,7 @@ impl Template {
             ("add_generation_prompt".to_owned(), Value::from(true)),
         ];
         if let Some(given) = chat.variables {
-            let given = shielded(&parsed("chat_template_kwargs", given)?, tokenizer)?;
+            let given = shielded(&parsed("chat_template_kwargs", given)?, controls)?;
             if given.kind() != ValueKind::Map {
                 return Err(Error::request("chat_template_kwargs", "an object", given.kind().to_string()));
             }
@@ -213,11 +230,13 @@ mod tests {
 
     fn own() -> Template {
         let metadata = Metadata::read(gguf("qwen2")).unwrap();
-        Template::new(metadata.text("tokenizer.chat_template"), &tokenizer("qwen2")).unwrap().unwrap()
+        Template::new("tokenizer.chat_template", metadata.text("tokenizer.chat_template"), &tokenizer("qwen2"))
+            .unwrap()
+            .unwrap()
     }
 
     fn template(source: &str) -> Result<Template, Error> {
-        Template::new(Some(source), &tokenizer("qwen2")).map(Option::unwrap)
+        Template::new("tokenizer.chat_template", Some(source), &tokenizer("qwen2")).map(Option::unwrap)
     }
 
     fn rendered(source: &str, messages: &str) -> Result<String, Error> {
@@ -240,9 +259,9 @@ mod tests {
         #[derive(serde::Deserialize)]
         struct Given<'a> {
             #[serde(borrow)]
-            messages: &'a serde_json::value::RawValue,
-            tools: Option<&'a serde_json::value::RawValue>,
-            variables: Option<&'a serde_json::value::RawValue>,
+            messages: &'a RawValue,
+            tools: Option<&'a RawValue>,
+            variables: Option<&'a RawValue>,
         }
         let text = include_str!("../../tests/fixtures/generate/chats.json");
         let cases: Vec<Case<'_>> = serde_json::from_str(text).unwrap();
@@ -268,13 +287,17 @@ mod tests {
     #[test]
     fn a_model_without_a_template_has_chatml_if_it_has_its_tokens_and_none_else() {
         let tokenizer = tokenizer("qwen2");
-        let chatml = Template::new(None, &tokenizer).unwrap().unwrap();
+        let chatml = Template::new("tokenizer.chat_template", None, &tokenizer).unwrap().unwrap();
         let chat = Chat { messages: HELLO, ..Chat::default() };
         let given = chatml.render(&chat, &tokenizer).unwrap();
         assert_eq!(given, "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n");
-        let error = chatml.render(&Chat { tools: Some("[]"), ..chat }, &tokenizer).unwrap_err().to_string();
-        assert_eq!(error, "a tool is not supported by local models: the model's chat template does not know any");
-        assert!(Template::new(None, &crate::generate::fixture::tokenizer("sentences")).unwrap().is_none());
+        let error = chatml.render(&Chat { tools: Some("[{}]"), ..chat }, &tokenizer).unwrap_err().to_string();
+        assert_eq!(error, "a tool is not supported by this model: the model's chat template does not know any");
+        assert!(
+            Template::new("tokenizer.chat_template", None, &crate::generate::fixture::tokenizer("sentences"))
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]

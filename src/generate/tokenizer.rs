@@ -2,6 +2,7 @@
 //!
 //! What it gives is compared with Hugging Face's `tokenizers` 0.23 and `sentencepiece` 0.2 (`tests/fixtures/generate.py`).
 
+use super::controls::Controls;
 use super::error::Error;
 use super::merge::{Part, merge};
 use super::metadata::Metadata;
@@ -149,7 +150,7 @@ impl Tokenizer {
         tokens
     }
 
-    /// What a template made: names of control tokens are these tokens, but where the text was [shielded](Self::shielded). The token
+    /// What a template made: names of control tokens are these tokens, but where the text was [shielded](Controls::shielded). The token
     /// of the beginning is put in front if the model has it and the template has not.
     pub(super) fn encode_turns(&self, text: &str) -> Vec<u32> {
         let mut tokens = Vec::new();
@@ -165,22 +166,6 @@ impl Tokenizer {
         let mut tokens = Vec::new();
         self.extend(text, false, &mut tokens);
         tokens.len()
-    }
-
-    /// The text with a mark in every name of a control token, so that none of them steers the model when it stands in a turn.
-    pub(super) fn shielded(&self, text: &str) -> String {
-        let bare = text.replace(SHIELD, "");
-        let (mut rest, mut out) = (bare.as_str(), String::with_capacity(bare.len()));
-        while let Some((at, token)) = self.vocabulary.first_special(rest, true) {
-            let first = rest[at..].chars().next().map_or(1, char::len_utf8);
-            out.push_str(&rest[..at + first]);
-            if self.vocabulary.kind(token) == Some(Kind::Control) {
-                out.push(SHIELD);
-            }
-            rest = &rest[at + first..];
-        }
-        out.push_str(rest);
-        out
     }
 
     /// Adds a text's tokens; names of control tokens are these if `controls` says so.
@@ -292,15 +277,31 @@ impl Tokenizer {
     pub(super) fn ends(&self) -> &[u32] {
         &self.ends
     }
+}
 
-    /// The names of the tokens of the beginning and the end; empty where there is none.
-    pub(super) fn outer_names(&self) -> [String; 2] {
+impl Controls for Tokenizer {
+    fn has(&self, name: &str) -> bool {
+        self.vocabulary.named(name).is_some()
+    }
+
+    fn outer_names(&self) -> [String; 2] {
         [self.bos, self.eos].map(|token| token.map_or_else(String::new, |token| self.name(token).into_owned()))
     }
 
-    /// Whether a control or added token is called so.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.vocabulary.named(name).is_some()
+    /// A mark stands in every name, which [`Tokenizer::encode_turns`] takes out again.
+    fn shielded(&self, text: &str) -> String {
+        let bare = text.replace(SHIELD, "");
+        let (mut rest, mut out) = (bare.as_str(), String::with_capacity(bare.len()));
+        while let Some((at, token)) = self.vocabulary.first_special(rest, true) {
+            let first = rest[at..].chars().next().map_or(1, char::len_utf8);
+            out.push_str(&rest[..at + first]);
+            if self.vocabulary.kind(token) == Some(Kind::Control) {
+                out.push(SHIELD);
+            }
+            rest = &rest[at + first..];
+        }
+        out.push_str(rest);
+        out
     }
 }
 

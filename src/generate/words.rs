@@ -37,7 +37,7 @@ impl Words {
     pub fn read(file: &[u8]) -> Result<Self, Error> {
         let metadata = Metadata::read(file)?;
         let tokenizer = Tokenizer::of(&metadata)?;
-        let template = Template::new(metadata.text("tokenizer.chat_template"), &tokenizer)?;
+        let template = Template::new("tokenizer.chat_template", metadata.text("tokenizer.chat_template"), &tokenizer)?;
         let word = |key: &str| metadata.text(key).filter(|word| word.len() <= WORD_BYTES_MAX).unwrap_or("").to_owned();
         let about = About {
             architecture: word("general.architecture"),
