@@ -153,6 +153,14 @@ pub(crate) fn inner(raw: Raw<'_>) -> Option<&str> {
     raw.get().strip_prefix('"')?.strip_suffix('"')
 }
 
+/// What stands between the quotes of a string without its escapes; none, if half a character is in it.
+pub(crate) fn unescaped(inner: &str) -> Option<Cow<'_, str>> {
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str::<String>(&format!("\"{inner}\"")).ok().map(Cow::Owned)
+}
+
 /// Whether it is a string with something in it.
 pub(crate) fn says_something(raw: Raw<'_>) -> bool {
     inner(raw).is_some_and(|inner| !inner.is_empty())

@@ -71,10 +71,10 @@ pub use local::{
     LocalSettings, LocalToken, completion_body,
 };
 pub use metrics::Metrics;
-pub use oip::OipModel;
+pub use oip::{OipModel, TextReader};
 pub use ollama::{OllamaModel, ollama_tags};
 pub use pair::{Answer, Outgoing, Step, Target, answer, can_translate, request};
-pub use pairs::operation_there;
+pub use pairs::{operation_there, text_request};
 pub use question::{UserText, user_text};
 pub use stream::Stream;
 pub use usage::{Served, Usage};

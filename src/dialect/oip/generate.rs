@@ -5,7 +5,7 @@ use crate::dialect::chat::finish_of;
 use crate::dialect::json::{self, Members, Raw, Sort, sort};
 use crate::dialect::pair::Target;
 use crate::dialect::write::Object;
-use crate::dialect::{Error, Facts, Finish};
+use crate::dialect::{Error, Facts, Finish, Operation};
 
 /// OpenAI's own limit where a request for a text has none.
 pub(crate) const OUTPUT_TOKENS_DEFAULT: u64 = 16;
@@ -53,7 +53,8 @@ pub(crate) fn write_generate(
         parameters.flag("exclude_input_in_output", true);
     }
     if !model.has("max_tokens") {
-        parameters.number("max_tokens", facts.output_tokens_max.unwrap_or(OUTPUT_TOKENS_DEFAULT));
+        let usual = if facts.operation == Operation::Chat { to.output_tokens_default } else { OUTPUT_TOKENS_DEFAULT };
+        parameters.number("max_tokens", facts.output_tokens_max.unwrap_or(usual));
     } else if facts.output_tokens_max.is_some() {
         left_out.push("max_tokens".to_owned());
     }

@@ -7,14 +7,19 @@
 mod error;
 mod generate;
 mod infer;
+mod text;
+mod told;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 pub(crate) use error::{error, read_error};
-pub(crate) use generate::{Piece, write_generate};
+use generate::Piece;
+pub(crate) use generate::write_generate;
 pub(crate) use infer::{vectors, write_texts};
+pub use text::TextReader;
+pub(crate) use told::{Heard, Told};
 
 /// How a model's tensors are called: the protocol leaves that to each model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,16 +1,16 @@
 //! OpenAI's completions over a server of the Open Inference Protocol: the only question of a language model that needs no
-//! template, so the only one that such a server can be asked.
+//! template, so the only one that such a server can be asked. A chat becomes one where somebody else has its template.
 
 use bytes::Bytes;
 
 use super::remarks::refused;
 use crate::dialect::frame::Frame;
 use crate::dialect::json::{self, Members, Raw, Sort, sort};
-use crate::dialect::oip::{Piece, write_generate};
+use crate::dialect::oip::{Heard, Told, write_generate};
 use crate::dialect::pair::{Answer, Outgoing, Pair, Step, Target, Translate};
 use crate::dialect::usage::Meter;
 use crate::dialect::write::Object;
-use crate::dialect::{Asked, Dialect, Error, Facts, Failure, Finish, Operation, Usage, chat, sse};
+use crate::dialect::{Asked, Dialect, Error, Facts, Failure, Finish, Operation, chat, sse};
 
 const OIP: Dialect = Dialect::Oip;
 
@@ -43,26 +43,63 @@ impl Pair for Complete {
     }
 
     fn answer(&self, body: &Bytes, asked: &Asked) -> Result<Answer, Error> {
-        let malformed = Error::Malformed { dialect: OIP, what: "answer" };
-        let answer = Members::parse(body).map_err(|_| malformed.clone())?;
-        let piece = Piece::read(&answer, asked.oip_output.as_deref()).ok_or(malformed)?;
         let mut told = Told::default();
+        let Heard::Text { text, model, .. } = told.hear(body, asked, "answer")? else {
+            return Err(Error::Malformed { dialect: OIP, what: "answer" });
+        };
         let mut meter = Meter::new(asked.input_tokens_estimated);
-        told.take(&piece, &mut meter);
+        meter.said(text);
+        meter.told(&told.usage());
         let (finish, usage) = (told.end(asked), meter.usage());
-        let model = answer.text("model_name");
         let mut out = Vec::with_capacity(body.len() + 384);
         let mut to = Object::new(&mut out);
         head(&mut to, asked, asked.model(model.as_deref()));
-        choice(&mut to, piece.text, Some(finish));
+        choice(&mut to, text, Some(finish));
         chat::write_usage(to.object("usage"), &usage);
         drop(to);
         Ok(Answer { body: out.into(), usage, finish: Some(finish) })
     }
 
     fn stream(&self, asked: &Asked) -> Box<dyn Translate> {
-        Box::new(Pieces { asked: asked.clone(), model: String::new(), told: Told::default(), finish: None, any: false })
+        Box::new(Pieces { asked: asked.clone(), model: None, told: Told::default(), finish: None })
     }
+}
+
+/// Members of a chat that are said in its prompt.
+const IN_PROMPT: [&str; 4] = ["messages", "tools", "tool_choice", "chat_template_kwargs"];
+
+/// A chat of OpenAI's as the request for the text that follows `prompt`, which a model's template made of its messages.
+///
+/// # Errors
+/// The request is wrong, or asks for something that a text cannot promise.
+pub fn text_request(chat: &[u8], prompt: &str, to: &Target<'_>) -> Result<Outgoing, Error> {
+    let request = Members::parse(chat).map_err(|error| Error::request(&error))?;
+    let facts = Facts::read(Dialect::Chat, Operation::Chat, chat)?;
+    if facts.answers > 1 {
+        return Err(refused("n", OIP, "it gives one answer; ask several times"));
+    }
+    if facts.logprobs {
+        return Err(refused("logprobs", OIP, "it gives the text that follows the prompt and nothing else"));
+    }
+    let format = request.get("response_format").map(Members::lenient).unwrap_or_default();
+    if format.text("type").is_some_and(|kind| kind != "text") {
+        return Err(refused("response_format", OIP, "nothing holds the model to a form; ask for it in words"));
+    }
+    let choice = request.get("tool_choice").filter(|raw| !matches!(raw.get(), "\"auto\"" | "\"none\""));
+    if choice.is_some() {
+        return Err(refused("tool_choice", OIP, "nothing makes the model call a tool; say auto or none"));
+    }
+    let prompt = serde_json::value::to_raw_value(prompt).map_err(|error| Error::request(&error))?;
+    let mut out = Vec::with_capacity(prompt.get().len() + 256);
+    let mut left_out = write_generate(&request, &prompt, &facts, to, &mut out)?;
+    // Templates are told of somebody who wants no thoughts, and of nothing between.
+    let thinks_not = request.text("reasoning_effort").is_some_and(|effort| effort == "none");
+    left_out.retain(|name| match name.as_str() {
+        "response_format" => false,
+        "reasoning_effort" => !thinks_not,
+        name => !IN_PROMPT.contains(&name),
+    });
+    Ok(Outgoing { body: out.into(), left_out })
 }
 
 /// The one text that is asked about.
@@ -106,54 +143,19 @@ fn choice(to: &mut Object<'_>, text: &str, finish: Option<Finish>) {
     }
 }
 
-/// What the pieces told so far.
-#[derive(Debug, Default)]
-struct Told {
-    tells_reason: bool,
-    finish: Option<Finish>,
-    output_tokens: Option<u64>,
-}
-
-impl Told {
-    fn take(&mut self, piece: &Piece<'_>, meter: &mut Meter) {
-        meter.said(piece.text);
-        self.tells_reason |= piece.tells_reason;
-        self.finish = piece.finish.or(self.finish);
-        if let Some(more) = piece.output_tokens {
-            self.output_tokens = Some(self.output_tokens.unwrap_or(0).saturating_add(more));
-        }
-        let (input_tokens, output_tokens) = (piece.input_tokens, self.output_tokens);
-        meter.told(&Usage { input_tokens, output_tokens, ..Usage::default() });
-    }
-
-    /// Why it stopped; if nobody said so, the count of tokens may.
-    fn end(&self, asked: &Asked) -> Finish {
-        let limit = || {
-            let request = Members::parse(&asked.request).ok()?;
-            request.get("max_tokens").and_then(json::whole)
-        };
-        match (self.finish, self.output_tokens) {
-            (Some(finish), _) => finish,
-            (None, Some(tokens)) if limit().is_some_and(|most| tokens >= most) => Finish::Length,
-            _ => Finish::Other,
-        }
-    }
-}
-
 /// A stream on its way.
 struct Pieces {
     asked: Asked,
-    model: String,
+    model: Option<String>,
     told: Told,
     finish: Option<Finish>,
-    any: bool,
 }
 
 impl Pieces {
     fn event(&self, out: &mut Vec<u8>, text: &str, finish: Option<Finish>) {
         sse::event(out, "", |out| {
             let mut to = Object::new(out);
-            head(&mut to, &self.asked, &self.model);
+            head(&mut to, &self.asked, self.model.as_deref().unwrap_or_default());
             choice(&mut to, text, finish);
             if self.asked.include_usage {
                 to.null("usage");
@@ -168,7 +170,7 @@ impl Pieces {
         if self.asked.include_usage {
             sse::event(out, "", |out| {
                 let mut to = Object::new(out);
-                head(&mut to, &self.asked, &self.model);
+                head(&mut to, &self.asked, self.model.as_deref().unwrap_or_default());
                 drop(to.array("choices"));
                 chat::write_usage(to.object("usage"), &meter.usage());
             });
@@ -183,31 +185,30 @@ impl Translate for Pieces {
             frame.keep_alive(out);
             return Ok(Step::More);
         };
-        let malformed = Error::Malformed { dialect: OIP, what: "event of the stream" };
-        let event = Members::parse(data).map_err(|_| malformed.clone())?;
-        if event.get("error").is_some() {
-            return Ok(Step::Failed(Failure::read(OIP, 200, data)));
+        let (text, is_last) = match self.told.hear(data, &self.asked, "event of the stream")? {
+            Heard::Failed(failure) => return Ok(Step::Failed(failure)),
+            Heard::Text { text, model, is_last } => {
+                if self.model.is_none() {
+                    // All chunks agree on the name.
+                    self.model = Some(self.asked.model(model.as_deref()).to_owned());
+                }
+                (text, is_last)
+            }
+        };
+        meter.said(text);
+        meter.told(&self.told.usage());
+        if !text.is_empty() {
+            self.event(out, text, None);
         }
-        let piece = Piece::read(&event, self.asked.oip_output.as_deref()).ok_or(malformed)?;
-        if !self.any {
-            // All chunks agree on the name.
-            self.model = self.asked.model(event.text("model_name").as_deref()).to_owned();
-            self.any = true;
-        }
-        self.told.take(&piece, meter);
-        if !piece.text.is_empty() {
-            self.event(out, piece.text, None);
-        }
-        if piece.done || piece.finish.is_some() {
+        if is_last {
             self.end(out, meter);
             return Ok(Step::Done);
         }
         Ok(Step::More)
     }
 
-    /// Triton says nothing at the end of a stream but closes it; a server that tells reasons has to tell one.
     fn close(&mut self, out: &mut Vec<u8>, meter: &mut Meter) -> bool {
-        let whole = self.any && !self.told.tells_reason;
+        let whole = self.told.is_whole();
         if whole {
             self.end(out, meter);
         }
@@ -229,7 +230,7 @@ mod tests {
 
     use super::*;
     use crate::dialect::oip::OipModel;
-    use crate::dialect::{Stream, answer, can_translate, request};
+    use crate::dialect::{Stream, Usage, answer, can_translate, request};
 
     fn sent(body: &Value, oip: OipModel<'_>) -> Result<(Value, Vec<String>), Error> {
         let body = Bytes::from(body.to_string());

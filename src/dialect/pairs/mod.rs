@@ -12,6 +12,7 @@ mod responses_over_anthropic;
 mod responses_over_chat;
 
 pub use between::operation_there;
+pub use complete::text_request;
 pub(crate) use remarks::{INVALID_ARGUMENTS, anthropic_id, data_url, is_web, output_tokens_member, reasons};
 
 use super::pair::Pair;
