@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::scripts;
 use crate::access::{self, Access, Keys, new_key};
 use crate::base::{Clock, ClockState, Name};
 use crate::cache::{self, Cache, Embed};
@@ -118,6 +119,9 @@ pub(super) async fn build(sections: Sections, ground: Ground<'_>) -> anyhow::Res
 
     let provider_metrics = provider::Metrics::default();
     provider_metrics.register(registry);
+    let asked_in_texts = provider.clone();
+    let scripts = tokio::task::spawn_blocking(move || scripts::read(&asked_in_texts));
+    let scripts = scripts.await.context("failed to read chat templates")??;
     let providers = Providers::open(provider, credentials.as_deref(), &clock, &provider_metrics)?;
     let price_metrics = price::Metrics::default();
     price_metrics.register(registry);
@@ -150,6 +154,7 @@ pub(super) async fn build(sections: Sections, ground: Ground<'_>) -> anyhow::Res
         routing,
         routes,
         providers,
+        scripts,
         local: Some(languages),
         embed,
         quota: quota.clone(),

@@ -15,6 +15,7 @@ pub mod prove;
 pub mod replay;
 mod resources;
 mod runtime;
+mod scripts;
 mod stop;
 
 pub use allocator::Allocator;

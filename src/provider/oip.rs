@@ -1,6 +1,7 @@
 //! What a model of the Open Inference Protocol calls its tensors.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -29,6 +30,10 @@ pub struct OipModel {
     /// Parameters of every request: texts, numbers and flags.
     #[serde(default)]
     pub parameters: BTreeMap<String, Value>,
+    /// For text: the model's `tokenizer_config.json`, whose chat template makes the text of a conversation; a
+    /// `chat_template.jinja` beside it counts more. Without it the model completes texts only.
+    #[serde(default)]
+    pub tokenizer_config: Option<PathBuf>,
 }
 
 impl OipModel {
@@ -43,6 +48,8 @@ impl OipModel {
             Some("holds an `input_shape` that is neither [-1] nor [-1, 1]")
         } else if self.parameters.values().any(|value| value.is_array() || value.is_object() || value.is_null()) {
             Some("holds a parameter that is no text, number or flag")
+        } else if self.tokenizer_config.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            Some("holds an empty `tokenizer_config`")
         } else if self.parameters.keys().any(|name| is_written(name)) {
             Some("holds a parameter that callers decide: `stream` or the one for stop")
         } else {

@@ -79,6 +79,24 @@ fn providers_that_cannot_be_asked_are_found() {
         ("kind = \"openia\"\nkey_file = \"KEY\"", 3, ["unknown variant `openia`", "did you mean `openai`?"]),
         ("kind = \"openai\"", 1, ["key_file is missing", "write the key into a file and name it"]),
         (
+            "kind = \"oip\"\nbase_url = \"https://t:8000\"\nmodels = [{ name = \"m\", oip = { tokenizer_config = \"FOLDER/none.json\" } }]",
+            5,
+            ["model m: oip.tokenizer_config: failed to open none.json: No such file", "beside the model's weights"],
+        ),
+        (
+            "kind = \"oip\"\nbase_url = \"https://t:8000\"\nmodels = [{ name = \"m\", oip = { tokenizer_config = \"FOLDER/page.html\" } }]",
+            5,
+            [
+                "page.html: failed to read the model's file: expected a tokenizer_config.json",
+                "beside the model's weights",
+            ],
+        ),
+        (
+            "kind = \"oip\"\nbase_url = \"https://t:8000\"\nmodels = [{ name = \"m\", oip = { tokenizer_config = \"FOLDER/empty.json\" } }]",
+            5,
+            ["empty.json: failed to read the model's file: has no chat_template", "beside the model's weights"],
+        ),
+        (
             "kind = \"openai\"\nkey_file = \"/nowhere/a.key\"",
             4,
             ["failed to open /nowhere/a.key", "write the key into it"],

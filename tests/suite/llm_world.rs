@@ -16,7 +16,7 @@ use forebay::cache::{self, Cache};
 use forebay::dialect::{self, Operation};
 use forebay::doors::http::{Llm, LlmConfig, LlmMetrics, LlmParts, llm_routes};
 use forebay::flows::answer::{
-    Answer, Config, Local, LocalAsk, LocalAsking, LocalBody, LocalFailure, LocalModel, Metrics, Office, Parts,
+    Answer, Config, Local, LocalAsk, LocalAsking, LocalBody, LocalFailure, LocalModel, Metrics, Office, Parts, Scripts,
 };
 use forebay::ledger::{self, Ledger};
 use forebay::price::{self, LocalPrices, LocalUse};
@@ -138,6 +138,7 @@ pub(crate) async fn world(config: LlmConfig, quota: &str) -> World {
         routing: Settings::default(),
         routes: Routes::new(&routes()).unwrap(),
         providers,
+        scripts: Scripts::new(),
         local: Some(Arc::new(Silent)),
         embed: None,
         quota: quota.clone(),

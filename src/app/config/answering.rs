@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::review::at;
 use super::spending::spending;
 use super::{Diagnosis, Loaded, Review, nearest};
+use crate::app::scripts;
 use crate::base::{Clock, SystemClock};
 use crate::catalog::Catalog;
 use crate::provider::{self, Kind, Providers};
@@ -62,6 +63,14 @@ fn providers(loaded: &Loaded, review: &mut Review) {
             review.errors.push(at(loaded, &format!("{path}.name"), &message, Some(hint)));
         }
         review.remarks.extend(provider.remarks());
+        for model in &provider.models {
+            let file = model.oip().and_then(|oip| oip.tokenizer_config.as_deref());
+            if let Some(Err(problem)) = file.map(scripts::one) {
+                let hint = "the tokenizer_config.json that lies beside the model's weights, readable for the service";
+                let message = format!("model {}: oip.tokenizer_config: {problem}", model.name());
+                review.errors.push(at(loaded, &format!("{path}.models"), &message, Some(hint.to_owned())));
+            }
+        }
         if let Err(error) = outcome {
             review.errors.push(of_provider(loaded, &path, &error));
         } else if let Some(credential) = &provider.credential {

@@ -9,11 +9,13 @@ use super::asking::Asking;
 use super::fell::Fell;
 use super::language::{self, Language};
 use super::local::LocalAsk;
+use super::scripted::{self, Scripted};
 use super::source::Source;
 use super::story::{Answer, Stop};
 use crate::dialect::{self, Asked, Dialect, Failure, OipModel, Operation, Outgoing, Step, Stream, Target};
+use crate::generate::Script;
 use crate::price::LocalUse;
-use crate::provider::{self, Ask, Kind, Model};
+use crate::provider::{self, Ask, Kind, Model, Provider};
 use crate::route::{Fault, Leave, Plan};
 
 /// A candidate with the request as it wants it.
@@ -28,10 +30,18 @@ pub(super) struct Ready<'s> {
     /// None: it is on this box.
     language: Option<Language>,
     body: Bytes,
+    /// What makes the text that its server is asked with, where it takes no conversation.
+    turns: Option<Turns>,
     /// What could not be said and only advises.
     pub(super) left_out: Vec<String>,
     asked: Asked,
     first_byte_timeout: Option<Duration>,
+}
+
+/// A model's template, and the model's name in the route.
+struct Turns {
+    script: Arc<Script>,
+    named: String,
 }
 
 /// Leave to ask a target. Dropped without an outcome, it says nothing about the target.
@@ -77,6 +87,7 @@ impl Answer {
         let stop = &self.stops[candidate.place()];
         let named = plan.model_of(candidate);
         let unfit = |message: String| (stop.called(&named), Fell { outcome: "unfit", ..Fell::unfit(message) });
+        let mut turns = None;
         let (language, model) = match stop.provider() {
             None => {
                 let local = self.parts.local.as_ref().filter(|local| local.has(&named, asking.operation()));
@@ -87,32 +98,48 @@ impl Answer {
                 let model = provider.model(&named).map(str::to_owned);
                 let model = model.ok_or_else(|| unfit(format!("The provider does not have the model `{named}`.")))?;
                 let (from, what) = (asking.request.dialect, asking.operation());
-                let language = language::of(provider, &model, from, what, asking.request.batch);
+                let known = stop.script(&named);
+                let language = language::of(provider, &model, from, what, asking.request.batch, known.is_some());
                 let language = language.ok_or_else(|| unfit(language::missing(provider, &named, from, what)))?;
+                let known = known.filter(|_| language.takes_text_for_turns()).cloned();
+                turns = known.map(|script| Turns { script, named: named.clone().into_owned() });
                 (Some(language), model)
             }
         };
-        let tensors = stop
-            .provider()
-            .and_then(|provider| provider.models().iter().find(|model| model.name() == &*named).and_then(Model::oip));
-        let to = Target {
-            oip: tensors.map_or(OipModel::DEFAULT, oip),
-            output_tokens_default: self.parts.config.output_tokens_assumed,
-            // Mistral tells the usage unasked, and refuses members that it does not know.
-            asks_usage: stop.provider().is_none_or(|provider| provider.kind() != Kind::Mistral),
-            ..Target::new(language.map_or(Dialect::Chat, |language| language.dialect), &model)
-        };
+        let tensors = tensors(stop, &named);
+        let to = self.target(stop, tensors, language, &model);
         let made = dialect::request(asking.request.body, &asking.facts, &to);
-        let Outgoing { body, left_out } = made.map_err(|error| {
+        let unsupported = |error: dialect::Error| {
             self.parts.dialect_metrics.error(asking.request.dialect, &error);
             (stop.called(&named), Fell { outcome: "unsupported", ..Fell::of_dialect(&error) })
-        })?;
+        };
+        let Outgoing { body, mut left_out } = made.map_err(unsupported)?;
+        if turns.is_some() {
+            // What is wrong with it and what cannot be said do not depend on the text.
+            left_out.extend(dialect::text_request(&body, "", &to).map_err(unsupported)?.left_out);
+        }
         self.parts.dialect_metrics.left_out(asking.request.dialect, &left_out);
         let oip_output = tensors.and_then(|tensors| tensors.output.clone());
         let asked = Asked { oip_output, ..asking.asked(self, &model) };
         let first_byte_timeout = candidate.first_byte_timeout();
         let place = candidate.place();
-        Ok(Ready { candidate: at, place, stop, model, language, body, left_out, asked, first_byte_timeout })
+        Ok(Ready { candidate: at, place, stop, model, language, body, turns, left_out, asked, first_byte_timeout })
+    }
+
+    fn target<'t>(
+        &self,
+        stop: &Stop,
+        tensors: Option<&'t provider::OipModel>,
+        language: Option<Language>,
+        model: &'t str,
+    ) -> Target<'t> {
+        Target {
+            oip: tensors.map_or(OipModel::DEFAULT, oip),
+            output_tokens_default: self.parts.config.output_tokens_assumed,
+            // Mistral tells the usage unasked, and refuses members that it does not know.
+            asks_usage: stop.provider().is_none_or(|provider| provider.kind() != Kind::Mistral),
+            ..Target::new(language.map_or(Dialect::Chat, |language| language.dialect), model)
+        }
     }
 
     /// Leave to ask, or the reason why not, in a word.
@@ -131,8 +158,9 @@ impl Answer {
             let head = self.now();
             ready.stop.vitals().began(head.saturating_sub(began), head);
             let body = source.collect(spoken).await?;
-            let answer =
+            let mut answer =
                 dialect::answer(&body, spoken, &ready.asked).map_err(|error| self.senseless(asking, &error))?;
+            answer.usage.estimated |= source.estimates();
             return Ok(Begun::Whole { answer, used: source.used() });
         }
         let translate = Stream::new(spoken, &ready.asked).map_err(|error| self.senseless(asking, &error))?;
@@ -149,15 +177,17 @@ impl Answer {
 
     async fn open(&self, asking: &Asking<'_>, ready: &Ready<'_>) -> Result<Source, Fell> {
         if let (Some(provider), Some(Language { dialect, call })) = (ready.stop.provider(), ready.language) {
-            let headers = if dialect == asking.request.dialect { &asking.forwarded[..] } else { &[] };
             let ask = Ask {
                 call,
                 model: &ready.model,
                 stream: asking.stream,
-                headers,
+                headers: if dialect == asking.request.dialect { &asking.forwarded[..] } else { &[] },
                 body: ready.body.clone(),
                 first_byte_timeout: ready.first_byte_timeout,
             };
+            if let Some(turns) = &ready.turns {
+                return self.open_scripted(turns, provider, Ask { headers: &[], ..ask }, ready).await;
+            }
             let reply = provider.send(ask).await.map_err(|failure| Fell::of_provider(&failure, dialect))?;
             return Ok(Source::Remote(Box::new(reply.body)));
         }
@@ -183,6 +213,38 @@ impl Answer {
             None => asking.await,
         };
         Ok(Source::Local(opened.map_err(|failure| Fell::of_local(&failure))?))
+    }
+
+    /// Asks a server that takes texts, with what the template makes of the messages.
+    async fn open_scripted(
+        &self,
+        turns: &Turns,
+        provider: &dyn Provider,
+        ask: Ask<'_>,
+        ready: &Ready<'_>,
+    ) -> Result<Source, Fell> {
+        let (script, chat) = (Arc::clone(&turns.script), ready.body.clone());
+        let now_unix_s = self.parts.clock.wall_ms() / 1000;
+        // A long conversation takes a template many steps.
+        let made = tokio::task::spawn_blocking(move || scripted::prompt(&script, &chat, now_unix_s)).await;
+        let made = made.map_err(|_| Fell::unfit("The model's chat template broke down."))?;
+        let (prompt, reader) = made.map_err(|failure| Fell::of_local(&failure))?;
+        let to = self.target(ready.stop, tensors(ready.stop, &turns.named), ready.language, &ready.model);
+        let of_dialect = |error: dialect::Error| Fell::of_dialect(&error);
+        let body = dialect::text_request(&ready.body, &prompt, &to).map_err(of_dialect)?.body;
+        let stream = ask.stream;
+        let reply = provider.send(Ask { body, ..ask }).await;
+        let reply = reply.map_err(|failure| Fell::of_provider(&failure, Dialect::Oip))?;
+        let asked = Asked {
+            dialect: Dialect::Chat,
+            operation: Operation::Chat,
+            request: ready.body.clone(),
+            model_shown: Some(ready.model.clone()),
+            include_usage: true,
+            ..ready.asked.clone()
+        };
+        let scripted = Scripted::new(reply.body, reader, asked, stream).map_err(of_dialect)?;
+        Ok(Source::Scripted(Box::new(scripted)))
     }
 
     /// Reads until something goes out to the caller: until then somebody else could be asked.
@@ -222,6 +284,11 @@ impl Answer {
         let fell = Fell::of_dialect(error);
         Fell { fault: Fault::Malformed, outcome: Fault::Malformed.as_str(), may_cost: true, ..fell }
     }
+}
+
+/// A model's tensors, by the model's name in routes.
+fn tensors<'s>(stop: &'s Stop, named: &str) -> Option<&'s provider::OipModel> {
+    stop.provider()?.models().iter().find(|model| model.name() == named).and_then(Model::oip)
 }
 
 /// A model's tensors, as the translation wants to know them.

@@ -12,13 +12,22 @@ pub(super) struct Language {
     pub(super) call: Call,
 }
 
-/// The language for asking `model` of `provider`; none if it cannot be asked for this.
+impl Language {
+    /// Whether a chat is asked as the text that its template makes of it.
+    pub(super) fn takes_text_for_turns(self) -> bool {
+        self.dialect == Dialect::Chat && self.call.wire == Wire::Oip
+    }
+}
+
+/// The language for asking `model` of `provider`; none if it cannot be asked for this. `has_script`: the model's template is
+/// here, so that its server can be asked for the text that follows a chat.
 pub(super) fn of(
     provider: &dyn Provider,
     model: &str,
     from: Dialect,
     what: Operation,
     batch: bool,
+    has_script: bool,
 ) -> Option<Language> {
     let kind = provider.kind();
     let of_dialect = |to: Dialect| {
@@ -29,19 +38,32 @@ pub(super) fn of(
     // What these three take of OpenAI's dialect is a part of what they can do, or for a few models only.
     let own_first = !matches!(kind, Kind::Bedrock | Kind::Gemini | Kind::Vertex);
     let own = own_first.then(|| of_dialect(from)).flatten();
+    if own.is_none()
+        && kind == Kind::Oip
+        && has_script
+        && is_turn(what, from)
+        && can_translate(what, from, Dialect::Chat)
+    {
+        let call = Call::new(Wire::Oip, provider::Operation::Completions);
+        return provider.takes(call).then_some(Language { dialect: Dialect::Chat, call });
+    }
     own.or_else(|| kind.wires().iter().flat_map(|wire| dialects(*wire)).find_map(|dialect| of_dialect(*dialect)))
 }
 
 /// Why there is none, for the caller.
 pub(super) fn missing(provider: &dyn Provider, model: &str, from: Dialect, what: Operation) -> String {
-    let turn = operation_there(what, from, Dialect::Oip) == Operation::Chat;
-    if provider.kind() == Kind::Oip && turn {
+    if provider.kind() == Kind::Oip && is_turn(what, from) {
         return format!(
-            "The model `{model}` takes a text and no conversation: how its template makes one of the other is known to \
-             nobody here. Ask OpenAI's /v1/completions with the whole prompt."
+            "The model `{model}` takes a text and no conversation, and the template that makes one of the other is not \
+             here: the operator can name it (oip.tokenizer_config). Or ask OpenAI's /v1/completions with the whole prompt."
         );
     }
     format!("The model `{model}` cannot be asked for {what} in the dialect {from}.")
+}
+
+/// Whether a template makes the prompt of it.
+fn is_turn(what: Operation, from: Dialect) -> bool {
+    operation_there(what, from, Dialect::Oip) == Operation::Chat
 }
 
 fn dialects(wire: Wire) -> &'static [Dialect] {
@@ -103,7 +125,7 @@ mod tests {
 
     fn spoken(kind: Kind, model: &str, from: Dialect, what: Operation) -> Option<(Dialect, Wire, Asks)> {
         let provider = Fake::new(Name::new("p").unwrap(), kind, []);
-        let language = of(&provider, model, from, what, false)?;
+        let language = of(&provider, model, from, what, false, false)?;
         Some((language.dialect, language.call.wire, language.call.operation))
     }
 

@@ -5,7 +5,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use crate::dialect::{Asked, Operation};
+use crate::dialect::{self, Asked, Operation};
+use crate::generate;
 use crate::price::LocalUse;
 use crate::route::Fault;
 
@@ -49,6 +50,26 @@ pub struct LocalFailure {
     pub fault: Fault,
     /// A sentence for the caller. Never a prompt.
     pub reason: String,
+}
+
+impl LocalFailure {
+    /// Of a request that cannot be read.
+    pub(in crate::flows) fn of_request(error: &dialect::Error) -> Self {
+        Self { fault: Fault::BadRequest, reason: error.failure().message }
+    }
+
+    /// Of a model, a template or its messages.
+    pub(in crate::flows) fn of_generation(error: &generate::Error) -> Self {
+        use generate::Error;
+        let fault = match error {
+            Error::File(_) | Error::Unsupported { .. } => Fault::Unable,
+            Error::Request { .. } | Error::Template(_) | Error::Corner => Fault::BadRequest,
+            Error::TooLong { .. } => Fault::TooLong,
+            Error::Busy { .. } | Error::NoRoom { .. } => Fault::Overloaded { retry_after: None },
+            Error::Scores(_) => Fault::Unavailable,
+        };
+        Self { fault, reason: error.to_string() }
+    }
 }
 
 /// An answer on its way. Dropping it ends the work.

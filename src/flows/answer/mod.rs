@@ -14,7 +14,8 @@
 //!
 //! [`Office`] is for those who run the box: records, sums, limits, the audit.
 //!
-//! Models of this box are asked through [`Local`], in OpenAI's dialect, like any other candidate.
+//! Models of this box are asked through [`Local`], in OpenAI's dialect, like any other candidate; a chat with a model whose
+//! server takes texts only is rendered and taken apart here (`scripted.rs`).
 //!
 //! Never here: HTTP statuses of the gateway's own, headers of answers, sockets, files, a background task, a prompt or an
 //! answer in a log.
@@ -44,9 +45,11 @@ mod opening;
 mod price;
 mod pursue;
 mod request;
+mod scripted;
 mod source;
 mod story;
 mod stream;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -58,5 +61,7 @@ pub use local::{Local, LocalAsk, LocalAsking, LocalBody, LocalFailure, LocalMode
 pub use metrics::Metrics;
 pub use office::{CallsPage, CallsWanted, LimitLine, Office, OfficeError, UsagePage, UsageWanted};
 pub use request::Request;
-pub use story::{Answer, Error, ModelLine, Parts};
+pub(super) use scripted::words;
+pub use story::{Answer, Error, ModelLine, Parts, Scripts};
 pub use stream::AnswerStream;
+pub(super) use telling::Telling;

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::fell::Fell;
 use super::local::LocalBody;
+use super::scripted::Scripted;
 use crate::dialect::Dialect;
 use crate::price::LocalUse;
 use crate::provider::ReplyBody;
@@ -18,6 +19,7 @@ const LOCAL_MAX_BYTES: usize = 64 << 20;
 pub(super) enum Source {
     Remote(Box<ReplyBody>),
     Local(Box<dyn LocalBody>),
+    Scripted(Box<Scripted>),
 }
 
 impl Source {
@@ -30,6 +32,7 @@ impl Source {
             Self::Local(body) => {
                 ready!(body.poll_next(cx)).map(|next| next.map_err(|failure| Fell::of_local(&failure)))
             }
+            Self::Scripted(answer) => ready!(answer.poll_next(cx)),
         })
     }
 
@@ -52,10 +55,15 @@ impl Source {
         Ok(whole.freeze())
     }
 
+    /// Whether a usage that the answer holds was estimated here.
+    pub(super) fn estimates(&self) -> bool {
+        matches!(self, Self::Scripted(answer) if answer.estimates())
+    }
+
     /// What this box used for it so far.
     pub(super) fn used(&self) -> Option<LocalUse> {
         match self {
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::Scripted(_) => None,
             Self::Local(body) => body.used(),
         }
     }

@@ -15,6 +15,7 @@ use crate::access::Principal;
 use crate::base::{Clock, Map, Name};
 use crate::cache::{Cache, Embed};
 use crate::dialect;
+use crate::generate::Script;
 use crate::ledger::Ledger;
 use crate::price::{self, LocalPrices, Prices};
 use crate::provider::{self, Class, Provider, Providers};
@@ -22,6 +23,9 @@ use crate::quota::{Quota, Warning};
 use crate::route::{
     self, BreakerState, LOCAL, Link, LinkGate, Probing, RetryBudget, RouteMetrics, Routes, Settings, Vitals,
 };
+
+/// The templates of a provider's models, by their names in routes.
+pub type Scripts = BTreeMap<Name, BTreeMap<String, Arc<Script>>>;
 
 /// What the story is made of.
 pub struct Parts {
@@ -33,6 +37,8 @@ pub struct Parts {
     pub routes: Routes,
     /// `[[provider]]`.
     pub providers: Providers,
+    /// Templates of models whose servers take texts only.
+    pub scripts: Scripts,
     /// Models of this box; none: no route's local candidate answers.
     pub local: Option<Arc<dyn Local>>,
     /// Vectors for answers by meaning; none: they are not looked for.
@@ -92,6 +98,7 @@ pub enum Error {
 pub(super) struct Stop {
     name: Name,
     provider: Option<Arc<dyn Provider>>,
+    scripts: BTreeMap<String, Arc<Script>>,
     vitals: Mutex<Vitals>,
 }
 
@@ -99,6 +106,11 @@ impl Stop {
     /// None: it is this box.
     pub(super) fn provider(&self) -> Option<&dyn Provider> {
         self.provider.as_deref()
+    }
+
+    /// The template of a model that takes texts only.
+    pub(super) fn script(&self, model: &str) -> Option<&Arc<Script>> {
+        self.scripts.get(model)
     }
 
     /// As records call it with this model: `openai/gpt-4o`.
@@ -167,7 +179,8 @@ impl Answer {
                 Some(found.ok_or_else(|| unknown(&parts.routes, &target.provider))?)
             };
             let vitals = Mutex::new(Vitals::new(&parts.routing));
-            stops.push(Stop { name: target.provider.clone(), provider, vitals });
+            let scripts = parts.scripts.get(&target.provider).cloned().unwrap_or_default();
+            stops.push(Stop { name: target.provider.clone(), provider, scripts, vitals });
         }
         let beside = parts.routes.routes().iter().map(|route| {
             let budget = Mutex::new(RetryBudget::new(route.retries(), now));

@@ -127,7 +127,8 @@ impl AnswerStream {
 
     /// What was used so far, and what that costs.
     fn spent(&mut self, lease: &Lease) -> (Usage, Option<u64>) {
-        let usage = self.flowing.translate.usage();
+        let mut usage = self.flowing.translate.usage();
+        usage.estimated |= self.flowing.source.estimates();
         let story = Arc::clone(&self.call.story);
         let used = self.flowing.source.used();
         self.call.took(story.here(lease.place(), used));

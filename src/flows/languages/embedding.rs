@@ -48,7 +48,7 @@ impl LocalBody for Given {
 
 impl Languages {
     pub(super) async fn embed_request(&self, ask: LocalAsk<'_>) -> Result<Box<dyn LocalBody>, LocalFailure> {
-        let request = EmbeddingsRequest::read(&ask.asked.request).map_err(|error| failure::of_request(&error))?;
+        let request = EmbeddingsRequest::read(&ask.asked.request).map_err(|error| LocalFailure::of_request(&error))?;
         let texts = request.inputs.iter().map(|text| text.clone().into_owned()).collect();
         let dimensions = request.dimensions.map(|wanted| usize::try_from(wanted).unwrap_or(usize::MAX));
         let loaded = self.ready(ask.model).await?;
@@ -84,7 +84,7 @@ impl Languages {
         });
         let tokenized = tokenized.await.map_err(|_| failure::unavailable("The tokenizer broke down."))?;
         let ((batches, tokens), mut took) = tokenized.map_err(|error: Result<_, String>| match error {
-            Ok(error) => failure::of_generation(&error),
+            Ok(error) => LocalFailure::of_generation(&error),
             Err(reason) => cannot(reason),
         })?;
         let mut each = vec![Vec::new(); count];
@@ -96,7 +96,7 @@ impl Languages {
             let rows = rows.ok_or_else(|| failure::unavailable("The encoder gave no vector for each text."))?;
             for (row, text) in rows.chunks_exact(rows.len() / batch.texts.len()).zip(&batch.texts) {
                 let vector = Embedder::vector(row, dimensions);
-                each[*text] = vector.map_err(|error| failure::of_generation(&error))?;
+                each[*text] = vector.map_err(|error| LocalFailure::of_generation(&error))?;
             }
         }
         Ok(Vectors { each, tokens, cpu: took })

@@ -1,11 +1,9 @@
 //! Why a model of this box gave no answer, as routing and callers understand it.
 
-use crate::dialect;
 use crate::flows::answer::LocalFailure;
 #[cfg(feature = "text")]
 use crate::flows::inference::InferError;
 use crate::flows::models::NotServing;
-use crate::generate::Error;
 use crate::route::Fault;
 
 /// This model does not do it; another one may.
@@ -39,20 +37,5 @@ pub(super) fn of_inference(error: &InferError) -> LocalFailure {
         InferError::Busy { .. } => busy(reason),
         InferError::Deadline { .. } => LocalFailure { fault: Fault::Timeout, reason },
         InferError::NotServing { .. } | InferError::Shape { .. } | InferError::Failed { .. } => unavailable(reason),
-    }
-}
-
-pub(super) fn of_request(error: &dialect::Error) -> LocalFailure {
-    LocalFailure { fault: Fault::BadRequest, reason: error.failure().message }
-}
-
-pub(super) fn of_generation(error: &Error) -> LocalFailure {
-    let reason = error.to_string();
-    match error {
-        Error::File(_) | Error::Unsupported { .. } => cannot(&reason),
-        Error::Request { .. } | Error::Template(_) | Error::Corner => LocalFailure { fault: Fault::BadRequest, reason },
-        Error::TooLong { .. } => LocalFailure { fault: Fault::TooLong, reason },
-        Error::Busy { .. } | Error::NoRoom { .. } => busy(reason),
-        Error::Scores(_) => unavailable(reason),
     }
 }

@@ -70,7 +70,7 @@ impl Job {
             Operation::Completions => terms::completion(&self.language, body, self.seed)?,
             _ => terms::chat(&self.language, body, self.seed, self.now_unix_s)?,
         };
-        self.language.start(prompt, terms, &self.partition).map_err(|error| failure::of_generation(&error))
+        self.language.start(prompt, terms, &self.partition).map_err(|error| LocalFailure::of_generation(&error))
     }
 }
 

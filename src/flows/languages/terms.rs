@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::failure::{cannot, of_request};
+use super::failure::cannot;
 use crate::dialect::{ChatRequest, CompletionRequest, LocalChoice, LocalPrompt, LocalSettings};
-use crate::flows::answer::LocalFailure;
-use crate::generate::{Chat, Format, Language, Prompt, Sampling, Terms};
+use crate::flows::answer::{LocalFailure, words};
+use crate::generate::{Format, Language, Prompt, Sampling, Terms};
 use crate::route::Fault;
-
-/// What a template hears of somebody who wants no thoughts.
-const NO_THOUGHTS: &str = r#"{"enable_thinking": false}"#;
 
 /// The prompt and the terms of a body of chat.
 pub(super) fn chat(
@@ -20,7 +17,7 @@ pub(super) fn chat(
     seed: u64,
     now_unix_s: i64,
 ) -> Result<(Prompt, Terms), LocalFailure> {
-    let request = ChatRequest::read(body).map_err(|error| of_request(&error))?;
+    let request = ChatRequest::read(body).map_err(|error| LocalFailure::of_request(&error))?;
     let format = match (request.response_format.as_deref(), request.schema) {
         (None, _) => Format::Text,
         (Some("json_object"), _) => Format::JsonObject,
@@ -33,13 +30,13 @@ pub(super) fn chat(
             return Err(cannot(&format!("Models of this box cannot promise the response format {other}.")));
         }
     };
-    let (tools, format) = match request.tool_choice {
+    let (tools, format) = match &request.tool_choice {
         LocalChoice::Auto => (request.tools, format),
         LocalChoice::None => (None, format),
         // The call is the whole answer, so no other form is asked of it.
         LocalChoice::Must(names) => {
             let tools = request.tools.map_or("[]", RawValue::get).to_owned();
-            let names = names.into_iter().map(std::borrow::Cow::into_owned).collect();
+            let names = names.iter().map(|name| name.clone().into_owned()).collect();
             (request.tools, Format::Call { tools, names })
         }
         LocalChoice::Other(_) => {
@@ -47,15 +44,8 @@ pub(super) fn chat(
             return Err(cannot(&format!("Models of this box cannot promise this tool_choice: {may}.")));
         }
     };
-    let thinks_not = request.reasoning_effort.as_deref() == Some("none");
-    let variables = request.template_variables.map(RawValue::get).or(thinks_not.then_some(NO_THOUGHTS));
-    let prompt = language.chat(&Chat {
-        messages: request.messages.get(),
-        tools: tools.map(RawValue::get).filter(|tools| *tools != "null"),
-        variables,
-        now_unix_s: Some(now_unix_s),
-    });
-    let prompt = prompt.map_err(|error| super::failure::of_generation(&error))?;
+    let prompt = language.chat(&words(&request, tools, now_unix_s));
+    let prompt = prompt.map_err(|error| LocalFailure::of_generation(&error))?;
     let logprobs = request.logprobs.then_some(request.top_logprobs);
     let terms = Terms { format, ..terms(&request.settings, logprobs, seed)? };
     Ok((prompt, terms))
@@ -63,16 +53,14 @@ pub(super) fn chat(
 
 /// The same of a body of completions.
 pub(super) fn completion(language: &Language, body: &[u8], seed: u64) -> Result<(Prompt, Terms), LocalFailure> {
-    let request = CompletionRequest::read(body).map_err(|error| of_request(&error))?;
+    let request = CompletionRequest::read(body).map_err(|error| LocalFailure::of_request(&error))?;
     if request.echo || request.suffix.is_some() {
         return Err(cannot("Models of this box neither echo a prompt nor write towards a suffix."));
     }
     let terms = terms(&request.settings, request.logprobs, seed)?;
     let prompt = match request.prompt {
         LocalPrompt::Text(text) => language.text(&text),
-        LocalPrompt::Tokens(tokens) => {
-            language.tokens(tokens).map_err(|error| super::failure::of_generation(&error))?
-        }
+        LocalPrompt::Tokens(tokens) => language.tokens(tokens).map_err(|error| LocalFailure::of_generation(&error))?,
     };
     Ok((prompt, terms))
 }

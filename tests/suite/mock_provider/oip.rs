@@ -49,18 +49,32 @@ fn piece(asked: &Asked<'_>, text: &str, tokens: usize, reason: &str) -> Value {
     value
 }
 
+/// What the model says, in pieces that end anywhere; thoughts and calls as Qwen's templates have them.
+fn words<'a>(asked: &'a Asked<'_>) -> Vec<&'a str> {
+    let mut words = Vec::new();
+    if asked.does.reasoning {
+        words.extend(["<thi", "nk>Let me", " see.</thi", "nk>\n\n"]);
+    }
+    words.extend((0..asked.does.words).map(|at| asked.word(at)));
+    if asked.does.tool_call {
+        words.extend(["\n<tool_", "call>\n{\"name\": \"look\", ", "\"arguments\": {\"line\": 4}}\n</tool_call>"]);
+    }
+    words
+}
+
 fn whole(asked: &Asked<'_>) -> Value {
     let repeats = asked.body["parameters"]["exclude_input_in_output"] != true;
     let prompt = asked.body["text_input"].as_str().filter(|_| repeats).unwrap_or("");
-    piece(asked, &[prompt, &asked.text()].concat(), asked.does.words, "stop")
+    let said = words(asked);
+    piece(asked, &[prompt, &said.concat()].concat(), said.len(), "stop")
 }
 
 /// A word in an event; nothing says that it was the last one but the connection's end.
 fn stream(asked: &Asked<'_>) -> Answer {
-    let words = asked.does.words;
-    let reason = |at: usize| if at + 1 == words { "stop" } else { "None" };
-    let event = |at: usize| format!("data: {}\n\n", piece(asked, asked.word(at), 1, reason(at)));
-    sse(Dialect::Oip, (0..words).map(event))
+    let said = words(asked);
+    let reason = |at: usize| if at + 1 == said.len() { "stop" } else { "None" };
+    let event = |(at, word): (usize, &&str)| format!("data: {}\n\n", piece(asked, word, 1, reason(at)));
+    sse(Dialect::Oip, said.iter().enumerate().map(event))
 }
 
 /// An error in the middle of a stream.

@@ -14,7 +14,7 @@ use crate::access::{Access, Principal};
 use crate::base::{Clock as _, Digest, ManualClock, Name};
 use crate::cache::{self, Cache, Embed};
 use crate::dialect::{self, Dialect, Failure, Operation};
-use crate::flows::answer::{Answer, AnswerStream, Answered, Config, Given, Local, Metrics, Parts, Request};
+use crate::flows::answer::{Answer, AnswerStream, Answered, Config, Given, Local, Metrics, Parts, Request, Scripts};
 use crate::ledger::{self, Call, Ledger, Query, calls};
 use crate::price::{self, LocalPrices};
 use crate::provider::{Fake, Kind, Provider, Providers, Scripted};
@@ -155,6 +155,7 @@ impl World {
             routing: setup.routing,
             routes: Routes::new(&setup.route).unwrap(),
             providers: all,
+            scripts: Scripts::new(),
             local,
             embed,
             quota: quota.clone(),
