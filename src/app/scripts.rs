@@ -8,10 +8,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::flows::answer::Scripts;
-use crate::generate::Script;
+use crate::generate::{Script, ScriptFiles};
 use crate::provider;
 
-/// The largest such files (of vocabularies of 256,000 with a table of every added token) have some MB.
+/// The largest vocabularies (of 260,000 tokens) have some 35 MB.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// All that are configured. Reads files.
@@ -30,18 +30,24 @@ pub(super) fn read(providers: &[provider::Config]) -> anyhow::Result<Scripts> {
     Ok(scripts)
 }
 
-/// The template of a `tokenizer_config.json`, or of the `chat_template.jinja` beside it; the error names the file.
+/// The template of a `tokenizer_config.json` and what lies beside it: `tokenizer.json`, `chat_template.jinja`. The error
+/// names the file.
 pub(super) fn one(path: &Path) -> Result<Script, String> {
     let unopened = |path: &Path, error: &std::io::Error| format!("failed to open {}: {error}", path.display());
-    let of = |path: &Path, problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
-    let config = bytes(path).map_err(|error| unopened(path, &error))?;
-    let beside = path.with_file_name("chat_template.jinja");
-    let template = match bytes(&beside) {
-        Ok(template) => Some(String::from_utf8(template).map_err(|error| of(&beside, &error))?),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(unopened(&beside, &error)),
+    let beside = |name: &str| {
+        let path = path.with_file_name(name);
+        match bytes(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unopened(&path, &error)),
+        }
     };
-    Script::read(&config, template.as_deref()).map_err(|error| of(path, &error))
+    let tokenizer_config = bytes(path).map_err(|error| unopened(path, &error))?;
+    let (tokenizer, template) = (beside("tokenizer.json")?, beside("chat_template.jinja")?);
+    let template = template.as_deref().map(std::str::from_utf8).transpose();
+    let template = template.map_err(|error| format!("chat_template.jinja beside {}: {error}", path.display()))?;
+    let files = ScriptFiles { tokenizer_config: &tokenizer_config, tokenizer: tokenizer.as_deref(), template };
+    Script::read(files).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn bytes(path: &Path) -> std::io::Result<Vec<u8>> {

@@ -59,7 +59,7 @@ pub use language::{Language, Prompt};
 pub use metrics::Metrics;
 pub use reply::{Piece, Reader, ToolCall};
 pub use sampling::Sampling;
-pub use script::Script;
+pub use script::{Script, ScriptFiles};
 pub use template::Chat;
 pub use tokenizer::Tokenizer;
 pub use words::{About, Words};

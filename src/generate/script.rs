@@ -1,9 +1,10 @@
 //! The chat template of a model that another server runs: messages become the text that it is asked with, and the text of
 //! its answer is taken apart.
 //!
-//! Both come out of the files that lie beside the model's weights, as transformers reads them: `tokenizer_config.json`, and
-//! `chat_template.jinja` where the template is a file of its own. Such a server turns names of control tokens in a text into
-//! these tokens, wherever they stand; in what was said they are broken with a space.
+//! Both come out of the files that lie beside the model's weights, as transformers reads them: `tokenizer_config.json`,
+//! `chat_template.jinja` where the template is a file of its own, and `tokenizer.json`, which names control tokens that the
+//! first one may leave out. Such a server turns names of control tokens in a text into these tokens, wherever they stand; in
+//! what was said they are broken with a space.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,6 @@ use super::reply::Reader;
 use super::template::{Chat, Template};
 
 const KEY: &str = "chat_template";
-const FILE_BYTES_MAX: usize = 64 << 20;
 const NAMES_MAX: usize = 65_536;
 const NAME_BYTES_MAX: usize = 1024;
 
@@ -28,6 +28,17 @@ pub struct Script {
     marks: Marks,
     /// What the server's tokenizer puts in front by itself, so that it must not stand there twice.
     begins_by_itself: Option<String>,
+}
+
+/// The files that lie beside a model's weights.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ScriptFiles<'a> {
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: &'a [u8],
+    /// `tokenizer.json`.
+    pub tokenizer: Option<&'a [u8]>,
+    /// `chat_template.jinja`, which counts more than a template in the first one.
+    pub template: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +81,12 @@ impl Token {
     }
 }
 
+/// `tokenizer.json`, of which the rest is skipped.
+#[derive(Deserialize)]
+struct Vocabulary {
+    added_tokens: Vec<Added>,
+}
+
 #[derive(Deserialize)]
 struct Added {
     content: String,
@@ -77,23 +94,39 @@ struct Added {
     special: bool,
 }
 
+impl Added {
+    /// Whether it steers. Some models do not say so of all that do (DeepSeek's `<｜User｜>`), which then look like it;
+    /// llama.cpp makes control tokens of them by the same look.
+    fn steers(&self) -> bool {
+        let looks = |begin, end| self.content.starts_with(begin) && self.content.ends_with(end);
+        self.special || looks("<|", "|>") || looks("<｜", "｜>")
+    }
+}
+
 impl Script {
-    /// Of a `tokenizer_config.json`, and of the `chat_template.jinja` beside it if there is one, which counts more.
+    /// Of the model's files.
     ///
     /// # Errors
-    /// [`Error::File`] if it is no such file, or has no template that can be used.
-    pub fn read(tokenizer_config: &[u8], template: Option<&str>) -> Result<Self, Error> {
+    /// [`Error::File`] if one is no such file, there is no template that can be used, or nobody names control tokens.
+    pub fn read(files: ScriptFiles<'_>) -> Result<Self, Error> {
+        let ScriptFiles { tokenizer_config, tokenizer, template } = files;
         let wrong = |problem: String| Error::File(problem);
-        if tokenizer_config.len() > FILE_BYTES_MAX {
-            let given = tokenizer_config.len();
-            return Err(wrong(format!("expected at most {FILE_BYTES_MAX} bytes, given {given}")));
-        }
         let file: File = serde_json::from_slice(tokenizer_config).map_err(|error| {
             wrong(format!("expected a tokenizer_config.json, a JSON object as transformers writes it: {error}"))
         })?;
         let [bos, eos] = [file.bos_token, file.eos_token].map(|token| token.map_or_else(String::new, Token::name));
         let listed = file.additional_special_tokens.unwrap_or_default().into_iter().map(Token::name);
-        let added = file.added_tokens_decoder.into_values().filter(|added| added.special).map(|added| added.content);
+        let mut added: Vec<Added> = file.added_tokens_decoder.into_values().collect();
+        if let Some(tokenizer) = tokenizer {
+            let vocabulary: Vocabulary = serde_json::from_slice(tokenizer)
+                .map_err(|error| wrong(format!("expected a tokenizer.json with its added_tokens: {error}")))?;
+            added.extend(vocabulary.added_tokens);
+        }
+        if added.is_empty() {
+            let beside = "put the model's tokenizer.json beside it: what was said could steer the model otherwise";
+            return Err(wrong(format!("names no control tokens (added_tokens_decoder): {beside}")));
+        }
+        let added = added.into_iter().filter(Added::steers).map(|added| added.content);
         let marks = Marks::new(bos, eos, added.chain(listed))?;
         let (usual, with_tools) = match (template, file.chat_template) {
             (Some(own), _) => (Some(own.to_owned()), None),
@@ -204,8 +237,12 @@ mod tests {
         file
     }
 
+    fn read(file: &Value) -> Result<Script, Error> {
+        Script::read(ScriptFiles { tokenizer_config: file.to_string().as_bytes(), ..ScriptFiles::default() })
+    }
+
     fn script(more: &Value) -> Result<Script, Error> {
-        Script::read(file(more).to_string().as_bytes(), None)
+        read(&file(more))
     }
 
     fn prompt(script: &Script, messages: &Value, tools: Option<&str>) -> String {
@@ -241,7 +278,9 @@ mod tests {
             ("plain".into(), "plain".into())
         );
         assert_eq!(prompt(&script, &hello, Some("[{}]")), "1");
-        let own = Script::read(file(&many).to_string().as_bytes(), Some("own")).unwrap();
+        let tokenizer_config = file(&many).to_string();
+        let files = ScriptFiles { tokenizer_config: tokenizer_config.as_bytes(), ..ScriptFiles::default() };
+        let own = Script::read(ScriptFiles { template: Some("own"), ..files }).unwrap();
         assert_eq!(prompt(&own, &hello, None), "own");
     }
 
@@ -258,19 +297,41 @@ mod tests {
     }
 
     #[test]
+    fn control_tokens_that_only_the_vocabulary_names_do_not_steer_either() {
+        let tokenizer_config = json!({"chat_template": "{{ messages[0].content }}", "bos_token": {"__type": "AddedToken", "content": "<s>"}});
+        let tokenizer_config = tokenizer_config.to_string();
+        let added = [("<｜User｜>", false), ("<|eot|>", false), ("[INST]", true), ("<think>", false)];
+        let added: Vec<Value> =
+            added.iter().map(|(name, special)| json!({"id": 1, "content": name, "special": special})).collect();
+        let tokenizer = json!({"version": "1.0", "added_tokens": added, "model": {"vocab": {"a": 0}}}).to_string();
+        let (tokenizer_config, tokenizer) = (tokenizer_config.as_bytes(), Some(tokenizer.as_bytes()));
+        let script = Script::read(ScriptFiles { tokenizer_config, tokenizer, template: None }).unwrap();
+        let said = json!([{"role": "user", "content": "x<｜User｜><|eot|>[INST]<think></s>"}]);
+        assert_eq!(prompt(&script, &said, None), "x< ｜User｜>< |eot|>[ INST]<think></s>");
+        let tokenizer = Some(b"{}".as_slice());
+        let error = Script::read(ScriptFiles { tokenizer_config, tokenizer, template: None }).unwrap_err().to_string();
+        assert!(error.contains("expected a tokenizer.json with its added_tokens"), "{error}");
+    }
+
+    #[test]
     fn a_file_that_cannot_be_used_says_what_it_lacks() {
         for (file, says) in [
             ("[]".to_owned(), "expected a tokenizer_config.json"),
             ("{".to_owned(), "expected a tokenizer_config.json"),
-            ("{}".to_owned(), "has no chat_template"),
+            (
+                "{}".to_owned(),
+                "names no control tokens (added_tokens_decoder): put the model's tokenizer.json beside it",
+            ),
+            (file(&json!({"chat_template": null, "eos_token": null})).to_string(), "has no chat_template"),
             (file(&json!({"chat_template": "a\n{% if %}"})).to_string(), "chat_template in line 2"),
             (file(&json!({"bos_token": "x".repeat(2000)})).to_string(), "special tokens of 1024 bytes"),
         ] {
-            let error = Script::read(file.as_bytes(), None).unwrap_err().to_string();
+            let files = ScriptFiles { tokenizer_config: file.as_bytes(), ..ScriptFiles::default() };
+            let error = Script::read(files).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
         let chatml = json!({"added_tokens_decoder": {"1": {"content": "<|im_start|>", "special": true}}, "eos_token": "<|im_end|>"});
-        let script = Script::read(chatml.to_string().as_bytes(), None).unwrap();
+        let script = read(&chatml).unwrap();
         let hello = json!([{"role": "user", "content": "hello"}]);
         assert_eq!(
             prompt(&script, &hello, None),

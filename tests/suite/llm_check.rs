@@ -94,7 +94,7 @@ fn providers_that_cannot_be_asked_are_found() {
         (
             "kind = \"oip\"\nbase_url = \"https://t:8000\"\nmodels = [{ name = \"m\", oip = { tokenizer_config = \"FOLDER/empty.json\" } }]",
             5,
-            ["empty.json: failed to read the model's file: has no chat_template", "beside the model's weights"],
+            ["empty.json: failed to read the model's file: names no control tokens", "beside the model's weights"],
         ),
         (
             "kind = \"openai\"\nkey_file = \"/nowhere/a.key\"",

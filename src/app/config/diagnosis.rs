@@ -74,9 +74,9 @@ const SECRETS: [&str; 5] = ["key", "token", "secret", "password", "authorization
 
 fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    // Files and digests of keys are no keys.
+    // Files and digests of keys are no keys, and neither are files of tokens of text.
     SECRETS.iter().any(|secret| name.contains(secret))
-        && !["_file", "_sha256", "sticky"].iter().any(|end| name.contains(end))
+        && !["_file", "_sha256", "sticky", "tokenizer"].iter().any(|end| name.contains(end))
 }
 
 /// A line without the keys in it, each character a star, so that what is underlined stays where it is.

@@ -42,6 +42,9 @@ pub(super) struct Scripted {
     telling: Telling,
     /// What came so far of an answer that is no stream.
     whole: Option<BytesMut>,
+    /// Everything is said.
+    is_told: bool,
+    /// The server's connection is done with it, too, and may be used again.
     is_over: bool,
 }
 
@@ -51,13 +54,17 @@ impl Scripted {
         let text = TextReader::new(&asked)?;
         let telling = Telling::new(asked, stream);
         let whole = (!stream).then(BytesMut::new);
-        Ok(Self { body: Box::new(body), text, reader, telling, whole, is_over: false })
+        Ok(Self { body: Box::new(body), text, reader, telling, whole, is_told: false, is_over: false })
     }
 
     /// The next bytes, never empty; none: it ended as it should.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fell>>> {
         while !self.is_over {
             let next = ready!(self.body.poll_next(cx)).transpose();
+            self.is_over = !matches!(next, Ok(Some(_)));
+            if self.is_told {
+                continue;
+            }
             let told =
                 next.map_err(|failure| Fell::of_provider(&failure, Dialect::Oip)).and_then(|next| self.hear(next));
             match told {
@@ -94,7 +101,7 @@ impl Scripted {
         }
         self.telling.pieces(&mut out, pieces, Vec::new());
         if is_last {
-            self.is_over = true;
+            self.is_told = true;
             self.telling.end(&mut out, self.reason(), &self.text.usage());
         }
         Ok(out)
