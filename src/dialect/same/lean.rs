@@ -42,7 +42,7 @@ pub(super) fn missing(
         let calls = message.as_ref().is_some_and(|(_, members)| members.get("tool_calls").is_some());
         let finish = if calls { "\"tool_calls\"" } else { "\"stop\"" };
         let wanted = [("index", &*index.to_string()), ("logprobs", "null"), ("finish_reason", finish)];
-        changes.extend(added(*choice, begins(choice), of, &wanted));
+        changes.extend(added(choice, begins(choice), of, &wanted));
         let Some((raw, members)) = message else { continue };
         let wanted = [("role", "\"assistant\""), ("content", "null"), ("refusal", "null"), ("annotations", "[]")];
         changes.extend(added(raw, begins(raw), &members, &wanted));
