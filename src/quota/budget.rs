@@ -95,8 +95,8 @@ impl Purse {
     }
 
     /// As a row remembers it: requests whose end nobody saw are charged as they were reserved.
-    pub(super) fn resumed(period: i64, turn: u32, spent: u64) -> Self {
-        Self { spent, ..Self::new(period, turn) }
+    pub(super) fn resumed(period: i64, turn: u32, spent: u64, told: Option<u64>) -> Self {
+        Self { spent, told, ..Self::new(period, turn) }
     }
 
     pub(super) fn used(&self) -> u64 {

@@ -156,9 +156,9 @@ impl Inner {
         let earlier = budget.iter().rev().find(|row| row.period < today);
         let used =
             budget.iter().filter(|row| row.period >= today).fold(0_u64, |sum, row| sum.saturating_add(row.used()));
-        kept.budget.current = Purse::resumed(today, turn.number, used);
+        kept.budget.current = Purse::resumed(today, turn.number, used, told(newest));
         // No reservation is of it, so it needs a turn of its own.
-        kept.budget.previous = earlier.map(|row| Box::new(Purse::resumed(row.period, 0, row.used())));
+        kept.budget.previous = earlier.map(|row| Box::new(Purse::resumed(row.period, 0, row.used(), told(row))));
         kept.budget.has_turned = budget.len() > 2 || newest.period > today;
         kept.written = used;
         if let Some((amount, ends_ms)) = granted {
@@ -245,6 +245,13 @@ impl Batch {
     }
 }
 
+/// The last word on a lease, as its row has it: an end that has passed whatever the clock says, and in the place of what was
+/// granted what was told as used. Rows of earlier releases still say there what was granted.
+fn told(row: &Row) -> Option<u64> {
+    let is_told = row.span == Span::Lease && row.ends_ms == Some(Ends::PASSED.wall_ms);
+    row.amount.filter(|_| is_told).map(|amount| amount.min(row.used()))
+}
+
 /// The rows of a budget that have changed; from here on they count as written.
 fn news(kept: &mut Kept, limit: Limit, level: &str, name: &Arc<str>) -> Vec<Row> {
     kept.written = kept.budget.current.used();
@@ -256,6 +263,10 @@ fn news(kept: &mut Kept, limit: Limit, level: &str, name: &Arc<str>) -> Vec<Row>
     let is_news = |(purse, _): &(&mut Purse, Option<Ends>)| !purse.is_written && (!is_lease || purse.period > 0);
     let row = |(purse, ends): (&mut Purse, Option<Ends>)| {
         purse.is_written = true;
+        let (ends, amount) = match purse.told {
+            Some(told) => (Some(Ends::PASSED), told),
+            None => (ends, limit.amount),
+        };
         Row {
             level: level.into(),
             name: Arc::clone(name),
@@ -264,7 +275,7 @@ fn news(kept: &mut Kept, limit: Limit, level: &str, name: &Arc<str>) -> Vec<Row>
             period: purse.period,
             spent: purse.spent,
             held: purse.held,
-            amount: ends.map(|_| limit.amount),
+            amount: ends.map(|_| amount),
             ends_ms: ends.map(|ends| ends.wall_ms),
         }
     };

@@ -156,6 +156,48 @@ async fn a_lease_outlives_a_restart() {
 }
 
 #[tokio::test]
+async fn the_last_word_on_a_lease_outlives_a_restart_and_what_came_after_it_counts_in_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[[limit]]\nlevel = 'tenant'\nleased = ['tokens']";
+    let tenant = [Subject::new("tenant", "acme")];
+    let store = open(folder.path());
+    let (quota, _) = resumed(&store, text, at(0)).await;
+    let lease = |number, ends_ms| Lease {
+        number,
+        level: "tenant".into(),
+        name: "acme".into(),
+        unit: Unit::Tokens,
+        amount: 100,
+        ends_ms: at(ends_ms).wall_ms,
+    };
+    let reports = |quota: &Quota, ms| {
+        let reports = quota.close_leases(at(ms));
+        reports.iter().map(|report| (report.number, report.used, report.is_final)).collect::<Vec<_>>()
+    };
+    quota.grant(&lease(4, 1000), at(0)).unwrap();
+    try_it(&quota, &tenant, takes(30, 0), 0).unwrap().settle(takes(30, 0));
+    let reserves_nothing = try_it(&quota, &tenant, takes(0, 0), 0).unwrap();
+    assert_eq!(reports(&quota, 1000), [(4, 30, true)]);
+    quota.flush(&store.writer()).await.unwrap();
+    // Told, and then killed. Its owner, who has not heard it yet, makes it last longer.
+    let (quota, _) = resumed(&store, text, at(1001)).await;
+    assert!(!quota.extend(&lease(4, 9000), at(1001)), "nothing is spent of what was given back");
+    assert_eq!(try_it(&quota, &tenant, takes(1, 0), 1002).unwrap_err().why, Why::NoLease);
+    drop(reserves_nothing);
+
+    let late = try_it(&quota, &tenant, takes(0, 0), 1003).unwrap();
+    late.settle(takes(7, 0));
+    quota.flush(&store.writer()).await.unwrap();
+    let (quota, _) = resumed(&store, text, at(1004)).await;
+    assert_eq!(reports(&quota, 1004), [(4, 30, true)], "what was said is said again");
+    quota.grant(&lease(5, 9000), at(1005)).unwrap();
+    assert_eq!(reports(&quota, 1006), [(4, 30, true), (5, 7, false)]);
+    quota.flush(&store.writer()).await.unwrap();
+    let (quota, _) = resumed(&store, text, at(1007)).await;
+    assert_eq!(reports(&quota, 1007), [(4, 30, true), (5, 7, false)], "once it is the one before, too");
+}
+
+#[tokio::test]
 async fn the_keeper_writes_by_itself_and_idle_names_are_forgotten_with_their_rows() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
