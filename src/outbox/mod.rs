@@ -5,7 +5,8 @@
 //! the far side acknowledged. In every stream each number from 1 to the highest is a row, a ledger entry or acknowledged.
 //!
 //! - Numbers are never issued twice: they are reserved ahead of use, in transactions of their own past. A crash or a
-//!   failed commit burns numbers, and the ledger says which.
+//!   failed commit burns numbers, and the ledger says which. So many failed commits in a row that they went beyond what is
+//!   reserved, and then a crash: their last numbers were on no disk and nobody has seen them, and they are issued again.
 //! - Alarms are sent first; among the rest the oldest row decides, so no stream starves.
 //! - A row whose checksum is wrong becomes a ledger entry and is never sent.
 //! - Opening and memory depend on the number of streams, not of rows.
