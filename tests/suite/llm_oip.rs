@@ -179,6 +179,7 @@ fn a_chat_reaches_a_server_of_texts_as_its_template_makes_it_in_every_dialect() 
         ("/v1/chat/completions", json!({"messages": turn}), "/choices/0/message/content"),
         ("/v1/messages", json!({"messages": turn, "max_tokens": 4096}), "/content/0/text"),
         ("/v1/responses", json!({"input": hostile}), "/output/0/content/0/text"),
+        ("/v1beta/interactions", json!({"input": hostile, "store": false}), "/steps/0/content/0/text"),
         ("/api/chat", json!({"messages": turn, "stream": false}), "/message/content"),
         ("/api/generate", json!({"prompt": hostile, "stream": false}), "/response"),
         (
@@ -188,7 +189,7 @@ fn a_chat_reaches_a_server_of_texts_as_its_template_makes_it_in_every_dialect() 
         ),
     ] {
         let mut body = body;
-        if !path.starts_with("/v1beta") {
+        if !path.starts_with("/v1beta/models") {
             body["model"] = json!("triton/qwen");
         }
         let answer = json_of(ask(&world.gateway, path, &body));
@@ -204,7 +205,7 @@ fn a_chat_reaches_a_server_of_texts_as_its_template_makes_it_in_every_dialect() 
     assert_eq!((&answer["model"], &answer["choices"][0]["finish_reason"]), (&json!("triton/qwen"), &json!("stop")));
     let counted = |name: &str| answer["usage"][name].as_u64();
     assert!(counted("prompt_tokens") > Some(0) && counted("completion_tokens") > Some(0), "{answer}");
-    let record = newest(&world.gateway, 7);
+    let record = newest(&world.gateway, 8);
     assert_eq!(record["estimated"], true, "the server counts nothing: {record}");
     let parameters = json!({"stream": false, "exclude_input_in_output": true, "max_tokens": 7, "temperature": 0.5,
         "seed": 3, "stop": "END"});
