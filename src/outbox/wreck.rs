@@ -98,7 +98,7 @@ impl Book {
             book.boots = old_boots(&connection).unwrap_or_default();
             ledger_is_read = true;
             for stream in &mut book.streams {
-                stream.highest = if is_log_rotten { None } else { highest(&connection, stream.no) };
+                stream.highest = if is_log_rotten { None } else { highest(&connection, stream) };
                 stream.acked = acked(&connection, stream);
                 match gaps(&connection, stream) {
                     Some(gaps) => stream.gaps = gaps,
@@ -301,9 +301,10 @@ fn old_boots(connection: &Connection) -> Option<BTreeMap<i64, OldBoot>> {
     Some(boots)
 }
 
-/// The highest number that any table knows, found at the right edge of each tree.
-fn highest(connection: &Connection, no: i64) -> Option<u64> {
-    let mut highest = 0;
+/// The highest number that any table knows, found at the right edge of each tree. Of a stream that is drained only its
+/// own row speaks.
+fn highest(connection: &Connection, OldStream { no, settled, .. }: &OldStream) -> Option<u64> {
+    let mut highest = *settled;
     let (gap, acked) =
         (if_signed(connection, "outbox_gap", gap_holds!()), if_signed(connection, "outbox_acked", acked_holds!()));
     for sql in [

@@ -79,10 +79,15 @@ async fn killed(folder: &Path) -> Epoch {
             append(&store, &outbox, stream, class, from, ROWS.min(from + 1)).await;
         }
     }
-    for name in ["forebay.db", "forebay.db-wal", "epoch"] {
-        std::fs::copy(living.path().join(name), folder.join(name)).unwrap();
-    }
+    leave(living.path(), folder);
     opened.epoch
+}
+
+/// What a kill leaves of a file that is in use.
+fn leave(living: &Path, folder: &Path) {
+    for name in ["forebay.db", "forebay.db-wal", "epoch"] {
+        std::fs::copy(living.join(name), folder.join(name)).unwrap();
+    }
 }
 
 /// What came out of the queue for one class of one epoch.
@@ -187,6 +192,23 @@ async fn a_file_set_aside_whole_gives_back_every_row_and_goes_away() {
         outbox.close().unwrap();
         store.close();
     }
+}
+
+#[tokio::test]
+async fn of_a_drained_file_that_was_set_aside_nothing_is_said_to_be_lost() {
+    let (living, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (store, outbox, opened) = open(living.path());
+    let stream = outbox.stream(StreamKey::new(Name::new("press").unwrap(), Class::Raw)).unwrap();
+    append(&store, &outbox, stream, Class::Raw, 1, 10).await;
+    let (again, all) = (outbox.clone(), BatchId { stream, first: Seq(1), last: Seq(10) });
+    store.writer().commit(1, move |tx| again.delete(tx, &all)).await.unwrap();
+    leave(living.path(), folder.path());
+    mark(folder.path());
+    let (heard, salvaged) = next_start(folder.path()).await;
+    assert_eq!((salvaged[0].rows, salvaged[0].lost, salvaged[0].is_whole), (0, 0, true));
+    let heard = &heard[&(opened.epoch.0, Class::Raw)];
+    assert!(heard.rows.is_empty());
+    assert!(heard.gaps.iter().all(|gap| gap.3 == GapReason::Restart && gap.2 == 0), "{:?}", heard.gaps);
 }
 
 #[tokio::test]
