@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use crate::base::{Name, Seq, Stamp};
-use crate::outbox::{self, BatchId, BatchLimits, GapReason, Outbox, Position, StreamHandle, StreamKey};
+use crate::outbox::{self, BatchId, BatchLimits, Class, GapReason, Outbox, Position, StreamHandle, StreamKey};
 use crate::store::{self, Writer};
 
 use super::batch::{Batch, Gap, Row};
 use super::day::DayRow;
 use super::flight::{Arrived, Flights};
+use super::receipt::Span;
 
 /// A deletion carries a few numbers.
 const DELETION_BYTES: usize = 64;
@@ -119,6 +120,13 @@ impl Queue {
         let settled = positions.iter().find(|position| position.stream == id.stream).map_or(0, |found| found.settled.0);
         let ahead = (end != End::Oldest && settled + 1 < first.0).then_some(Seq(settled + 1));
         Ok(Some((key, Batch { gateway: gateway.clone(), epoch, stream, class, first, last, rows, gaps, ahead })))
+    }
+
+    /// The stream that a batch came from. Rows of a file that was set aside have the same numbers as rows of this one:
+    /// only the epoch tells them apart.
+    pub(super) fn key_of(&self, Span { epoch, class, stream, .. }: Span) -> Option<StreamKey> {
+        let class = Class::from_word(class.as_str())?;
+        Some(StreamKey { name: stream, class, epoch: (epoch != self.outbox.epoch()).then_some(epoch) })
     }
 
     /// Deletes acknowledged rows, riding in a later commit. A deletion that fails stays known and is

@@ -50,6 +50,8 @@ enum Step {
     Forge,
     GatewayRestarts,
     GatewayIsKilled,
+    /// The gateway's file is found corrupt, set aside and salvaged.
+    FileIsSetAside,
     ReceiverRestarts,
     /// The gateway's wall clock, in ms.
     ClockJumps(i64),
@@ -84,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Forge),
         1 => Just(Step::GatewayRestarts),
         1 => Just(Step::GatewayIsKilled),
+        1 => Just(Step::FileIsSetAside),
         1 => Just(Step::ReceiverRestarts),
         1 => jump.prop_map(Step::ClockJumps),
         1 => any::<usize>().prop_map(Step::DiskSpoils),
@@ -222,6 +225,10 @@ impl World {
             }
             Step::GatewayRestarts => self.replace_gateway(false).await,
             Step::GatewayIsKilled => self.replace_gateway(true).await,
+            Step::FileIsSetAside => {
+                let gateway = self.gateway.take().unwrap();
+                self.gateway = Some(gateway.set_aside(&self.clock, &self.broker).await);
+            }
             Step::ReceiverRestarts => {
                 let Receiver { folder, store, .. } = self.receiver.take().unwrap();
                 store.close();
@@ -295,6 +302,11 @@ async fn run(steps: Vec<Step>) {
         world.step(step).await;
         assert_eq!(world.left_too_early().await, None);
     }
+    account(world).await;
+}
+
+/// In the end.
+async fn account(mut world: World) {
     world.drain().await;
     let report = world.receiver().report().await;
     assert_eq!(report.missing(), 0, "{report:?}");
@@ -314,7 +326,7 @@ async fn run(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn each_row_takes_effect_once_or_is_declared_lost_and_none_leaves_before(
@@ -322,6 +334,42 @@ proptest! {
     ) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps));
     }
+}
+
+/// A new file counts from 1 again, so rows of both have the same numbers.
+#[tokio::test]
+async fn a_late_receipt_for_rows_of_a_file_that_was_set_aside_takes_none_of_the_new_file_away() {
+    let mut world = World::new(AcknowledgedBy::Receiver);
+    world.step(Step::Faults(vec![Fault::LostWithTheLine; 1000])).await;
+    world.step(Step::Append { rows: vec![0, 0, 0], fails: false }).await;
+    world.step(Step::FileIsSetAside).await;
+    world.broker.0.lock().unwrap().faults.clear();
+    while world.broker.0.lock().unwrap().held.is_empty() {
+        world.pause().await;
+    }
+    let salvaged = world.broker.0.lock().unwrap().held.remove(0);
+    world.receiver().keep(&salvaged).await;
+    world.step(Step::Faults(vec![Fault::LostWithTheLine; 1000])).await;
+    world.step(Step::Append { rows: vec![0, 0, 0], fails: false }).await;
+    // The receipt is there when the line breaks, and heard over the next one.
+    {
+        let mut broker = world.broker.0.lock().unwrap();
+        broker.to_gateway.as_ref().unwrap().try_send(receipt(&salvaged)).unwrap();
+        broker.broken = true;
+    }
+    world.broker.1.notify_one();
+    let of_salvaged = |world: &World| {
+        world.gateway().outbox.depth().iter().filter(|(key, _)| key.epoch.is_some()).map(|(_, rows)| rows).sum::<u64>()
+    };
+    let heard = async {
+        while of_salvaged(&world) > 0 {
+            world.pause().await;
+        }
+    };
+    let heard = tokio::time::timeout(WATCHDOG, heard).await;
+    assert!(heard.is_ok(), "the receipt counts for the rows that it is about: {:?}", world.gateway().outbox.depth());
+    assert_eq!(world.gateway().depth(CLASSES[0]), 3, "the new file's rows wait");
+    account(world).await;
 }
 
 /// The negative control: where the broker's word is enough, the same model sees rows leave before a receiver has them.

@@ -8,7 +8,7 @@ use crate::flows::confirm::Heard;
 use crate::flows::lease::is_lease;
 use crate::flows::pace::Claim;
 use crate::flows::receipt::Receipt;
-use crate::outbox::{self, Class, StreamKey};
+use crate::outbox;
 use crate::uplink::{Answer, CloudMessage, Lost, Message, Ticket, Uplink};
 
 use super::flow::Sync;
@@ -59,8 +59,9 @@ impl<U: Uplink, R: Rng + Send> Sync<U, R> {
                 self.arrived(ticket).await?;
             }
             Heard::KeptBefore(span, rows) => {
-                let key = Class::from_word(span.class.as_str()).map(|class| StreamKey::new(span.stream.clone(), class));
-                let arrived = key.and_then(|key| self.flights.arrived_before(&key, span.first, span.last, rows));
+                let (first, last) = (span.first, span.last);
+                let key = self.queue.key_of(span);
+                let arrived = key.and_then(|key| self.flights.arrived_before(&key, first, last, rows));
                 match arrived {
                     Some(arrived) => {
                         self.metrics.receipts.inc();

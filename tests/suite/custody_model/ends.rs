@@ -80,6 +80,8 @@ pub(super) struct Cable {
     pub(super) broker: Shared,
     pub(super) heard: Option<mpsc::Receiver<CloudMessage>>,
     pub(super) state: watch::Sender<LinkState>,
+    /// Since `connect`, as long as nobody was told of a loss.
+    connected: bool,
 }
 
 impl Cable {
@@ -89,7 +91,7 @@ impl Cable {
         (held.to_gateway, held.broken) = (Some(tell), false);
         held.answers.clear();
         drop(held);
-        Self { broker: broker.clone(), heard: Some(heard), state: watch::Sender::new(LinkState::Up) }
+        Self { broker: broker.clone(), heard: Some(heard), state: watch::Sender::new(LinkState::Up), connected: false }
     }
 }
 
@@ -103,6 +105,10 @@ impl Uplink for Cable {
     }
 
     async fn connect(&mut self) -> Result<(), Lost> {
+        // What was asked over a link that stands is answered, also where the queue failed meanwhile.
+        if std::mem::replace(&mut self.connected, true) {
+            return Ok(());
+        }
         let mut broker = self.broker.0.lock().unwrap();
         broker.broken = false;
         broker.answers.clear();
@@ -138,6 +144,7 @@ impl Uplink for Cable {
                     return Ok(answer);
                 }
                 if broker.broken {
+                    self.connected = false;
                     return Err(Lost { reason: "the line broke".to_owned() });
                 }
             }
@@ -145,7 +152,9 @@ impl Uplink for Cable {
         }
     }
 
-    async fn close(&mut self) {}
+    async fn close(&mut self) {
+        self.connected = false;
+    }
 
     fn state(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
@@ -231,6 +240,24 @@ impl Gateway {
         drop(self.outbox);
         self.store.close();
         Self::open(copy, clock, broker, self.by)
+    }
+
+    /// Killed; the next start finds its file corrupt, begins a new one, and brings the old one's rows back under their
+    /// epoch, where the numbers are those of the new rows once more.
+    pub(super) async fn set_aside(self, clock: &Arc<JumpingClock>, broker: &Shared) -> Self {
+        self.sync.abort();
+        let _ = self.sync.await;
+        let copy = copy_as_a_kill_leaves_it(self.folder.path());
+        drop(self.outbox);
+        self.store.close();
+        std::fs::write(copy.path().join("forebay.db.corrupt"), b"").unwrap();
+        let fresh = Self::open(copy, clock, broker, self.by);
+        for wreck in fresh.store.wrecks() {
+            if fresh.outbox.salvage(&wreck).await.unwrap().is_whole {
+                wreck.remove();
+            }
+        }
+        fresh
     }
 
     /// Rows waiting of each class.
