@@ -12,7 +12,7 @@ FEATURES ?=
 TOOLS := $(TARGET_DIR)/tools
 PYTHON := $(TOOLS)/python/bin/python
 
-.PHONY: help demo test prove power-cuts interop check bench doc clean deny release order static delegate tools-test tools-bench tools-release
+.PHONY: help demo test explore prove power-cuts interop check bench doc clean deny release order static delegate tools-test tools-bench tools-release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ test: tools-test ## every test, with real brokers, clients, disks and a real bro
 	FOREBAY_PYTHON=$(abspath $(PYTHON)) cargo test --locked --features delegate-host
 	bash tests/interop.sh $(TARGET_DIR) $(PAHO_TESTING)
 	bash tests/triton-examples.sh $(TARGET_DIR) $(TRITON_CLIENT)
+
+explore: ## the property tests with new cases each round: MINUTES=30, or SEED= for one that failed
+	bash tests/explore.sh $(or $(MINUTES),30) $(SEED)
 
 # The account remembers what is done, so that an interrupted or too short proof goes on where it was.
 prove: release ## that what was acknowledged survives, in full and for an hour: crash states, controls, kills, guests, three weeks (DIR=a folder on the disk in question)
