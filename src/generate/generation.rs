@@ -24,6 +24,14 @@ pub enum Format {
     JsonObject,
     /// What a JSON schema describes, given as JSON. No token is chosen with which it could not become that.
     Schema(String),
+    /// What a JSON schema describes, any object if there is none, or a call of one of the tools with arguments that its `parameters`
+    /// describe: which of them, the model chooses.
+    SchemaOrCall {
+        /// As of [`Format::Schema`].
+        schema: Option<String>,
+        /// As of [`Format::Call`].
+        tools: String,
+    },
     /// A call of a tool with arguments that its `parameters` describe, and nothing else.
     Call {
         /// A JSON list of tools, as in [`Chat::tools`](super::Chat::tools), which has to have them, too.

@@ -129,7 +129,7 @@ impl Language {
         if prompt.tokens.is_empty() {
             return Err(Error::request("prompt", "at least one token", "none"));
         }
-        if matches!(terms.format, Format::Call { .. }) {
+        if matches!(terms.format, Format::Call { .. }) && !prompt.forms.thinks {
             // The call is begun for the model, which goes on with what the grammar holds it to.
             self.words.tokenizer.extend(&format!("{CALL}\n"), false, &mut prompt.tokens);
         }

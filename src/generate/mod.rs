@@ -26,6 +26,7 @@ mod generation;
 mod grammar;
 mod json;
 mod language;
+mod lead;
 mod merge;
 mod messages;
 mod metadata;

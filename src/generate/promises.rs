@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::tests::{HELLO, Model, all, chat, greedy, model, saying};
-use super::{Config, Error, Finish, Format, Piece, Prompt, Sampling, Terms};
+use super::{Config, Error, Finish, Format, Piece, Prompt, Sampling, Terms, ToolCall};
 
 const TOOLS: &str = r##"[
     {"type": "function", "function": {"name": "look", "description": "Looks.", "strict": true, "parameters": {
@@ -115,6 +115,10 @@ fn call(names: &[&str]) -> Format {
     Format::Call { tools: TOOLS.to_owned(), names: names.iter().map(|name| (*name).to_owned()).collect() }
 }
 
+fn schema_or_call(schema: Option<&str>, tools: &str) -> Format {
+    Format::SchemaOrCall { schema: schema.map(str::to_owned), tools: tools.to_owned() }
+}
+
 fn said(of: &Model, prompt: &Prompt, terms: Terms) -> (Vec<Piece>, Finish) {
     all(&mut of.language.start(prompt.clone(), terms, "a").unwrap())
 }
@@ -208,6 +212,93 @@ fn a_tool_that_must_be_called_is_called_with_arguments_of_its_schema() {
 }
 
 #[test]
+fn beside_tools_that_may_be_called_an_answer_is_of_its_schema_or_a_call_of_one() {
+    let (of, prompt, machine) = (nonsense(), chat(HELLO, Some(TOOLS)), machine());
+    let tools: Value = serde_json::from_str(TOOLS).unwrap();
+    let (mut answers, mut calls) = (0, 0);
+    for seed in 0..48 {
+        let schema = (seed % 3 > 0).then(|| machine.to_string());
+        let mut terms = terms(schema_or_call(schema.as_deref(), TOOLS), seed);
+        if seed % 2 == 1 {
+            // With a liking for how a call begins.
+            terms.sampling.logit_bias =
+                of.language.tokenizer().encode("<").into_iter().map(|token| (token, 8.0)).collect();
+        }
+        let (pieces, finish) = said(&of, &prompt, terms);
+        match (pieces.as_slice(), finish) {
+            ([Piece::Text(text)], Finish::End) => {
+                answers += 1;
+                let value: Value = serde_json::from_str(text).unwrap();
+                assert!(value.is_object() && (schema.is_none() || conforms(&machine, &machine, &value)), "{text}");
+            }
+            ([Piece::Call(given)], Finish::Calls) => {
+                calls += 1;
+                let of_name = |tool: &&Value| tool["function"]["name"] == given.name.as_str();
+                let parameters = &tools.as_array().unwrap().iter().find(of_name).unwrap()["function"]["parameters"];
+                let arguments: Value = serde_json::from_str(&given.arguments).unwrap();
+                assert!(arguments.is_object() && conforms(parameters, parameters, &arguments), "{given:?}");
+            }
+            ([Piece::Text(_)], Finish::Length) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(answers > 5 && calls > 5, "{answers} answers, {calls} calls");
+}
+
+#[test]
+fn a_model_says_its_answer_or_its_call_as_its_template_taught_it() {
+    let prompt = chat(HELLO, Some(TOOLS));
+    let wanted =
+        r#"{"type":"object","properties":{"b":{"type":"string"}},"required":["b"],"additionalProperties":false}"#;
+    let look = r#"{"part": "P7", "how": "</tool_call>"}"#;
+    let call = format!("<tool_call>\n{{\"name\": \"look\", \"arguments\": {look}}}\n</tool_call>");
+    let looked = || vec![Piece::Call(ToolCall { name: "look".to_owned(), arguments: look.to_owned() })];
+    let either = schema_or_call(Some(wanted), TOOLS);
+    let says = |prompt: &Prompt, answer: &str, format: Format| {
+        let of = saying(&Config::default(), prompt, answer);
+        said(&of, prompt, Terms { format, ..greedy() })
+    };
+    let text = |text: &str| vec![Piece::Text(text.to_owned())];
+    assert_eq!(
+        says(&prompt, r#"{"b": "<tool_call>"}"#, either.clone()),
+        (text(r#"{"b": "<tool_call>"}"#), Finish::End)
+    );
+    assert_eq!(says(&prompt, &call, either.clone()), (looked(), Finish::Calls));
+    assert_eq!(says(&prompt, "{\"c\": [1]}", schema_or_call(None, TOOLS)), (text("{\"c\": [1]}"), Finish::End));
+    assert_eq!(says(&prompt, &call, schema_or_call(None, TOOLS)), (looked(), Finish::Calls));
+}
+
+#[test]
+fn behind_a_thought_that_the_template_began_a_form_holds_too() {
+    let mut prompt = chat(HELLO, Some(TOOLS));
+    prompt.forms.thinks = true;
+    let wanted =
+        r#"{"type":"object","properties":{"b":{"type":"string"}},"required":["b"],"additionalProperties":false}"#;
+    let answer = r#"{"b": "x"}"#;
+    let call = r#"{"name": "look", "arguments": {"part": "P7", "how": "near"}}"#;
+    let looked =
+        Piece::Call(ToolCall { name: "look".to_owned(), arguments: r#"{"part": "P7", "how": "near"}"#.to_owned() });
+    let asked = Format::Call { tools: TOOLS.to_owned(), names: vec!["look".to_owned()] };
+    let thought = Piece::Thought("a {} <b> thought".to_owned());
+    for (said_behind, format, piece, finish) in [
+        (answer, schema(&serde_json::from_str(wanted).unwrap()), Piece::Text(answer.to_owned()), Finish::End),
+        (answer, Format::JsonObject, Piece::Text(answer.to_owned()), Finish::End),
+        (answer, schema_or_call(Some(wanted), TOOLS), Piece::Text(answer.to_owned()), Finish::End),
+        (&format!("<tool_call>{call}"), schema_or_call(Some(wanted), TOOLS), looked.clone(), Finish::Calls),
+        (&format!("<tool_call>\n{call}"), asked, looked, Finish::Calls),
+    ] {
+        let whole = format!("a {{}} <b> thought</think>\n\n{said_behind}");
+        let of = saying(&Config::default(), &prompt, &whole);
+        let terms = Terms { format, ..greedy() };
+        assert_eq!(said(&of, &prompt, terms), (vec![thought.clone(), piece], finish), "{whole}");
+    }
+    // A model that would end its turn in its thought has to think on.
+    let of = saying(&Config::default(), &prompt, "hm");
+    let (pieces, finish) = said(&of, &prompt, Terms { format: Format::JsonObject, tokens_max: Some(40), ..greedy() });
+    assert!(matches!((pieces.as_slice(), finish), ([Piece::Thought(_)], Finish::Length)), "{pieces:?} {finish:?}");
+}
+
+#[test]
 fn a_form_that_cannot_be_promised_is_refused_before_anything_is_computed() {
     let (of, prompt) = (nonsense(), chat(HELLO, None));
     let chain = |length: usize| {
@@ -296,8 +387,17 @@ fn a_form_that_cannot_be_promised_is_refused_before_anything_is_computed() {
         let error = refused(&of, &tools, format);
         assert!(error.contains(says), "{error}: {says}");
     }
-    let error = refused(&of, &tools, schema(&machine()));
-    assert_eq!(error, "a schema together with tools is not supported by this model: ask for one of the two");
+    let unlike = json!({"not": {}}).to_string();
+    let bad = r#"[{"function":{"name":"f","parameters":{"pattern":"(?=a)","type":"string"}}}]"#;
+    for (schema, tools, says) in [
+        (Some(unlike.as_str()), TOOLS, "schema.not: expected a keyword"),
+        (Some(r#"{"type":"fish"}"#), TOOLS, "schema: expected a schema of those keywords"),
+        (Some("{}"), bad, "tools: expected a schema of those keywords"),
+        (None, "[{}]", "tools[0].function.name: expected a text"),
+    ] {
+        let error = refused(&of, &prompt, schema_or_call(schema, tools));
+        assert!(error.contains(says), "{error}: {says}");
+    }
     assert_eq!(of.metrics.begun.get(), 6);
 }
 

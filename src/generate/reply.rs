@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::text::overlap;
 
 const THINK: &str = "<think>";
-const THOUGHT: &str = "</think>";
+pub(super) const THOUGHT: &str = "</think>";
 pub(super) const CALL: &str = "<tool_call>";
 const CALLED: &str = "</tool_call>";
 /// A call that is longer is text.
@@ -44,6 +44,8 @@ pub(super) struct Forms {
     pub(super) calls: bool,
     /// A call was begun already, and nothing comes but its inside.
     pub(super) must_call: bool,
+    /// The answer, but for a thought before it, is one call or has none.
+    pub(super) may_call: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,8 @@ enum Place {
     Thought,
     /// White space behind a thought or between calls, which is nobody's.
     Gap,
+    /// A call or text: which, its beginning says.
+    Either,
     Text,
     Call,
     /// The inside of a call that ends with the answer, whatever stands in its texts.
@@ -73,6 +77,7 @@ impl Reader {
         let place = match forms {
             Forms { must_call: true, .. } => Place::Inside,
             Forms { thinks: true, .. } => Place::Thought,
+            Forms { may_call: true, .. } => Place::Either,
             Forms { thoughts: true, .. } => Place::Beginning,
             _ => Place::Text,
         };
@@ -104,7 +109,7 @@ impl Reader {
             Place::Call | Place::Inside => self.call(&held, false, pieces),
             Place::Text if self.calls > 0 => add(pieces, Piece::Text, held.trim_end()),
             Place::Gap => {}
-            Place::Text | Place::Beginning => add(pieces, Piece::Text, &held),
+            Place::Text | Place::Either | Place::Beginning => add(pieces, Piece::Text, &held),
         }
     }
 
@@ -139,7 +144,18 @@ impl Reader {
                 if self.held.is_empty() {
                     return false;
                 }
-                self.place = Place::Text;
+                self.place = if self.forms.may_call { Place::Either } else { Place::Text };
+                true
+            }
+            Place::Either => {
+                if let Some(behind) = self.held.strip_prefix(CALL) {
+                    self.held = behind.to_owned();
+                    self.place = Place::Inside;
+                } else if !CALL.starts_with(&self.held) {
+                    self.place = Place::Text;
+                } else {
+                    return false;
+                }
                 true
             }
             Place::Text if !self.forms.calls => {
@@ -231,7 +247,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: Forms = Forms { thoughts: true, thinks: false, calls: true, must_call: false };
+    const ALL: Forms = Forms { thoughts: true, thinks: false, calls: true, must_call: false, may_call: false };
 
     fn read(forms: Forms, parts: &[&str]) -> Vec<Piece> {
         let (mut reader, mut pieces) = (Reader::new(forms), Vec::new());

@@ -96,7 +96,7 @@ impl Template {
     pub(super) fn turns(&self, chat: &Chat<'_>, controls: &dyn Controls) -> Result<(String, Forms), Error> {
         let text = self.render(chat, controls)?;
         let thinks = text.trim_end().ends_with("<think>");
-        Ok((text, Forms { thoughts: true, thinks, calls: chat.has_tools(), must_call: false }))
+        Ok((text, Forms { thoughts: true, thinks, calls: chat.has_tools(), ..Forms::default() }))
     }
 
     fn render(&self, chat: &Chat<'_>, controls: &dyn Controls) -> Result<String, Error> {

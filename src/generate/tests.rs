@@ -191,11 +191,6 @@ fn an_object_is_one_whatever_the_model_would_rather_say() {
             other => panic!("{other:?}"),
         }
     }
-    let terms = || Terms { format: Format::JsonObject, ..greedy() };
-    let tools = chat(HELLO, Some(TOOLS));
-    let model = saying(&Config::default(), &tools, "");
-    let error = model.language.start(tools, terms(), "a").unwrap_err().to_string();
-    assert_eq!(error, "JSON mode together with tools is not supported by this model: ask for one of the two");
 }
 
 #[test]

@@ -376,6 +376,75 @@ fn a_schema_shapes_the_answer_and_a_tool_that_must_be_called_is_called_in_every_
 }
 
 #[test]
+fn beside_a_schema_a_tool_may_be_called_and_the_model_chooses_in_every_dialect() {
+    let models = models();
+    let gateway = gateway(models.path(), "");
+    let ask = |path: &str, body: &Value| {
+        let told = post(&gateway, path, "anthropic-version: 2023-06-01\r\n", body);
+        assert_eq!(told.status, 200, "{path} {} {}", told.head, told.body);
+        told.json()
+    };
+    let turn = json!([{"role": "user", "content": "Is the pump hot?"}]);
+    let format = json!({"type": "json_schema", "json_schema": {"name": "reading", "schema": reading()}});
+    let tools = json!([{"type": "function", "function": {"name": "note", "parameters": reading()}}]);
+    let body = |seed: u64| {
+        json!({"model": "talker", "messages": turn, "seed": seed, "temperature": 2, "max_tokens": 150,
+            "response_format": format, "tools": tools})
+    };
+    let (mut said, mut called) = (0, 0);
+    for seed in 0..200 {
+        let told = ask("/v1/chat/completions", &body(seed));
+        let choice = &told["choices"][0];
+        let function = &choice["message"]["tool_calls"][0]["function"];
+        match choice["finish_reason"].as_str() {
+            Some("stop") if says_reading(&choice["message"]["content"]) => said += 1,
+            Some("tool_calls") if function["name"] == "note" && says_reading(&function["arguments"]) => called += 1,
+            _ => panic!("{told}"),
+        }
+        if said > 0 && called > 0 {
+            break;
+        }
+    }
+    assert!(said > 0 && called > 0, "{said} answers, {called} calls");
+
+    // Which of them comes is the model's choice; that it is one of them holds everywhere.
+    let told = ask(
+        "/v1/responses",
+        &json!({"model": "talker", "input": "Hot?", "temperature": 0, "max_output_tokens": 150,
+        "tools": [{"type": "function", "name": "note", "parameters": reading()}],
+        "text": {"format": {"type": "json_schema", "name": "reading", "schema": reading()}}}),
+    );
+    let item = &told["output"][0];
+    assert!(says_reading(&item["content"][0]["text"]) || says_reading(&item["arguments"]), "{told}");
+    let told = ask(
+        "/v1/messages",
+        &json!({"model": "talker", "temperature": 0, "max_tokens": 150, "messages": turn,
+        "tools": [{"name": "note", "input_schema": reading()}], "output_config": {"format": {"type": "json_schema", "schema": reading()}}}),
+    );
+    let block = &told["content"][0];
+    assert!(says_reading(&block["text"]) || is_reading(&block["input"]), "{told}");
+    let told = ask(
+        "/v1beta/models/talker:generateContent",
+        &json!({
+        "contents": [{"role": "user", "parts": [{"text": "Hot?"}]}],
+        "tools": [{"functionDeclarations": [{"name": "note", "parametersJsonSchema": reading()}]}],
+        "generationConfig": {"temperature": 0, "maxOutputTokens": 150, "responseMimeType": "application/json", "responseJsonSchema": reading()}}),
+    );
+    let part = &told["candidates"][0]["content"]["parts"][0];
+    assert!(says_reading(&part["text"]) || is_reading(&part["functionCall"]["args"]), "{told}");
+    let told = ask(
+        "/api/chat",
+        &json!({"model": "talker", "messages": turn, "stream": false, "format": reading(), "tools": tools,
+        "options": {"temperature": 0, "num_predict": 150}}),
+    );
+    let message = &told["message"];
+    assert!(
+        says_reading(&message["content"]) || is_reading(&message["tool_calls"][0]["function"]["arguments"]),
+        "{told}"
+    );
+}
+
+#[test]
 fn the_official_sdks_read_shapes_that_a_model_of_the_box_was_held_to() {
     let models = models();
     let access = format!("[[access.identity]]\nname = 'app'\nkey_sha256 = '{}'\n", Digest::of(b"fb-app"));

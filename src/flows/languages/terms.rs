@@ -31,7 +31,7 @@ pub(super) fn chat(
         }
     };
     let (tools, format) = match &request.tool_choice {
-        LocalChoice::Auto => (request.tools, format),
+        LocalChoice::Auto => (request.tools, or_call(format, request.tools)),
         LocalChoice::None => (None, format),
         // The call is the whole answer, so no other form is asked of it.
         LocalChoice::Must(names) => {
@@ -49,6 +49,18 @@ pub(super) fn chat(
     let logprobs = request.logprobs.then_some(request.top_logprobs);
     let terms = Terms { format, ..terms(&request.settings, logprobs, seed)? };
     Ok((prompt, terms))
+}
+
+/// Tools that may be called are another form that an answer may have. An empty list is as good as none.
+fn or_call(format: Format, tools: Option<&RawValue>) -> Format {
+    let is_empty =
+        |tools: &&RawValue| serde_json::from_str(tools.get()).is_ok_and(|tools: Vec<&RawValue>| tools.is_empty());
+    let Some(tools) = tools.filter(|tools| !is_empty(tools)).map(|tools| tools.get().to_owned()) else { return format };
+    match format {
+        Format::JsonObject => Format::SchemaOrCall { schema: None, tools },
+        Format::Schema(schema) => Format::SchemaOrCall { schema: Some(schema), tools },
+        other => other,
+    }
 }
 
 /// The same of a body of completions.

@@ -63,6 +63,13 @@ for seed, temperature in [(1, 0), (2, 0.7), (3, 1.0), (4, 1.5)]:
         name, arguments = of(call)
         assert name in names and isinstance(arguments, (Part, Report)), call
 
+    answer = client.chat.completions.parse(messages=ASKS, tools=tools, response_format=Report, max_tokens=300, **how)
+    message = answer.choices[0].message
+    if answer.choices[0].finish_reason == "tool_calls":
+        assert isinstance(of(message.tool_calls[0])[1], (Part, Report)), answer
+    else:
+        assert answer.choices[0].finish_reason == "stop" and isinstance(message.parsed, Report), answer
+
 
 # Where there is no seed, the best token is taken always.
 answer = client.responses.parse(model="talker", input=ASKS, text_format=Report, temperature=0, max_output_tokens=300)
