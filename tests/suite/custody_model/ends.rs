@@ -234,30 +234,32 @@ impl Gateway {
     }
 
     pub(super) async fn kill(self, clock: &Arc<JumpingClock>, broker: &Shared) -> Self {
-        self.sync.abort();
-        let _ = self.sync.await;
-        let copy = copy_as_a_kill_leaves_it(self.folder.path());
-        drop(self.outbox);
-        self.store.close();
-        Self::open(copy, clock, broker, self.by)
+        let by = self.by;
+        Self::open(self.killed().await, clock, broker, by)
     }
 
     /// Killed; the next start finds its file corrupt, begins a new one, and brings the old one's rows back under their
     /// epoch, where the numbers are those of the new rows once more.
     pub(super) async fn set_aside(self, clock: &Arc<JumpingClock>, broker: &Shared) -> Self {
-        self.sync.abort();
-        let _ = self.sync.await;
-        let copy = copy_as_a_kill_leaves_it(self.folder.path());
-        drop(self.outbox);
-        self.store.close();
-        std::fs::write(copy.path().join("forebay.db.corrupt"), b"").unwrap();
-        let fresh = Self::open(copy, clock, broker, self.by);
+        let by = self.by;
+        let folder = self.killed().await;
+        std::fs::write(folder.path().join("forebay.db.corrupt"), b"").unwrap();
+        let fresh = Self::open(folder, clock, broker, by);
         for wreck in fresh.store.wrecks() {
             if fresh.outbox.salvage(&wreck).await.unwrap().is_whole {
                 wreck.remove();
             }
         }
         fresh
+    }
+
+    async fn killed(self) -> tempfile::TempDir {
+        self.sync.abort();
+        let _ = self.sync.await;
+        let copy = copy_as_a_kill_leaves_it(self.folder.path());
+        drop(self.outbox);
+        self.store.close();
+        copy
     }
 
     /// Rows waiting of each class.
