@@ -12,7 +12,8 @@ mapfile -t names < <(grep -rlE '^ *proptest! \{' src tests --include=*.rs | sort
   inside && /^ *fn [a-z0-9_]+\(/ { name = $2; sub(/\(.*/, "", name); print name }
   inside && /^ *\}/ { match($0, /^ */); if (RLENGTH == indent) inside = 0 }')
 [ "${#names[@]}" -gt 0 ] || { echo "no property test found" >&2; exit 2; }
-echo "== ${#names[@]} properties for $minutes minutes"
+echo "== building; then ${#names[@]} properties for $minutes minutes"
+cargo test --quiet --locked --features delegate-host --lib --test suite --no-run
 end=$((SECONDS + minutes * 60)) rounds=0
 while :; do
   PROPTEST_RNG_SEED=${seed:-$(od -An -N7 -tu8 /dev/urandom | tr -d ' ')}

@@ -44,7 +44,7 @@ pub struct Chat<'a> {
 
 impl Chat<'_> {
     /// Whether there are tools. An empty list is as good as none.
-    pub(super) fn has_tools(&self) -> bool {
+    pub fn has_tools(&self) -> bool {
         let is_some = |tools| serde_json::from_str::<Vec<&RawValue>>(tools).map_or(true, |tools| !tools.is_empty());
         self.tools.is_some_and(is_some)
     }

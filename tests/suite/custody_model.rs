@@ -344,9 +344,12 @@ async fn a_late_receipt_for_rows_of_a_file_that_was_set_aside_takes_none_of_the_
     world.step(Step::Append { rows: vec![0, 0, 0], fails: false }).await;
     world.step(Step::FileIsSetAside).await;
     world.broker.0.lock().unwrap().faults.clear();
-    while world.broker.0.lock().unwrap().held.is_empty() {
-        world.pause().await;
-    }
+    let sent = async {
+        while world.broker.0.lock().unwrap().held.is_empty() {
+            world.pause().await;
+        }
+    };
+    tokio::time::timeout(WATCHDOG, sent).await.unwrap();
     let salvaged = world.broker.0.lock().unwrap().held.remove(0);
     world.receiver().keep(&salvaged).await;
     world.step(Step::Faults(vec![Fault::LostWithTheLine; 1000])).await;

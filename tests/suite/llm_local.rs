@@ -407,6 +407,15 @@ fn beside_a_schema_a_tool_may_be_called_and_the_model_chooses_in_every_dialect()
     }
     assert!(said > 0 && called > 0, "{said} answers, {called} calls");
 
+    // No tools are no other form.
+    for none in [json!(null), json!([])] {
+        let mut without = body(1);
+        without["tools"] = none;
+        let told = ask("/v1/chat/completions", &without);
+        let choice = &told["choices"][0];
+        assert!(choice["finish_reason"] == "stop" && says_reading(&choice["message"]["content"]), "{told}");
+    }
+
     // Which of them comes is the model's choice; that it is one of them holds everywhere.
     let told = ask(
         "/v1/responses",

@@ -30,32 +30,30 @@ pub(super) fn chat(
             return Err(cannot(&format!("Models of this box cannot promise the response format {other}.")));
         }
     };
-    let (tools, format) = match &request.tool_choice {
-        LocalChoice::Auto => (request.tools, or_call(format, request.tools)),
-        LocalChoice::None => (None, format),
+    if matches!(request.tool_choice, LocalChoice::Other(_)) {
+        let may = "say auto, none, required, or name the functions of which one must be called";
+        return Err(cannot(&format!("Models of this box cannot promise this tool_choice: {may}.")));
+    }
+    let tools = request.tools.filter(|_| !matches!(request.tool_choice, LocalChoice::None));
+    let chat = words(&request, tools, now_unix_s);
+    let format = match (&request.tool_choice, chat.tools) {
         // The call is the whole answer, so no other form is asked of it.
-        LocalChoice::Must(names) => {
-            let tools = request.tools.map_or("[]", RawValue::get).to_owned();
+        (LocalChoice::Must(names), tools) => {
             let names = names.iter().map(|name| name.clone().into_owned()).collect();
-            (request.tools, Format::Call { tools, names })
+            Format::Call { tools: tools.unwrap_or("[]").to_owned(), names }
         }
-        LocalChoice::Other(_) => {
-            let may = "say auto, none, required, or name the functions of which one must be called";
-            return Err(cannot(&format!("Models of this box cannot promise this tool_choice: {may}.")));
-        }
+        (_, Some(tools)) if chat.has_tools() => or_call(format, tools),
+        _ => format,
     };
-    let prompt = language.chat(&words(&request, tools, now_unix_s));
-    let prompt = prompt.map_err(|error| LocalFailure::of_generation(&error))?;
+    let prompt = language.chat(&chat).map_err(|error| LocalFailure::of_generation(&error))?;
     let logprobs = request.logprobs.then_some(request.top_logprobs);
     let terms = Terms { format, ..terms(&request.settings, logprobs, seed)? };
     Ok((prompt, terms))
 }
 
-/// Tools that may be called are another form that an answer may have. An empty list is as good as none.
-fn or_call(format: Format, tools: Option<&RawValue>) -> Format {
-    let is_empty =
-        |tools: &&RawValue| serde_json::from_str(tools.get()).is_ok_and(|tools: Vec<&RawValue>| tools.is_empty());
-    let Some(tools) = tools.filter(|tools| !is_empty(tools)).map(|tools| tools.get().to_owned()) else { return format };
+/// Tools that may be called are another form that an answer may have.
+fn or_call(format: Format, tools: &str) -> Format {
+    let tools = tools.to_owned();
     match format {
         Format::JsonObject => Format::SchemaOrCall { schema: None, tools },
         Format::Schema(schema) => Format::SchemaOrCall { schema: Some(schema), tools },
