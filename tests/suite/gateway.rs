@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -75,11 +77,14 @@ pub(crate) struct Gateway {
 }
 
 /// A free loopback port that the kernel gives to no client: below its range, so that a gateway finds it free again after
-/// a restart.
+/// a restart. None comes twice in a run: whoever got one may not listen yet, or not just now.
 pub(crate) fn free_port() -> u16 {
-    let mut rng = StdRng::from_os_rng();
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    static NEXT: LazyLock<AtomicUsize> =
+        LazyLock::new(|| AtomicUsize::new(StdRng::from_os_rng().random_range(0..PORTS.len())));
     loop {
-        let port = rng.random_range(10_000..32_000);
+        let at = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len();
+        let port = PORTS.start + at as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
